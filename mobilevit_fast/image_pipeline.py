@@ -1,0 +1,102 @@
+"""One image or segmentation map through all steps, and the results into one array."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Resampling
+
+from mobilevit_fast.image_inputs import RawImage, read_image, read_segmentation_map
+from mobilevit_fast.image_settings import ImageSettings
+from mobilevit_fast.image_transforms import (
+    ImageError,
+    center_crop,
+    flip_channel_order,
+    normalize,
+    reduce_labels,
+    rescale,
+    resize,
+    resized_shape,
+)
+
+
+def process_image(label: str, raw: RawImage, settings: ImageSettings) -> np.ndarray:
+    """(channels, height, width) of one image: convert to RGB, resize, rescale, crop, normalise, flip.
+
+    Raises:
+        ImageError: the message begins with `label`.
+    """
+    try:
+        image = read_image(raw, convert_rgb=settings.do_convert_rgb, data_format=settings.input_data_format)
+        if settings.do_rescale and np.issubdtype(image.dtype, np.floating) and 0 < image.max() <= 1:
+            warnings.warn(
+                f"{label}: its values lie within [0, 1] and are rescaled once more; pass do_rescale=False to keep them",
+                stacklevel=3,  # the line that calls the processor
+            )
+        image = _resize(image, settings, settings.resample)
+        if settings.do_rescale:
+            assert settings.rescale_factor is not None  # ImageSettings sees to this, here and below
+            image = rescale(image, settings.rescale_factor)
+        image = _crop(image, settings)
+        if settings.do_normalize:
+            assert settings.image_mean is not None
+            assert settings.image_std is not None
+            image = normalize(image, settings.image_mean, settings.image_std)
+        return flip_channel_order(image) if settings.do_flip_channel_order else image
+    except ImageError as error:
+        raise ImageError(f"{label}: {error}") from None
+
+
+def process_segmentation_map(label: str, raw: RawImage, settings: ImageSettings) -> np.ndarray:
+    """(height, width) int64 of one map of class ids: reduce the labels, resize to the nearest pixel, crop.
+
+    Raises:
+        ImageError: the message begins with `label`.
+    """
+    try:
+        labels = read_segmentation_map(raw)
+        if settings.do_reduce_labels:
+            labels = reduce_labels(labels)
+        labels = _crop(_resize(labels, settings, Resampling.NEAREST), settings)
+        return labels[0].astype(np.int64)
+    except ImageError as error:
+        raise ImageError(f"{label}: {error}") from None
+
+
+def _resize(image: np.ndarray, settings: ImageSettings, resample: Resampling | None) -> np.ndarray:
+    if not settings.do_resize:
+        return image
+    assert settings.size is not None
+    assert resample is not None
+    return resize(image, *resized_shape(image.shape[1], image.shape[2], settings.size), resample)
+
+
+def _crop(image: np.ndarray, settings: ImageSettings) -> np.ndarray:
+    if not settings.do_center_crop:
+        return image
+    assert settings.crop_size is not None
+    return center_crop(image, settings.crop_size["height"], settings.crop_size["width"])
+
+
+def stack(arrays: Sequence[np.ndarray], return_tensors: str | None, kind: str) -> Any:
+    """The arrays along a new first axis: a tensor for "pt", an array for "np"; for None a list, one array
+    each.
+
+    The result never shares memory with `arrays`.
+
+    Raises:
+        ImageError: arrays of different shapes, unless `return_tensors` is None.
+    """
+    if return_tensors is None:
+        return [array.copy(order="C") for array in arrays]
+    for i, array in enumerate(arrays):
+        if array.shape != arrays[0].shape:
+            raise ImageError(
+                f"expected results of one shape to stack, got {arrays[0].shape} for {kind} 0 and "
+                f"{array.shape} for {kind} {i}; resize to a fixed size, crop, convert to RGB, or pass "
+                "return_tensors=None"
+            )
+    stacked = np.stack(arrays)
+    return torch.from_numpy(stacked) if return_tensors == "pt" else stacked

@@ -1,0 +1,311 @@
+"""Images in, tensors for MobileViT out; and segmentation logits back to maps of class ids."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import starmap
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HFValidationError
+
+from mobilevit_fast.image_features import BatchFeature
+from mobilevit_fast.image_inputs import list_images
+from mobilevit_fast.image_pipeline import process_image, process_segmentation_map, stack
+from mobilevit_fast.image_settings import SETTING_NAMES, ImageSettings, check_names
+from mobilevit_fast.image_transforms import ImageError
+
+__all__ = [
+    "BatchFeature",
+    "ImageError",
+    "ImageSettings",
+    "MobileViTFeatureExtractor",
+    "MobileViTImageProcessor",
+]
+
+PREPROCESSOR_CONFIG = "preprocessor_config.json"
+_TYPE_KEYS = ("image_processor_type", "feature_extractor_type")
+_TYPES = (
+    "MobileViTImageProcessor",
+    "MobileViTImageProcessorPil",
+    "MobileViTImageProcessorFast",
+    "MobileViTFeatureExtractor",
+)
+
+
+class MobileViTImageProcessor:
+    """Prepares images for MobileViT as the Pillow-based processor of transformers does, bit for bit.
+
+    The settings and their defaults are those of `ImageSettings`; each can be read and set as an attribute and
+    replaced for one call by a keyword. One thing is added: transformers' MobileViT processor reads
+    `do_normalize` but never normalises, this one does. `image_mean` and `image_std` are given in RGB order,
+    whatever `do_flip_channel_order` says.
+
+    Example:
+        processor = MobileViTImageProcessor.from_pretrained(folder)
+        outputs = model(**processor(["a.jpg", "b.png"]))
+    """
+
+    model_input_names = ("pixel_values",)
+
+    settings: ImageSettings
+    unknown_keys: dict[str, Any]
+
+    def __init__(self, **settings: Any) -> None:
+        """
+        Args:
+            **settings: see `ImageSettings`; None means the default.
+
+        Raises:
+            TypeError: a keyword that is no setting.
+            ValueError: a value that does not fit its setting.
+        """
+        check_names(settings, type(self).__name__)
+        self.settings = ImageSettings(**{name: value for name, value in settings.items() if value is not None})
+        self.unknown_keys = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in SETTING_NAMES:
+            return getattr(self.settings, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SETTING_NAMES:
+            self.settings = replace(self.settings, **{name: value})
+        else:
+            super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+    def __call__(
+        self, images: Any, segmentation_maps: Any = None, return_tensors: str | None = "pt", **overrides: Any
+    ) -> BatchFeature:
+        """Prepare images, and segmentation maps with them.
+
+        Args:
+            images: one of, a list of, or a nested list of: PIL images; paths; encoded image files as bytes;
+                numpy arrays and torch tensors of (height, width), (channels, height, width) or (height,
+                width, channels) with 1, 3 or 4 channels, or with a leading batch axis. Pixels are whole
+                numbers in [0, 255] or, to be resized, fractions in [0, 1]; for fractions pass
+                `do_rescale=False`. Paths and bytes are turned upright by their EXIF orientation and read as
+                RGB. PIL images and arrays keep their channels unless `do_convert_rgb`; grey then stays one
+                channel, which the models refuse.
+            segmentation_maps: None, or one map of class ids for each image: the same kinds of input, with
+                (height, width) for arrays. They are resized to the nearest pixel and cropped along with the
+                images.
+            return_tensors: "pt" for torch tensors, "np" for numpy arrays, None for a list of numpy arrays,
+                which is the only way to take results of different sizes.
+            **overrides: settings for this call, see `ImageSettings`. None switches a `do_...` setting off.
+
+        Returns:
+            `pixel_values`: (images, channels, height, width), float32 if rescaled or normalised.
+            `labels`, if there are maps: (images, height, width), int64.
+
+        Raises:
+            TypeError: a keyword that is no setting, or an item that is no image.
+            ImageError: an image that cannot be read or processed (the message has its index and path),
+                results of different sizes that cannot be stacked, another number of maps than of images.
+            ValueError: a value that does not fit its setting.
+        """
+        check_names(overrides, type(self).__name__)
+        if return_tensors not in ("pt", "np", None):
+            raise ValueError(f'return_tensors: expected "pt", "np" or None, got {return_tensors!r}')
+        settings = replace(self.settings, **overrides)
+        sources = list_images(images, ndim=3, kind="image")
+        features = BatchFeature()
+        values = list(starmap(partial(process_image, settings=settings), sources))
+        features["pixel_values"] = stack(values, return_tensors, "image")
+        if segmentation_maps is not None:
+            maps = list_images(segmentation_maps, ndim=2, kind="segmentation map")
+            if len(maps) != len(sources):
+                raise ImageError(
+                    f"expected one segmentation map for each image, got {len(maps)} for {len(sources)} images"
+                )
+            labels = list(starmap(partial(process_segmentation_map, settings=settings), maps))
+            features["labels"] = stack(labels, return_tensors, "segmentation map")
+        return features
+
+    preprocess = __call__
+
+    def post_process_semantic_segmentation(
+        self,
+        outputs: Any,
+        target_sizes: Iterable[tuple[int, int]] | torch.Tensor | None = None,
+        return_segmentation_scores: bool = False,
+    ) -> list[torch.Tensor] | list[BatchFeature]:
+        """The class of every pixel.
+
+        Args:
+            outputs: of a segmentation model; its `logits` are (images, labels, height, width), floating
+                point.
+            target_sizes: (height, width) in pixels for each image, as a list or a tensor (images, 2): the
+                logits are resized to it, bilinearly, before the class is taken. None keeps the size of the
+                logits.
+            return_segmentation_scores: also return the logits that were compared.
+
+        Returns:
+            For each image the class ids, (height, width), int64; with scores, mappings of `segmentation`
+            (those ids) and `segmentation_scores` (labels, height, width).
+
+        Raises:
+            ValueError: another number of sizes than of images, or a size that is no pair of positive ints.
+            TypeError: `outputs` has no logits.
+        """
+        logits = getattr(outputs, "logits", None)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 4:
+            came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(outputs).__name__
+            raise TypeError(f"expected outputs with logits (images, labels, height, width), got {came}")
+        scores = list(logits)
+        if target_sizes is not None:
+            sizes = _target_sizes(target_sizes, len(scores))
+            scores = [
+                torch.nn.functional.interpolate(one[None], size=size, mode="bilinear", align_corners=False)[0]
+                for one, size in zip(scores, sizes, strict=True)
+            ]
+        maps = [one.argmax(dim=0) for one in scores]
+        if not return_segmentation_scores:
+            return maps
+        return [
+            BatchFeature({"segmentation": labels, "segmentation_scores": one})
+            for labels, one in zip(maps, scores, strict=True)
+        ]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> "MobileViTImageProcessor":
+        """From the content of a preprocessor_config.json, with settings replaced.
+
+        Older spellings are understood: `feature_extractor_type`, `reduce_labels`, sizes given as an int or a
+        pair. Null means the default. Keys that are no setting are kept in `unknown_keys` and written again by
+        `to_dict`.
+
+        Raises:
+            TypeError: an override that is no setting.
+            ValueError: a value that does not fit its setting, or the configuration of another kind of
+                processor.
+        """
+        check_names(overrides, cls.__name__)
+        values = dict(values)
+        types = [values.pop(key) for key in _TYPE_KEYS if values.get(key) is not None]
+        if types and types[0] not in _TYPES:
+            raise ValueError(f"expected the configuration of a {_TYPES[0]}, got {types[0]!r}")
+        older = values.pop("reduce_labels", None)
+        if values.get("do_reduce_labels") is None:
+            values["do_reduce_labels"] = older
+        settings = {name: values.pop(name, None) for name in SETTING_NAMES}
+        processor = cls(**{**settings, **overrides})
+        processor.unknown_keys = values
+        return processor
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_id: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        **overrides: Any,
+    ) -> "MobileViTImageProcessor":
+        """From a folder that holds preprocessor_config.json, from such a file, or from a model of the Hugging
+        Face hub.
+
+        Args:
+            folder_or_id: a path, or an id such as "apple/mobilevit-small" where no such path exists.
+            revision: branch, tag or commit on the hub.
+            token: the hub's access token, or True for the stored one.
+            cache_dir: folder for downloads instead of the hub's own.
+            local_files_only: use what was downloaded before, without a connection.
+            **overrides: settings to replace.
+
+        Raises:
+            OSError: there is no such file, here or on the hub.
+            TypeError: an override that is no setting.
+            ValueError: the file is not such a configuration.
+        """
+        check_names(overrides, cls.__name__)
+        path = Path(folder_or_id)
+        if path.is_dir():
+            path = path / PREPROCESSOR_CONFIG
+            if not path.is_file():
+                raise FileNotFoundError(f"expected a file {PREPROCESSOR_CONFIG} in {os.fspath(folder_or_id)}, got none")
+        elif not path.is_file():
+            path = _download(
+                os.fspath(folder_or_id),
+                revision=revision,
+                token=token,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                local_files_only=local_files_only,
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: expected a JSON file, got one that fails with: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: expected a JSON object, got {type(values).__name__}")
+        try:
+            return cls.from_dict(values, **overrides)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings, kept keys and `image_processor_type`, as values that JSON can hold."""
+        return {**self.unknown_keys, **self.settings.to_dict(), "image_processor_type": _TYPES[0]}
+
+    def to_json_string(self) -> str:
+        """The text of preprocessor_config.json."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write preprocessor_config.json into `folder`, made if it does not exist, and return the file's
+        path.
+
+        transformers reads it back, but leaves out the normalisation that `do_normalize` asks for.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        path = Path(folder) / PREPROCESSOR_CONFIG
+        path.write_text(self.to_json_string(), encoding="utf-8")
+        return path
+
+
+MobileViTFeatureExtractor = MobileViTImageProcessor
+"""The older name."""
+
+
+def _download(model_id: str, **options: Any) -> Path:
+    """The path of a model's preprocessor_config.json in the cache of the hub, brought there if needed.
+
+    Raises:
+        OSError: one line, whatever went wrong.
+    """
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it reports every attempt; the outcome is reported once, by the exception
+    try:
+        return Path(hf_hub_download(model_id, PREPROCESSOR_CONFIG, **options))
+    except (OSError, HFValidationError) as error:
+        raise OSError(
+            f"{model_id}: expected a folder, a JSON file or the id of a model on the hub that holds "
+            f"{PREPROCESSOR_CONFIG}; the hub gave: {' '.join(str(error).split())}"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _target_sizes(sizes: Any, images: int) -> list[tuple[int, int]]:
+    """Pairs (height, width), one for each image."""
+    pairs = sizes.tolist() if isinstance(sizes, torch.Tensor) else list(sizes)
+    if len(pairs) != images:
+        raise ValueError(f"target_sizes: expected one size for each of {images} images, got {len(pairs)}")
+    for i, pair in enumerate(pairs):
+        is_pair = isinstance(pair, (tuple, list, torch.Size)) and len(pair) == 2
+        if not is_pair or not all(isinstance(edge, Integral) and int(edge) > 0 for edge in pair):
+            raise ValueError(f"target_sizes[{i}]: expected two positive ints (height, width), got {pair!r}")
+    return [(int(height), int(width)) for height, width in pairs]
