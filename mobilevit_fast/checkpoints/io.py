@@ -1,0 +1,291 @@
+"""Reading checkpoints of three code bases into models, and writing them."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
+from mobilevit_fast.checkpoints.infer import ARCHITECTURES, infer_config, task_of
+from mobilevit_fast.checkpoints.names import Naming, detect_naming, from_huggingface, is_head, to_huggingface
+from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE, locate, read_json
+from mobilevit_fast.checkpoints.tensors import read_tensors
+from mobilevit_fast.config import MobileViTConfig
+
+if TYPE_CHECKING:
+    from mobilevit_fast.models import MobileViTPreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds, whichever code base wrote it.
+
+    Attributes:
+        state_dict: tensors on the CPU under Hugging Face's names.
+        config: from config.json, or inferred from the shapes of the tensors.
+        naming: the code base whose names the file uses.
+        path: the (first) weights file.
+    """
+
+    state_dict: dict[str, Tensor]
+    config: MobileViTConfig
+    naming: Naming
+    path: Path
+
+
+def read_checkpoint(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Read weights and configuration.
+
+    Args:
+        source: a folder (model.safetensors, its sharded form, or pytorch_model.bin; beside it config.json of
+            transformers or timm if there is one), a single .safetensors, .bin, .pt or .pth file, or a model id
+            of the hub.
+        revision: branch, tag or commit on the hub.
+        token: access token of the hub.
+        cache_dir: where downloads are kept.
+        local_files_only: use what was downloaded before, without a connection.
+
+    Raises:
+        CheckpointError: there is nothing there, it is damaged, or it is no MobileViT.
+    """
+    files = locate(source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    tensors = read_tensors(files.weights)
+    path = files.weights[0]
+    try:
+        naming = detect_naming(tensors)
+        state_dict = to_huggingface(tensors, naming)
+        config = infer_config(state_dict) if files.config is None else _read_config(files.config, state_dict)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return Checkpoint(state_dict, config, naming, path)
+
+
+def _read_config(path: Path, state_dict: Mapping[str, Tensor]) -> MobileViTConfig:
+    values = read_json(path)
+    if values.get("model_type") == MobileViTConfig.model_type:
+        try:
+            return MobileViTConfig.from_dict(values)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+    if "model_type" not in values and str(values.get("architecture")).startswith("mobilevit_"):
+        return _complete_from_timm(infer_config(state_dict), values.get("pretrained_cfg"))
+    raise CheckpointError(
+        f"{path}: expected model_type 'mobilevit' or timm's architecture 'mobilevit_*', "
+        f"got model_type {values.get('model_type')!r} and architecture {values.get('architecture')!r}"
+    )
+
+
+def _complete_from_timm(config: MobileViTConfig, described: object) -> MobileViTConfig:
+    """Add what timm's `pretrained_cfg` says about images and labels."""
+    if not isinstance(described, Mapping):
+        return config
+    input_size, labels = described.get("input_size"), described.get("label_names")
+    overrides: dict[str, Any] = {}
+    if isinstance(input_size, list) and len(input_size) == 3:
+        height, width = input_size[1:]
+        overrides["image_size"] = height if height == width else [height, width]
+    if isinstance(labels, list) and len(labels) == config.num_labels:
+        overrides["id2label"] = {index: str(label) for index, label in enumerate(labels)}
+        overrides["label2id"] = {str(label): index for index, label in enumerate(labels)}
+    return MobileViTConfig.from_dict(config.to_dict(), **overrides)
+
+
+def load_weights(
+    model: nn.Module, state_dict: Mapping[str, Tensor], *, strict: bool = True, source: str = "state dict"
+) -> None:
+    """Put a state dict with Hugging Face's names into a model, in the dtypes it comes in.
+
+    The prefix `mobilevit.` of the backbone may be there or not, on either side. A model without head leaves
+    the tensors of a head aside, and those of the last convolution if it was built with `expand_output=False`.
+
+    Args:
+        model: one of this package's models.
+        state_dict: tensors by name. They become the model's own, without a copy.
+        strict: refuse missing and unknown names and differing shapes; else log them and load the rest.
+        source: what errors call the state dict.
+
+    Raises:
+        CheckpointError: as described under `strict`, or weights that are not floating-point.
+    """
+    own = model.state_dict()
+    prefix = "mobilevit." if any(name.startswith("mobilevit.") for name in own) else ""
+    has_head = any(is_head(name) for name in own)
+    given: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        bare = name.removeprefix("mobilevit.")
+        if not prefix and not has_head and (is_head(bare) or (bare.startswith("conv_1x1_exp.") and bare not in own)):
+            continue
+        given[bare if is_head(bare) else prefix + bare] = tensor
+
+    # Counters of batches matter to no result (momentum is fixed), and converted files often lack them.
+    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in given if name not in own]
+    mismatched = [name for name in own if name in given and given[name].shape != own[name].shape]
+    problems = [f"{len(missing)} missing ({first_few(missing)})"] if missing else []
+    problems += [f"{len(unknown)} unknown ({first_few(unknown)})"] if unknown else []
+    problems += [
+        f"{name} has shape {tuple(given[name].shape)}, expected {tuple(own[name].shape)}" for name in mismatched[:1]
+    ]
+    problems += [f"{len(mismatched) - 1} more shapes differ"] if len(mismatched) > 1 else []
+    if problems:
+        message = f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}"
+        if strict:
+            raise CheckpointError(f"{message} (strict=False loads the rest)")
+        logger.warning("%s; left as they were", message)
+    fitting = {name: given[name] for name in given if name in own and name not in mismatched}
+    for name, tensor in fitting.items():
+        if tensor.is_floating_point() != own[name].is_floating_point():
+            raise CheckpointError(f"{source}: {name}: expected dtype like {own[name].dtype}, got {tensor.dtype}")
+    dtypes = {tensor.dtype for tensor in fitting.values() if tensor.is_floating_point()}
+    if len(dtypes) == 1:
+        model.to(dtypes.pop())  # what is not in the file follows the dtype of what is
+    model.load_state_dict(fitting, strict=False, assign=True)
+
+
+def load_pretrained(
+    build: Callable[[MobileViTConfig], ModelT],
+    source: str | os.PathLike[str],
+    *,
+    config: MobileViTConfig | None = None,
+    strict: bool = True,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    **config_overrides: Any,
+) -> ModelT:
+    """Build a model, in evaluation mode, with the weights of a checkpoint.
+
+    Args:
+        build: makes the model from its configuration; usually a class of `mobilevit_fast.models`.
+        source: as in `read_checkpoint`, and so are revision, token, cache_dir and local_files_only.
+        config: replaces the checkpoint's configuration.
+        strict: as in `load_weights`.
+        **config_overrides: fields to replace in the configuration, such as `num_labels` or `output_stride`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or does not fit.
+        ValueError: a field of the configuration does not fit.
+    """
+    checkpoint = read_checkpoint(
+        source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+    )
+    config = checkpoint.config if config is None else config
+    if config_overrides:
+        config = MobileViTConfig.from_dict(config.to_dict(), **config_overrides)
+    model = build(config)
+    load_weights(model, checkpoint.state_dict, strict=strict, source=str(checkpoint.path))
+    return model.eval()
+
+
+def build_model(checkpoint: Checkpoint, task: str | None = None) -> "MobileViTPreTrainedModel":
+    """The model a checkpoint was made for, in evaluation mode, with its weights.
+
+    Args:
+        checkpoint: as `read_checkpoint` returns it. Its tensors become the model's own.
+        task: "classification", "segmentation" or "base", which leaves a head out; None takes what the checkpoint is.
+
+    Raises:
+        CheckpointError: weights and configuration do not fit each other, or there is no head for the task.
+    """
+    from mobilevit_fast import models
+
+    if task is not None and task not in ARCHITECTURES:
+        raise ValueError(f"expected task {', '.join(ARCHITECTURES)} or None, got {task!r}")
+    found = task_of(checkpoint.state_dict)
+    if found == "base" and ARCHITECTURES["classification"] in (checkpoint.config.architectures or []):
+        found = "classification"  # saved with num_labels=0
+    if task not in (None, "base", found):
+        raise CheckpointError(f"{checkpoint.path}: expected a model for {task}, got one for {found}")
+    model: MobileViTPreTrainedModel
+    if (task or found) == "base":
+        expanded = any("conv_1x1_exp." in name for name in checkpoint.state_dict)
+        model = models.MobileViTModel(checkpoint.config, expand_output=expanded)
+    else:
+        model = getattr(models, ARCHITECTURES[found])(checkpoint.config)
+    load_weights(model, checkpoint.state_dict, source=str(checkpoint.path))
+    return model.eval()
+
+
+def load_model(source: str | os.PathLike[str], task: str | None = None, **arguments: Any) -> "MobileViTPreTrainedModel":
+    """Load a checkpoint into the class it was made for, in evaluation mode.
+
+    Args:
+        source: as in `read_checkpoint`.
+        task: as in `build_model`.
+        **arguments: revision, token, cache_dir and local_files_only, as in `read_checkpoint`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or has no head for the task.
+    """
+    return build_model(read_checkpoint(source, **arguments), task)
+
+
+def write_checkpoint(model: nn.Module, folder: str | os.PathLike[str], naming: str = "huggingface") -> None:
+    """Write config.json and model.safetensors, each complete or not at all.
+
+    Args:
+        model: a MobileViT of this package or of transformers, accelerated or not, on any device.
+        folder: made when it does not exist; files of these names are replaced.
+        naming: "huggingface", which transformers reads too; "cvnets" or "timm" for the weights' names of these
+            with the same config.json, which this package reads.
+
+    Raises:
+        CheckpointError: the model has no MobileViT configuration, the naming has no names for it, or the
+            folder is a file.
+    """
+    config = _config_to_write(model)
+    # Copies on the CPU: the format takes neither shared nor strided storage.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in from_huggingface(model.state_dict(), naming).items()
+    }
+    path = Path(folder).expanduser()
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path}: expected a folder to write to, got a file")
+    path.mkdir(parents=True, exist_ok=True)
+    _write_atomically(path / WEIGHTS_FILE, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+    _write_atomically(path / CONFIG_FILE, lambda file: file.write_text(config.to_json_string(), encoding="utf-8"))
+
+
+def _config_to_write(model: nn.Module) -> MobileViTConfig:
+    known = set(ARCHITECTURES.values())
+    # Subclasses, and classes that stand in for one, are saved as what they stand for.
+    architecture = next((cls.__name__ for cls in type(model).__mro__ if cls.__name__ in known), None)
+    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
+    if architecture is None or to_dict is None:
+        raise CheckpointError(
+            f"expected a {', '.join(sorted(known))} with a config to write, got {type(model).__name__}"
+        )
+    result = MobileViTConfig.from_dict(to_dict())
+    result.architectures = [architecture]
+    result.dtype = next(model.parameters()).dtype
+    return result
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,196 @@
+"""Where the files of a checkpoint lie: in a folder, on their own, or on the Hugging Face hub."""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_FILES = (
+    WEIGHTS_FILE,
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names looked for in a folder or on the hub, the first that exists is read."""
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+# A file by its name, or None when the place has no such file.
+_Fetch = Callable[[str], Path | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one checkpoint: `weights` holds more than one when they are sharded."""
+
+    weights: tuple[Path, ...]
+    config: Path | None
+
+
+def locate(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Source:
+    """Find the files of a checkpoint, downloading what a hub id names.
+
+    Args:
+        source: a folder, a weights file, or a hub id such as `apple/mobilevit-small` where no such path exists.
+        revision, token, cache_dir, local_files_only: as in `huggingface_hub.hf_hub_download`.
+
+    Raises:
+        CheckpointError: there is no such file, folder or model, or the hub cannot be reached.
+    """
+    name = os.fspath(source)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file():
+        return _single_file(path)
+    if path.suffix in SUFFIXES or not _HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"{name}: expected a folder, a weights file or a model id of the hub, found nothing there"
+        )
+    return _on_hub(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+
+
+def _in_folder(folder: Path) -> Source:
+    def fetch(name: str) -> Path | None:
+        return folder / name if (folder / name).is_file() else None
+
+    weights = _weights(fetch)
+    if not weights:
+        found = sorted(entry.name for entry in folder.iterdir())
+        raise CheckpointError(
+            f"{folder}: expected one of {', '.join(WEIGHTS_FILES)}, "
+            f"found {first_few(found, 6) if found else 'an empty folder'}"
+        )
+    return Source(weights, fetch(CONFIG_FILE))
+
+
+def _single_file(path: Path) -> Source:
+    if path.suffix not in SUFFIXES:
+        raise CheckpointError(f"{path}: expected a weights file ({', '.join(SUFFIXES)}), got {path.name}")
+    # A config.json describes its neighbour only when that has the name of a saved model.
+    config = path.parent / CONFIG_FILE
+    return Source((path,), config if path.name in WEIGHTS_FILES and config.is_file() else None)
+
+
+def _on_hub(
+    name: str,
+    *,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+) -> Source:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+
+    unreachable: LocalEntryNotFoundError | None = None
+
+    def fetch(filename: str) -> Path | None:
+        nonlocal unreachable
+        try:
+            return Path(
+                hf_hub_download(
+                    name,
+                    filename,
+                    revision=revision,
+                    token=token,
+                    cache_dir=None if cache_dir is None else Path(cache_dir),
+                    # Once the hub did not answer, only what was downloaded before can help.
+                    local_files_only=local_files_only or unreachable is not None,
+                )
+            )
+        except LocalEntryNotFoundError as error:
+            unreachable = unreachable or error
+        except EntryNotFoundError:
+            pass
+        return None
+
+    try:
+        with _quiet_hub():
+            config = fetch(CONFIG_FILE)
+            weights = _weights(fetch)
+    except (OSError, HFValidationError) as error:
+        raise CheckpointError(f"{name}: no such file or folder, and the hub gave: {_first_line(error)}") from error
+    if weights:
+        return Source(weights, config)
+    if unreachable is not None:
+        where = (
+            "the local cache of the hub" if local_files_only else "the hub, which cannot be reached, or its local cache"
+        )
+        raise CheckpointError(f"{name}: no such file or folder, and no such model in {where}") from unreachable
+    raise CheckpointError(f"{name}: expected one of {', '.join(WEIGHTS_FILES)} in this model of the hub, found none")
+
+
+def _weights(fetch: _Fetch) -> tuple[Path, ...]:
+    for name in WEIGHTS_FILES:
+        path = fetch(name)
+        if path is None:
+            continue
+        if not name.endswith(".index.json"):
+            return (path,)
+        shards = [(shard, fetch(shard)) for shard in _shard_names(path)]
+        missing = [shard for shard, found in shards if found is None]
+        if missing:
+            raise CheckpointError(f"{path}: expected all the files it lists, {first_few(missing)} missing")
+        return tuple(found for _, found in shards if found is not None)
+    return ()
+
+
+def _shard_names(index: Path) -> list[str]:
+    values = read_json(index)
+    names = values.get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{index}: expected a weight_map of tensor names to files, got keys {list(values)}")
+    shards = sorted({str(name) for name in names.values()})
+    for shard in shards:
+        if Path(shard).name != shard or Path(shard).suffix not in SUFFIXES:
+            raise CheckpointError(f"{index}: expected names of weights files beside it, got {shard!r}")
+    return shards
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: the file holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: expected JSON, got a file that fails with: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without the hub's log of every retry: the outcome is reported once, by the exception."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,275 @@
+"""Reading and writing checkpoints: places, formats, wrappers, precision, and what is refused."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mobilevit_fast.accelerate import accelerate
+from mobilevit_fast.checkpoints import (
+    CheckpointError,
+    from_huggingface,
+    load_model,
+    load_pretrained,
+    read_checkpoint,
+    write_checkpoint,
+)
+from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.models import (
+    MobileViTForImageClassification,
+    MobileViTForSemanticSegmentation,
+    MobileViTModel,
+)
+from tests.checkpoints.helpers import LABELS, assert_one_line, assert_same_tensors, randomised
+
+
+@pytest.mark.parametrize("naming", ["huggingface", "cvnets", "timm"])
+def test_saved_and_loaded_is_bitwise_the_same(
+    classifier: MobileViTForImageClassification, tmp_path: Path, naming: str
+) -> None:
+    write_checkpoint(classifier, tmp_path, naming=naming)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.naming == naming
+    assert checkpoint.path == tmp_path / "model.safetensors"
+    assert checkpoint.config.id2label == LABELS["id2label"]
+    assert checkpoint.config.architectures == ["MobileViTForImageClassification"]
+    assert_same_tensors(checkpoint.state_dict, classifier.state_dict())
+
+    loaded = load_model(tmp_path)
+    images = torch.rand(1, 3, 64, 64)
+    assert not loaded.training
+    assert torch.equal(loaded(images).logits, classifier(images).logits)
+
+
+@pytest.mark.parametrize("naming", ["huggingface", "cvnets"])
+def test_segmentation_is_bitwise_the_same(
+    segmenter: MobileViTForSemanticSegmentation, tmp_path: Path, naming: str
+) -> None:
+    write_checkpoint(segmenter, tmp_path, naming=naming)
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded, MobileViTForSemanticSegmentation)
+    assert loaded.config.output_stride == 8
+    assert_same_tensors(loaded.state_dict(), segmenter.state_dict())
+
+
+def test_models_read_and_write_through_this_package(
+    classifier: MobileViTForImageClassification, tmp_path: Path
+) -> None:
+    classifier.save_pretrained(tmp_path, naming="timm")
+    loaded = MobileViTForImageClassification.from_pretrained(tmp_path, output_stride=16)
+    assert loaded.config.output_stride == 16
+    assert_same_tensors(loaded.state_dict(), classifier.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_precision_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = randomised(MobileViTForImageClassification(MobileViTConfig.preset("xx_small"))).to(dtype)
+    write_checkpoint(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    loaded = load_model(tmp_path)
+    assert loaded.dtype == dtype
+    assert_same_tensors(loaded.state_dict(), model.state_dict())
+
+
+def test_strided_and_shared_tensors_are_written_in_full(tmp_path: Path) -> None:
+    model = randomised(MobileViTForImageClassification(MobileViTConfig.preset("xx_small")))
+    model = model.to(memory_format=torch.channels_last)
+    layers = model.mobilevit.encoder.layer[2].transformer.layer
+    layers[1].layernorm_before.weight = layers[0].layernorm_before.weight
+    query = layers[0].attention.attention.query
+    query.weight = torch.nn.Parameter(query.weight.detach().T)
+    assert not query.weight.is_contiguous()
+    write_checkpoint(model, tmp_path)
+    assert_same_tensors(read_checkpoint(tmp_path).state_dict, model.state_dict())
+
+
+def test_an_accelerated_model_is_written_as_what_it_was(
+    segmenter: MobileViTForSemanticSegmentation, tmp_path: Path
+) -> None:
+    model = accelerate(copy.deepcopy(segmenter), compute_dtype=torch.bfloat16)
+    write_checkpoint(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert type(loaded) is MobileViTForSemanticSegmentation
+    assert_same_tensors(loaded.state_dict(), segmenter.state_dict())
+
+
+def test_a_backbone_alone(tmp_path: Path) -> None:
+    for expand_output in (True, False):
+        model = randomised(MobileViTModel(MobileViTConfig.preset("xx_small"), expand_output=expand_output))
+        write_checkpoint(model, tmp_path)
+        loaded = load_model(tmp_path)
+        assert isinstance(loaded, MobileViTModel)
+        assert_same_tensors(loaded.state_dict(), model.state_dict())
+
+
+def test_a_backbone_from_a_classifier(classifier: MobileViTForImageClassification, saved: Path) -> None:
+    loaded = load_pretrained(MobileViTModel, saved)
+    assert_same_tensors(loaded.state_dict(), classifier.mobilevit.state_dict())
+
+
+def test_a_classifier_without_classes(tmp_path: Path) -> None:
+    model = MobileViTForImageClassification(MobileViTConfig.preset("xx_small", num_labels=0))
+    write_checkpoint(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded, MobileViTForImageClassification)
+    assert_same_tensors(loaded.state_dict(), model.state_dict())
+
+
+def test_the_task_can_be_asked_for(classifier: MobileViTForImageClassification, saved: Path) -> None:
+    assert isinstance(load_model(saved, "classification"), MobileViTForImageClassification)
+    assert isinstance(load_model(saved, "base"), MobileViTModel)
+    with pytest.raises(CheckpointError, match="expected a model for segmentation, got one for classification"):
+        load_model(saved, "segmentation")
+    with pytest.raises(ValueError, match="got 'detection'"):
+        load_model(saved, "detection")
+
+
+def test_a_new_head_for_other_classes(
+    classifier: MobileViTForImageClassification, saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CheckpointError, match=r"classifier.weight has shape \(3, 320\), expected \(7, 320\)"):
+        load_pretrained(MobileViTForImageClassification, saved, num_labels=7)
+    loaded = load_pretrained(MobileViTForImageClassification, saved, num_labels=7, strict=False)
+    assert loaded.config.num_labels == 7
+    assert "classifier.weight" in caplog.text
+    assert_same_tensors(loaded.mobilevit.state_dict(), classifier.mobilevit.state_dict())
+
+
+def test_a_backbone_for_another_task(classifier: MobileViTForImageClassification, saved: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"missing \(segmentation_head.*unknown \(mobilevit\.conv_1x1_exp"):
+        load_pretrained(MobileViTForSemanticSegmentation, saved)
+    loaded = load_pretrained(MobileViTForSemanticSegmentation, saved, strict=False, output_stride=16)
+    kept = {k: v for k, v in classifier.mobilevit.state_dict().items() if not k.startswith("conv_1x1_exp")}
+    assert_same_tensors(loaded.mobilevit.state_dict(), kept)
+
+
+def wrappers(state_dict: dict[str, Tensor]) -> dict[str, Any]:
+    module = {f"module.{name}": tensor for name, tensor in state_dict.items()}
+    other = {name: torch.zeros_like(tensor) for name, tensor in state_dict.items()}
+    return {
+        "bare": state_dict,
+        "ml-cvnets": {"model_state_dict": state_dict, "epoch": 3, "optim_state_dict": {"state": {}}},
+        "timm": {"state_dict": module, "arch": "mobilevit_xxs"},
+        "ema first": {"model_state_dict": other, "ema_state_dict": module},
+        "averaged": {"n_averaged": torch.tensor(9), **module},
+        "compiled": {"model": {f"_orig_mod.module.{name}": tensor for name, tensor in state_dict.items()}},
+    }
+
+
+@pytest.mark.parametrize("kind", wrappers({}))
+@pytest.mark.parametrize("naming", ["huggingface", "cvnets", "timm"])
+def test_wrappers_of_training_scripts(
+    classifier: MobileViTForImageClassification, tmp_path: Path, kind: str, naming: str
+) -> None:
+    path = tmp_path / "file.pth"
+    torch.save(wrappers(from_huggingface(classifier.state_dict(), naming))[kind], path)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.naming == naming
+    assert checkpoint.config.num_labels == 3
+    assert_same_tensors(checkpoint.state_dict, classifier.state_dict())
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_a_file_of_standard_name_uses_the_configuration_beside_it(saved: Path, name: str) -> None:
+    if name == "pytorch_model.bin":
+        torch.save(read_checkpoint(saved).state_dict, saved / name)
+    assert read_checkpoint(saved / name).config.id2label == LABELS["id2label"]
+    (saved / "config.json").unlink()
+    assert read_checkpoint(saved / name).config.id2label[0] == "LABEL_0"
+
+
+def test_safetensors_come_first(classifier: MobileViTForImageClassification, saved: Path) -> None:
+    torch.save({"not": "read"}, saved / "pytorch_model.bin")
+    assert_same_tensors(read_checkpoint(saved).state_dict, classifier.state_dict())
+
+
+def shard(folder: Path) -> list[str]:
+    tensors = read_checkpoint(folder).state_dict
+    (folder / "model.safetensors").unlink()
+    names = list(tensors)
+    parts = {"part-1.safetensors": names[:100], "part-2.safetensors": names[100:]}
+    for part, held in parts.items():
+        save_file({name: tensors[name] for name in held}, folder / part)
+    weight_map = {name: part for part, held in parts.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return list(parts)
+
+
+def test_shards(classifier: MobileViTForImageClassification, saved: Path) -> None:
+    parts = shard(saved)
+    assert_same_tensors(read_checkpoint(saved).state_dict, classifier.state_dict())
+    (saved / parts[1]).unlink()
+    with pytest.raises(CheckpointError, match=r"expected all the files it lists, part-2\.safetensors missing"):
+        read_checkpoint(saved)
+    (saved / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../secret.bin"}}')
+    with pytest.raises(CheckpointError, match="names of weights files beside it"):
+        read_checkpoint(saved)
+
+
+def test_timm_config_of_the_hub(classifier: MobileViTForImageClassification, tmp_path: Path) -> None:
+    write_checkpoint(classifier, tmp_path, naming="timm")
+    described = {"input_size": [3, 288, 320], "label_names": ["x", "y", "z"]}
+    config = {"architecture": "mobilevit_xxs", "num_classes": 3, "pretrained_cfg": described}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.config.image_size == [288, 320]
+    assert checkpoint.config.id2label == {0: "x", 1: "y", 2: "z"}
+    assert_same_tensors(load_model(tmp_path).state_dict(), classifier.state_dict())
+
+
+def hub_cache(folder: Path, cache: Path) -> None:
+    """The layout huggingface_hub gives downloads."""
+    repository = cache / "models--someone--some-model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots").mkdir()
+    folder.rename(repository / "snapshots" / ("0" * 40))
+
+
+def test_a_model_of_the_hub_from_its_cache(
+    classifier: MobileViTForImageClassification, saved: Path, tmp_path: Path
+) -> None:
+    hub_cache(saved, tmp_path / "cache")
+    arguments: dict[str, Any] = {"cache_dir": tmp_path / "cache", "local_files_only": True}
+    assert_same_tensors(load_model("someone/some-model", **arguments).state_dict(), classifier.state_dict())
+    with pytest.raises(CheckpointError, match="someone/other: no such file or folder, and no such model in the local"):
+        read_checkpoint("someone/other", **arguments)
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    online: list[bool] = []
+
+    def unreachable(name: str, filename: str, *, local_files_only: bool, **_: Any) -> str:
+        online.append(not local_files_only)
+        raise LocalEntryNotFoundError("no connection\nand more lines")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    with pytest.raises(CheckpointError, match="no such model in the hub, which cannot be reached") as error:
+        read_checkpoint("someone/other")
+    assert_one_line(error)
+    assert online[0]
+    assert not any(online[1:])
+
+
+def test_a_failed_write_leaves_what_was_there(
+    classifier: MobileViTForImageClassification, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def fail(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        path.write_bytes(b"half a fi")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("mobilevit_fast.checkpoints.io.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_checkpoint(classifier, saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
