@@ -1,0 +1,27 @@
+"""Dense convolution over one or two tensors in plain PyTorch."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobilevit_fast.kernels.activations import ACTIVATIONS
+
+
+def conv2d_bias_act(
+    x: Tensor,
+    x2: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    activation: str,
+) -> Tensor:
+    """See :func:`mobilevit_fast.ops.conv2d_bias_act`."""
+    if x2 is not None:
+        x = torch.cat((x, x2), dim=1)  # (N, C1 + C2, H, W)
+    bias = None if bias is None else bias.to(x.dtype)
+    y = F.conv2d(x, weight, bias, stride, padding, dilation)  # (N, O, Ho, Wo)
+    return ACTIVATIONS[activation](y)

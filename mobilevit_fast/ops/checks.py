@@ -1,0 +1,79 @@
+"""Checks that the operators share; each failure is one sentence that says what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.kernels.activations import ACTIVATIONS
+
+
+def refuse(op: str, expected: str, got: object, x: Tensor | None = None) -> NoReturn:
+    """Raise the ValueError of the package: what was expected, what came, and the input's shape."""
+    where = "" if x is None else f" (x.shape={tuple(x.shape)})"
+    raise ValueError(f"mobilevit_fast.{op}: expected {expected}, got {got}{where}")
+
+
+def pair(op: str, name: str, value: int | Sequence[int]) -> list[int]:
+    """One whole number for both directions, or two (vertical, horizontal)."""
+    if isinstance(value, int):
+        return [value, value]
+    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(v, int) for v in value):
+        return list(value)
+    refuse(op, f"{name} to be a whole number or a pair of them", repr(value))
+
+
+def check_image(op: str, x: Tensor, channels: int, name: str = "input") -> None:
+    """A floating point image batch (N, C, H, W) with C = ``channels``."""
+    if x.dim() != 4:
+        refuse(op, f"{name} of shape (batch, channels, height, width)", f"{x.dim()} dimensions", x)
+    if not x.dtype.is_floating_point:
+        refuse(op, f"{name} of a floating point type", x.dtype, x)
+    if x.shape[1] != channels:
+        refuse(op, f"{name} of {channels} channels", x.shape[1], x)
+
+
+def check_parameter(
+    op: str, x: Tensor, name: str, parameter: Tensor | None, shape: Sequence[int], *, float32: bool = False
+) -> None:
+    """A parameter of this shape, on ``x``'s device, of ``x``'s type (or float32 where that is allowed); None passes."""
+    if parameter is None:
+        return
+    if tuple(parameter.shape) != tuple(shape):
+        refuse(op, f"{name} of shape {tuple(shape)}", tuple(parameter.shape), x)
+    if parameter.dtype != x.dtype and not (float32 and parameter.dtype == torch.float32):
+        refuse(op, f"{name} of type {x.dtype}, like the input", parameter.dtype, x)
+    if parameter.device != x.device:
+        refuse(op, f"{name} on {x.device}, like the input", parameter.device, x)
+
+
+def convolved_size(
+    op: str,
+    x: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[int, int]:
+    """Height and width of a convolution's result, after checking its geometry."""
+    for name, values, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+        if len(values) != 2 or min(values) < least:
+            refuse(op, f"{name} of at least {least} in both directions", list(values), x)
+    size = [(x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
+    if size[0] < 1 or size[1] < 1:
+        refuse(
+            op,
+            f"an input that holds the {kernel_size[0]}x{kernel_size[1]} window at least once",
+            f"a result of {size[0]}x{size[1]}",
+            x,
+        )
+    return size[0], size[1]
+
+
+def check_activation(op: str, name: str, value: str) -> None:
+    """An activation that the operators know."""
+    if value not in ACTIVATIONS:
+        refuse(op, f"{name} among {', '.join(sorted(ACTIVATIONS))}", repr(value))

@@ -1,0 +1,67 @@
+"""The classifier of MobileViT: 1×1 expansion, activation, mean over the image, linear layer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mobilevit_fast.kernels.reference import classifier_head as reference
+from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter
+from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
+
+_NAME = "classifier_head"
+
+
+def _output_shape(
+    x: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str,
+) -> tuple[int, ...]:
+    expanded, channels = expand_weight.shape[:2]
+    check_image(_NAME, x, channels)
+    check_parameter(_NAME, x, "expand weight", expand_weight, (expanded, channels, 1, 1))
+    check_parameter(_NAME, x, "expand bias", expand_bias, (expanded,), float32=True)
+    check_parameter(_NAME, x, "weight", weight, (weight.shape[0], expanded))
+    check_parameter(_NAME, x, "bias", bias, (weight.shape[0],), float32=True)
+    check_activation(_NAME, "activation", activation)
+    return x.shape[0], weight.shape[0]
+
+
+OP = Op(
+    _NAME,
+    "Tensor x, Tensor expand_weight, Tensor? expand_bias, Tensor weight, Tensor? bias, str activation",
+    _output_shape,
+    [Kernel("reference", supports_everything, reference)],
+)
+
+
+def classifier_head(
+    x: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str = "silu",
+    backend: str = "auto",
+) -> Tensor:
+    """Logits of a feature map: linear(mean(activation(1×1 convolution(x)))).
+
+    Args:
+        x: (N, C, H, W), floating point, any memory layout.
+        expand_weight, expand_bias: (E, C, 1, 1) and (E,) or None.
+        weight, bias: (K, E) and (K,) or None: the linear layer, K classes.
+        activation: a name in ``ACTIVATIONS``, after the expansion.
+        backend: "auto" or the kernel to run.
+
+    Weights have ``x``'s type; biases may be float32 as well.
+
+    Returns:
+        (N, K), ``x``'s type.
+
+    Raises:
+        ValueError: arguments that do not fit together, or a backend that does not take them.
+    """
+    return OP(backend, x, expand_weight, expand_bias, weight, bias, activation)

@@ -1,0 +1,81 @@
+"""Dense convolution with bias and activation over one tensor, or over the channels of two without a concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mobilevit_fast.kernels.reference import conv2d_bias_act as reference
+from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, convolved_size, pair, refuse
+from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
+
+_NAME = "conv2d_bias_act"
+
+
+def _output_shape(
+    x: Tensor,
+    x2: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    activation: str,
+) -> tuple[int, ...]:
+    if weight.dim() != 4:
+        expected = "weight of shape (outputs, inputs, kernel height, kernel width)"
+        refuse(_NAME, expected, tuple(weight.shape), x)
+    outputs, channels = weight.shape[:2]
+    if x2 is None:
+        check_image(_NAME, x, channels)
+    else:
+        check_image(_NAME, x2, channels - x.shape[1], "second input")
+        check_image(_NAME, x, channels - x2.shape[1])
+        check_parameter(_NAME, x, "second input", x2, (x.shape[0], x2.shape[1], *x.shape[2:]))
+    check_parameter(_NAME, x, "weight", weight, weight.shape)
+    check_parameter(_NAME, x, "bias", bias, (outputs,), float32=True)
+    check_activation(_NAME, "activation", activation)
+    height, width = convolved_size(_NAME, x, weight.shape[2:], stride, padding, dilation)
+    return x.shape[0], outputs, height, width
+
+
+OP = Op(
+    _NAME,
+    "Tensor x, Tensor? x2, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, int[2] dilation, str activation",
+    _output_shape,
+    [Kernel("reference", supports_everything, reference)],
+)
+
+
+def conv2d_bias_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    x2: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    activation: str = "none",
+    backend: str = "auto",
+) -> Tensor:
+    """Convolve, add the bias, apply the activation.
+
+    Args:
+        x: (N, C1, H, W), floating point, any memory layout.
+        weight: (O, C1 + C2, kh, kw), ``x``'s type.
+        bias: (O,), ``x``'s type or float32.
+        x2: (N, C2, H, W), the channels that follow ``x``'s, as if the two were concatenated; C2 = 0 without it.
+        stride, padding, dilation: in pixels, one number or (vertical, horizontal). Padding is with zeros.
+        activation: a name in ``ACTIVATIONS``.
+        backend: "auto" or the kernel to run.
+
+    Returns:
+        (N, O, Ho, Wo), ``x``'s type, channels_last.
+
+    Raises:
+        ValueError: arguments that do not fit together, or a backend that does not take them.
+    """
+    geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
+    return OP(backend, x, x2, weight, bias, *geometry, activation)

@@ -1,0 +1,82 @@
+"""Depthwise convolution with bias and activation (MobileNetV2, arXiv 1801.04381, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.kernels.reference import depthwise_conv2d as reference
+from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, convolved_size, pair, refuse
+from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
+
+_NAME = "depthwise_conv2d"
+
+
+def _output_shape(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    activation: str,
+) -> tuple[int, ...]:
+    if weight.dim() != 4 or weight.shape[1] != 1:
+        refuse(_NAME, "weight of shape (channels, 1, kernel height, kernel width)", tuple(weight.shape), x)
+    channels = weight.shape[0]
+    check_image(_NAME, x, channels)
+    check_parameter(_NAME, x, "weight", weight, weight.shape)
+    check_parameter(_NAME, x, "bias", bias, (channels,), float32=True)
+    check_activation(_NAME, "activation", activation)
+    height, width = convolved_size(_NAME, x, weight.shape[2:], stride, padding, dilation)
+    return x.shape[0], channels, height, width
+
+
+OP = Op(
+    _NAME,
+    "Tensor x, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, int[2] dilation, str activation",
+    _output_shape,
+    [
+        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu"))),
+        Kernel("reference", supports_everything, reference),
+    ],
+)
+
+
+def depthwise_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    activation: str = "none",
+    backend: str = "auto",
+) -> Tensor:
+    """Convolve every channel with a filter of its own, add the bias, apply the activation.
+
+    Args:
+        x: (N, C, H, W), floating point, any memory layout; channels_last is taken as it is.
+        weight: (C, 1, kh, kw), ``x``'s type. With the channel innermost in memory (see :func:`channel_innermost`) no
+            kernel repacks it.
+        bias: (C,), ``x``'s type or float32.
+        stride, padding, dilation: in pixels, one number or (vertical, horizontal). Padding is with zeros.
+        activation: a name in ``ACTIVATIONS``.
+        backend: "auto" or the kernel to run.
+
+    Returns:
+        (N, C, Ho, Wo), ``x``'s type, channels_last; Ho = (H + 2·padding − dilation·(kh − 1) − 1) // stride + 1.
+
+    Raises:
+        ValueError: arguments that do not fit together, or a backend that does not take them.
+    """
+    geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
+    return OP(backend, x, weight, bias, *geometry, activation)
+
+
+def channel_innermost(weight: Tensor) -> Tensor:
+    """A depthwise weight (C, 1, kh, kw) of the same values, the channel innermost in memory: (kh, kw, C) as stored."""
+    return weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)

@@ -1,0 +1,91 @@
+"""Depthwise convolution followed by a pointwise one (MobileNet, arXiv 1704.04861, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.kernels.cpu import depthwise_separable_conv2d as cpu
+from mobilevit_fast.kernels.reference import depthwise_separable_conv2d as reference
+from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, convolved_size, pair, refuse
+from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
+
+_NAME = "depthwise_separable_conv2d"
+
+
+def _output_shape(
+    x: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    pointwise_weight: Tensor,
+    pointwise_bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    depthwise_activation: str,
+    pointwise_activation: str,
+) -> tuple[int, ...]:
+    if depthwise_weight.dim() != 4 or depthwise_weight.shape[1] != 1:
+        expected = "depthwise weight of shape (channels, 1, kernel height, kernel width)"
+        refuse(_NAME, expected, tuple(depthwise_weight.shape), x)
+    channels, outputs = depthwise_weight.shape[0], pointwise_weight.shape[0]
+    check_image(_NAME, x, channels)
+    check_parameter(_NAME, x, "depthwise weight", depthwise_weight, depthwise_weight.shape)
+    check_parameter(_NAME, x, "depthwise bias", depthwise_bias, (channels,), float32=True)
+    check_parameter(_NAME, x, "pointwise weight", pointwise_weight, (outputs, channels, 1, 1))
+    check_parameter(_NAME, x, "pointwise bias", pointwise_bias, (outputs,), float32=True)
+    check_activation(_NAME, "depthwise_activation", depthwise_activation)
+    check_activation(_NAME, "pointwise_activation", pointwise_activation)
+    height, width = convolved_size(_NAME, x, depthwise_weight.shape[2:], stride, padding, dilation)
+    return x.shape[0], outputs, height, width
+
+
+OP = Op(
+    _NAME,
+    "Tensor x, Tensor depthwise_weight, Tensor? depthwise_bias, Tensor pointwise_weight, Tensor? pointwise_bias, "
+    "int[2] stride, int[2] padding, int[2] dilation, str depthwise_activation, str pointwise_activation",
+    _output_shape,
+    [
+        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), cpu),
+        Kernel("reference", supports_everything, reference),
+    ],
+)
+
+
+def depthwise_separable_conv2d(
+    x: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    pointwise_weight: Tensor,
+    pointwise_bias: Tensor | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    depthwise_activation: str = "none",
+    pointwise_activation: str = "none",
+    backend: str = "auto",
+) -> Tensor:
+    """A k×k filter per channel, then a 1×1 convolution across channels, each with bias and activation.
+
+    Args:
+        x: (N, C, H, W), floating point, any memory layout.
+        depthwise_weight: (C, 1, kh, kw), ``x``'s type.
+        depthwise_bias: (C,), ``x``'s type or float32, or None.
+        pointwise_weight: (O, C, 1, 1), ``x``'s type.
+        pointwise_bias: (O,), ``x``'s type or float32, or None.
+        stride, padding, dilation: of the depthwise part, in pixels, one number or (vertical, horizontal).
+        depthwise_activation, pointwise_activation: names in ``ACTIVATIONS``.
+        backend: "auto" or the kernel to run.
+
+    Returns:
+        (N, O, Ho, Wo), ``x``'s type, channels_last.
+
+    Raises:
+        ValueError: arguments that do not fit together, or a backend that does not take them.
+    """
+    geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
+    weights = (depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias)
+    return OP(backend, x, *weights, *geometry, depthwise_activation, pointwise_activation)

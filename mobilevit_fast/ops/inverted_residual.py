@@ -1,0 +1,101 @@
+"""The inverted residual of MobileNetV2 (arXiv 1801.04381, table 1), normalisation folded into the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.kernels.cpu import inverted_residual as cpu
+from mobilevit_fast.kernels.reference import inverted_residual as reference
+from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, convolved_size, pair, refuse
+from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
+
+_NAME = "inverted_residual"
+
+
+def _output_shape(
+    x: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor,
+    project_weight: Tensor,
+    project_bias: Tensor,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    residual: bool,
+    activation: str,
+) -> tuple[int, ...]:
+    if depthwise_weight.dim() != 4 or depthwise_weight.shape[1] != 1:
+        expected = "depthwise weight of shape (expanded channels, 1, kernel height, kernel width)"
+        refuse(_NAME, expected, tuple(depthwise_weight.shape), x)
+    expanded, _, *kernel_size = depthwise_weight.shape
+    if any(size % 2 == 0 for size in kernel_size):
+        refuse(_NAME, "a depthwise window of odd size", f"{kernel_size[0]}x{kernel_size[1]}", x)
+    channels, outputs = expand_weight.shape[1], project_weight.shape[0]
+    check_image(_NAME, x, channels)
+    check_parameter(_NAME, x, "expand weight", expand_weight, (expanded, channels, 1, 1))
+    check_parameter(_NAME, x, "expand bias", expand_bias, (expanded,), float32=True)
+    check_parameter(_NAME, x, "depthwise weight", depthwise_weight, depthwise_weight.shape)
+    check_parameter(_NAME, x, "depthwise bias", depthwise_bias, (expanded,), float32=True)
+    check_parameter(_NAME, x, "project weight", project_weight, (outputs, expanded, 1, 1))
+    check_parameter(_NAME, x, "project bias", project_bias, (outputs,), float32=True)
+    check_activation(_NAME, "activation", activation)
+    padding = [(size - 1) // 2 * step for size, step in zip(kernel_size, dilation, strict=True)]
+    height, width = convolved_size(_NAME, x, kernel_size, stride, padding, dilation)
+    if residual and (outputs != channels or max(stride) > 1):
+        refuse(_NAME, "stride 1 and as many outputs as inputs for a residual", f"{outputs}, stride {stride}", x)
+    return x.shape[0], outputs, height, width
+
+
+OP = Op(
+    _NAME,
+    "Tensor x, Tensor expand_weight, Tensor expand_bias, Tensor depthwise_weight, Tensor depthwise_bias, "
+    "Tensor project_weight, Tensor project_bias, int[2] stride, int[2] dilation, bool residual, str activation",
+    _output_shape,
+    [
+        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), cpu),
+        Kernel("reference", supports_everything, reference),
+    ],
+)
+
+
+def inverted_residual(
+    x: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    depthwise_weight: Tensor,
+    depthwise_bias: Tensor,
+    project_weight: Tensor,
+    project_bias: Tensor,
+    *,
+    stride: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
+    residual: bool = False,
+    activation: str = "silu",
+    backend: str = "auto",
+) -> Tensor:
+    """1×1 expansion, activation, k×k depthwise convolution, activation, linear 1×1 projection, residual sum.
+
+    Args:
+        x: (N, C, H, W), floating point, any memory layout.
+        expand_weight: (E, C, 1, 1), ``x``'s type.
+        depthwise_weight: (E, 1, kh, kw), odd window; zero padding keeps the size at stride 1.
+        project_weight: (O, E, 1, 1).
+        expand_bias, depthwise_bias, project_bias: (E,), (E,), (O,), ``x``'s type or float32.
+        stride, dilation: of the depthwise convolution, in pixels, one number or (vertical, horizontal).
+        residual: add ``x`` to the result; needs stride 1 and O = C.
+        activation: a name in ``ACTIVATIONS``, after the expansion and after the depthwise convolution.
+        backend: "auto" or the kernel to run.
+
+    Returns:
+        (N, O, ceil(H / stride), ceil(W / stride)), ``x``'s type, channels_last.
+
+    Raises:
+        ValueError: arguments that do not fit together, or a backend that does not take them.
+    """
+    geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("dilation", dilation))]
+    weights = (expand_weight, expand_bias, depthwise_weight, depthwise_bias, project_weight, project_bias)
+    return OP(backend, x, *weights, *geometry, residual, activation)

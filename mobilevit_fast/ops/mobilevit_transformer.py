@@ -1,0 +1,158 @@
+"""The global representation of a MobileViT block (arXiv 2110.02178, section 3.1), from pixels to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
+from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, pair, refuse
+from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
+
+_NAME = "mobilevit_transformer"
+
+
+def _output_shape(
+    x: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor | None,
+    norm1_weight: Tensor,
+    norm1_bias: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    norm2_weight: Tensor,
+    norm2_bias: Tensor,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor | None,
+    num_heads: int,
+    patch_size: Sequence[int],
+    eps: float,
+    mlp_activation: str,
+    out_activation: str,
+) -> tuple[int, ...]:
+    width, channels = in_weight.shape[:2]
+    if fc1_weight.dim() != 3:
+        expected = "fc1 weight of shape (layers, hidden units, width)"
+        refuse(_NAME, expected, tuple(fc1_weight.shape), x)
+    layers, hidden = fc1_weight.shape[:2]
+    outputs = out_weight.shape[0]
+    check_image(_NAME, x, channels)
+    expected_shapes = {
+        "in weight": (in_weight, (width, channels, 1, 1)),
+        "in bias": (in_bias, (width,)),
+        "norm1 weight": (norm1_weight, (layers, width)),
+        "norm1 bias": (norm1_bias, (layers, width)),
+        "qkv weight": (qkv_weight, (layers, 3 * width, width)),
+        "qkv bias": (qkv_bias, (layers, 3 * width)),
+        "proj weight": (proj_weight, (layers, width, width)),
+        "proj bias": (proj_bias, (layers, width)),
+        "norm2 weight": (norm2_weight, (layers, width)),
+        "norm2 bias": (norm2_bias, (layers, width)),
+        "fc1 weight": (fc1_weight, (layers, hidden, width)),
+        "fc1 bias": (fc1_bias, (layers, hidden)),
+        "fc2 weight": (fc2_weight, (layers, width, hidden)),
+        "fc2 bias": (fc2_bias, (layers, width)),
+        "norm weight": (norm_weight, (width,)),
+        "norm bias": (norm_bias, (width,)),
+        "out weight": (out_weight, (outputs, width, 1, 1)),
+        "out bias": (out_bias, (outputs,)),
+    }
+    for name, (parameter, shape) in expected_shapes.items():
+        check_parameter(_NAME, x, name, parameter, shape, float32=not name.endswith(("weight",)) or "norm" in name)
+    if num_heads < 1 or width % num_heads:
+        refuse(_NAME, f"a number of heads that divides the width {width}", num_heads, x)
+    if len(patch_size) != 2 or min(patch_size) < 1:
+        refuse(_NAME, "a patch of at least 1x1 pixels", list(patch_size), x)
+    if not eps > 0:
+        refuse(_NAME, "an epsilon above 0", eps, x)
+    check_activation(_NAME, "mlp_activation", mlp_activation)
+    check_activation(_NAME, "out_activation", out_activation)
+    return x.shape[0], outputs, x.shape[2], x.shape[3]
+
+
+OP = Op(
+    _NAME,
+    "Tensor x, Tensor in_weight, Tensor? in_bias, Tensor norm1_weight, Tensor norm1_bias, "
+    "Tensor qkv_weight, Tensor? qkv_bias, Tensor proj_weight, Tensor proj_bias, "
+    "Tensor norm2_weight, Tensor norm2_bias, Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, "
+    "Tensor norm_weight, Tensor norm_bias, Tensor out_weight, Tensor? out_bias, "
+    "int num_heads, int[2] patch_size, float eps, str mlp_activation, str out_activation",
+    _output_shape,
+    [Kernel("reference", supports_everything, reference)],
+)
+
+
+def mobilevit_transformer(
+    x: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor | None,
+    norm1_weight: Tensor,
+    norm1_bias: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    norm2_weight: Tensor,
+    norm2_bias: Tensor,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor | None = None,
+    *,
+    num_heads: int = 4,
+    patch_size: int | Sequence[int] = 2,
+    eps: float = 1e-5,
+    mlp_activation: str = "silu",
+    out_activation: str = "silu",
+    backend: str = "auto",
+) -> Tensor:
+    """1×1 convolution in, L transformer layers over the pixels at one position of every patch, 1×1 convolution out.
+
+    A token is a pixel. The pixels at the same position (i, j) inside all patches form one sequence, and attention stays
+    inside it (equation 1 and figure 1b of the paper). Where the image is no multiple of the patch, the projected
+    features are resized to the next multiple and back (bilinear, corners not aligned), as the original does.
+
+    Each layer, in pre-norm order: t += proj(attention(norm1(t))); t += fc2(activation(fc1(norm2(t)))).
+
+    Args:
+        x: (N, C, H, W), floating point, any memory layout.
+        in_weight, in_bias: (D, C, 1, 1) and (D,) or None: into the width D of the transformer.
+        norm1_weight, norm1_bias, norm2_weight, norm2_bias: (L, D), layer norms of the L layers.
+        qkv_weight, qkv_bias: (L, 3·D, D) and (L, 3·D) or None; rows are query, key, value, each head after head.
+        proj_weight, proj_bias: (L, D, D), (L, D).
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias: (L, M, D), (L, M), (L, D, M), (L, D).
+        norm_weight, norm_bias: (D,), the layer norm after the last layer.
+        out_weight, out_bias: (O, D, 1, 1) and (O,) or None.
+        num_heads: divides D; attention scores are scaled by 1 / sqrt(D / num_heads).
+        patch_size: pixels, one number or (height, width).
+        eps: of all layer norms.
+        mlp_activation, out_activation: names in ``ACTIVATIONS``.
+        backend: "auto" or the kernel to run.
+
+    Weights have ``x``'s type; biases and layer norm parameters may be float32 as well.
+
+    Returns:
+        (N, O, H, W), ``x``'s type, channels_last.
+
+    Raises:
+        ValueError: arguments that do not fit together, or a backend that does not take them.
+    """
+    attention = (norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias)
+    mlp = (norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    ends = (norm_weight, norm_bias, out_weight, out_bias)
+    patch = pair(_NAME, "patch_size", patch_size)
+    settings = (num_heads, patch, eps, mlp_activation, out_activation)
+    return OP(backend, x, in_weight, in_bias, *attention, *mlp, *ends, *settings)

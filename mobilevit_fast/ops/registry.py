@@ -1,0 +1,221 @@
+"""How an operator of this package comes to exist: one schema, one shape rule, one overload for each backend.
+
+``torch.ops.mobilevit_fast.<op>.<backend>`` is a kernel: ``reference`` in plain PyTorch on any device, ``cpu`` and
+``cuda`` in C++, ``triton`` on GPUs. torch's dispatcher is the only registry. C++ libraries register their kernels for
+overloads that are defined here, so that schema, shape rule and documentation of an operator stand in one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.native import status as native_status
+
+NAMESPACE = "mobilevit_fast"
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+
+BACKENDS = ("cuda", "triton", "cpu", "reference")
+"""Every backend there can be."""
+
+_AUTO_ON_CPU = ("cpu", "reference")
+_AUTO_ON_GPU = ("cuda", "triton", "reference")
+
+OPS: dict[str, Op] = {}
+"""Every operator by name."""
+
+
+class BackendError(ValueError):
+    """A backend asked for by name does not take the case; the message says why."""
+
+
+class Support(NamedTuple):
+    """Whether a kernel takes a case and, if it does not, why, in words for the user."""
+
+    ok: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One backend's implementation of an operator.
+
+    ``supports(device, dtype, attributes)`` answers for a device, a floating point type and the operator's arguments
+    that are not tensors. It serves the automatic choice, the report and the error message alike. ``implementation`` is
+    a Python function with the operator's signature, or None where a C++ library registers the kernel.
+    """
+
+    backend: str
+    supports: Callable[[torch.device, torch.dtype, dict[str, Any]], Support]
+    implementation: Callable[..., Tensor] | None = None
+
+
+class Choice(NamedTuple):
+    """The overload that runs, its backend, and why each backend tried before it does not."""
+
+    overload: Any
+    backend: str
+    passed_over: tuple[str, ...]
+
+
+class Op:
+    """An operator: its schema, its shape rule and its kernels.
+
+    Args:
+        name: name within the namespace.
+        arguments: argument list of the schema, without the brackets.
+        output_shape: takes the operator's arguments, raises ValueError for those that do not fit together, returns the
+            shape of the result. A result of four dimensions is always in channels_last memory order.
+        kernels: the backends, best first; the last one is ``reference``, which takes everything.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: str,
+        output_shape: Callable[..., Sequence[int]],
+        kernels: Sequence[Kernel],
+    ) -> None:
+        self.name = name
+        self.output_shape = output_shape
+        self.kernels = {kernel.backend: kernel for kernel in kernels}
+        self.reference = self.kernels["reference"].implementation
+        for kernel in kernels:
+            overload = f"{name}.{kernel.backend}"
+            LIBRARY.define(f"{overload}({arguments}) -> Tensor")
+            if kernel.implementation is not None:
+                key = "CPU" if kernel.backend == "cpu" else "CompositeExplicitAutograd"
+                LIBRARY.impl(overload, self._checked(kernel.implementation), key)
+            torch.library.register_fake(f"{NAMESPACE}::{overload}", self._fake, lib=LIBRARY)
+        self.argument_names = [argument.name for argument in self.overload("reference")._schema.arguments]
+        OPS[name] = self
+
+    def overload(self, backend: str) -> Any:
+        """The dispatcher's handle of one backend's kernel."""
+        return getattr(getattr(getattr(torch.ops, NAMESPACE), self.name), backend)
+
+    def choose(self, backend: str, device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Choice:
+        """The kernel that ``backend`` ("auto" or a name) means for this device, type and these arguments.
+
+        Raises:
+            ValueError: the backend is unknown.
+            BackendError: a backend asked for by name does not take the case.
+        """
+        check_backend(backend)
+        passed_over: list[str] = []
+        automatic = _AUTO_ON_CPU if device.type == "cpu" else _AUTO_ON_GPU
+        for name in automatic if backend == "auto" else (backend,):
+            support = self.supports(name, device, dtype, attributes)
+            if support.ok:
+                return Choice(self.overload(name), name, tuple(passed_over))
+            passed_over.append(f"{name}: {support.reason}")
+        raise BackendError(f"{NAMESPACE}.{self.name}: {'; '.join(passed_over)}")
+
+    def supports(self, backend: str, device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Support:
+        """Whether one backend takes this device, type and these arguments."""
+        kernel = self.kernels.get(backend)
+        if kernel is None:
+            return Support(False, f"there is no {backend} kernel for {self.name}")
+        return kernel.supports(device, dtype, attributes)
+
+    def __call__(self, backend: str, *arguments: Any) -> Tensor:
+        """Run the operator; differentiable, by the reference's gradient, where an input requires a gradient."""
+        x = arguments[0]
+        self.output_shape(*arguments)
+        attributes = {
+            name: value
+            for name, value in zip(self.argument_names, arguments, strict=True)
+            if not isinstance(value, Tensor)
+        }
+        overload = self.choose(backend, x.device, x.dtype, attributes).overload
+        if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+            return _ReferenceGradient.apply(self, overload, *arguments)
+        return overload(*arguments)
+
+    def _fake(self, *arguments: Any) -> Tensor:
+        shape = self.output_shape(*arguments)
+        layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+        x = arguments[0]
+        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+
+    def _checked(self, implementation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def kernel(*arguments: Any) -> Tensor:
+            self.output_shape(*arguments)
+            return as_channels_last(implementation(*arguments), arguments)
+
+        return kernel
+
+
+class _ReferenceGradient(torch.autograd.Function):
+    """Forward by any kernel; backward through the reference, whose intermediate results are computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, op: Op, overload: Any, *arguments: Any) -> Tensor:
+        ctx.op = op
+        ctx.others = [None if isinstance(a, Tensor) else a for a in arguments]
+        ctx.positions = [i for i, a in enumerate(arguments) if isinstance(a, Tensor)]
+        ctx.save_for_backward(*(arguments[i] for i in ctx.positions))
+        return overload(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        arguments = list(ctx.others)
+        for position, tensor in zip(ctx.positions, ctx.saved_tensors, strict=True):
+            arguments[position] = tensor.detach().requires_grad_(ctx.needs_input_grad[position + 2])
+        wanted = [p for p in ctx.positions if ctx.needs_input_grad[p + 2]]
+        with torch.enable_grad():
+            output = ctx.op.reference(*arguments)
+        computed = torch.autograd.grad(output, [arguments[p] for p in wanted], gradients)
+        result: list[Any] = [None] * (len(arguments) + 2)
+        for position, gradient in zip(wanted, computed, strict=True):
+            result[position + 2] = gradient
+        return tuple(result)
+
+
+def check_backend(backend: str) -> None:
+    """Refuse a name that is neither "auto" nor a backend."""
+    if backend != "auto" and backend not in BACKENDS:
+        raise ValueError(f"{NAMESPACE}: expected a backend among {', '.join(('auto', *BACKENDS))}, got {backend!r}")
+
+
+def as_channels_last(y: Tensor, inputs: Sequence[Any]) -> Tensor:
+    """``y`` in channels_last strides to the letter (the fakes promise them), and never one of the inputs itself."""
+    if y.dim() != 4:
+        return y
+    _, channels, height, width = y.shape
+    exact = y.stride() == (channels * height * width, 1, width * channels, channels)
+    if exact and not any(y is x for x in inputs):
+        return y
+    return torch.empty_like(y, memory_format=torch.channels_last).copy_(y)
+
+
+def supports_everything(device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Support:
+    """Of the reference: any device and any floating point type."""
+    if not dtype.is_floating_point:
+        return Support(False, f"expected a floating point type, got {dtype}")
+    return Support(True)
+
+
+def supports_native_cpu(
+    dtypes: Sequence[torch.dtype], activations: Sequence[str]
+) -> Callable[[torch.device, torch.dtype, dict[str, Any]], Support]:
+    """Of a C++ CPU kernel that takes these types and, in every argument that names one, these activations."""
+
+    def supports(device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Support:
+        if device.type != "cpu":
+            return Support(False, f"expected a CPU tensor, got one on {device.type}")
+        library = native_status()["cpu"]
+        if not library.loaded:
+            return Support(False, f"the CPU library is not loaded: {library.reason}")
+        if dtype not in dtypes:
+            return Support(False, f"expected one of {', '.join(map(str, dtypes))}, got {dtype}")
+        for name, value in attributes.items():
+            if name.endswith("activation") and value not in activations:
+                return Support(False, f"expected {name} among {', '.join(activations)}, got {value!r}")
+        return Support(True)
+
+    return supports
