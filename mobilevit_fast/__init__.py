@@ -1,0 +1,26 @@
+"""MobileViT with fused kernels: drop-in acceleration for models people already have, and a MobileViT of its own."""
+
+from mobilevit_fast import nn, ops
+from mobilevit_fast.accelerate import accelerate, accelerated, plan, report, restore
+from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.models import (
+    MobileViTForImageClassification,
+    MobileViTForSemanticSegmentation,
+    MobileViTModel,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MobileViTConfig",
+    "MobileViTForImageClassification",
+    "MobileViTForSemanticSegmentation",
+    "MobileViTModel",
+    "accelerate",
+    "accelerated",
+    "nn",
+    "ops",
+    "plan",
+    "report",
+    "restore",
+]

@@ -1,0 +1,142 @@
+"""Rules for models with the class and attribute names of Hugging Face: transformers' and this package's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from mobilevit_fast.integrations.leaves import TORCH_CLASSES, activation_name, conv_parts
+from mobilevit_fast.nn.classifier_head import ClassifierHead
+from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
+from mobilevit_fast.nn.fused import Bound, Fused, Rule, compute_input
+from mobilevit_fast.nn.inverted_residual import InvertedResidual
+from mobilevit_fast.nn.mobilevit_block import MobileViTBlock
+from mobilevit_fast.nn.parts import (
+    ClassifierParts,
+    ConvParts,
+    InvertedResidualParts,
+    MobileViTBlockParts,
+    TransformerLayerParts,
+    Unsupported,
+)
+
+_BLOCK_CLASSES = (
+    "MobileViTAttention",
+    "MobileViTConvLayer",
+    "MobileViTIntermediate",
+    "MobileViTModel",
+    "MobileViTOutput",
+    "MobileViTSelfAttention",
+    "MobileViTSelfOutput",
+    "MobileViTTransformer",
+    "MobileViTTransformerLayer",
+)
+
+
+class DownsamplingMobileViTBlock(MobileViTBlock):
+    """A block that begins with an inverted residual, called as the module it is; None where there is none."""
+
+    downsampling_layer: nn.Module | None
+
+    def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
+        if self.downsampling_layer is not None:
+            x = self.downsampling_layer(x)  # (N, C, H, W)
+        return super().run(bounds, x)
+
+
+class ImageClassification(ClassifierHead):
+    """``MobileViTForImageClassification`` with a fused head; with labels, the original forward gives the loss."""
+
+    output_class: type
+    mobilevit: Any
+    config: Any
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        bounds = self.bounds_for(pixel_values) if labels is None and pixel_values is not None else None
+        if bounds is None or pixel_values is None:
+            original = super(Fused, self).forward
+            return original(pixel_values, output_hidden_states, labels, return_dict, **kwargs)
+        config, backbone = self.config, self.mobilevit
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        if return_dict is None:
+            return_dict = config.return_dict
+        embedded = backbone.conv_stem(pixel_values)  # (N, C, H/2, W/2)
+        encoded = backbone.encoder(embedded, output_hidden_states=output_hidden_states, return_dict=False)
+        logits = bounds[self.kind](compute_input(encoded[0]))  # (N, K)
+        hidden_states = encoded[1] if output_hidden_states else None
+        if return_dict:
+            return self.output_class(loss=None, logits=logits, hidden_states=hidden_states)
+        return (logits,) if hidden_states is None else (logits, hidden_states)
+
+
+def rules_for(
+    library: ModuleType, classification: type[ImageClassification], activations: Mapping[type[nn.Module], str]
+) -> list[Rule]:
+    """The rules for a library whose classes carry Hugging Face's names.
+
+    Args:
+        library: the module that holds the classes.
+        classification: the fused class for ``MobileViTForImageClassification``, with the library's class of outputs.
+        activations: the library's activation classes, by the operators' names.
+    """
+    classes = {name: getattr(library, name) for name in _BLOCK_CLASSES}
+    known = TORCH_CLASSES | frozenset(classes.values()) | frozenset(activations)
+
+    def read_conv(module: Any) -> ConvParts:
+        return conv_parts(module.convolution, module.normalization, module.activation, activations)
+
+    def read_inverted_residual(module: Any) -> InvertedResidualParts:
+        convs = (read_conv(module.expand_1x1), read_conv(module.conv_3x3), read_conv(module.reduce_1x1))
+        return InvertedResidualParts(*convs, bool(module.use_residual))
+
+    def read_layer(layer: Any) -> TransformerLayerParts:
+        attention = layer.attention.attention
+        return TransformerLayerParts(
+            norm1=layer.layernorm_before,
+            qkv=(attention.query, attention.key, attention.value),
+            proj=layer.attention.output.dense,
+            norm2=layer.layernorm_after,
+            fc1=layer.intermediate.dense,
+            fc2=layer.output.dense,
+            activation=activation_name(layer.intermediate.intermediate_act_fn, activations),
+            num_heads=attention.num_attention_heads,
+        )
+
+    def read_block(module: Any) -> MobileViTBlockParts:
+        return MobileViTBlockParts(
+            local=read_conv(module.conv_kxk),
+            conv_in=read_conv(module.conv_1x1),
+            layers=tuple(read_layer(layer) for layer in module.transformer.layer),
+            norm=module.layernorm,
+            conv_out=read_conv(module.conv_projection),
+            fusion=read_conv(module.fusion),
+            patch_size=(module.patch_height, module.patch_width),
+        )
+
+    def read_classifier(module: Any) -> ClassifierParts:
+        if not isinstance(module.classifier, nn.Linear):
+            raise Unsupported("it has no linear classifier (num_labels=0)")
+        return ClassifierParts(read_conv(module.mobilevit.conv_1x1_exp), module.classifier)
+
+    conv_children = ("convolution", "normalization", "activation")
+    residual_children = ("expand_1x1", "conv_3x3", "reduce_1x1")
+    block_children = ("conv_kxk", "conv_1x1", "transformer", "layernorm", "conv_projection", "fusion")
+    head_children = ("mobilevit.conv_1x1_exp", "dropout", "classifier")
+    table: list[tuple[str, Any, Any, tuple[str, ...]]] = [
+        ("MobileViTConvLayer", ConvNormAct, read_conv, conv_children),
+        ("MobileViTInvertedResidual", InvertedResidual, read_inverted_residual, residual_children),
+        ("MobileViTLayer", DownsamplingMobileViTBlock, read_block, block_children),
+        ("MobileViTForImageClassification", classification, read_classifier, head_children),
+    ]
+    return [Rule(getattr(library, name), fused, read, absorbs, known) for name, fused, read, absorbs in table]

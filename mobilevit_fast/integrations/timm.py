@@ -1,0 +1,146 @@
+"""Rules for timm's MobileViT (``mobilevit_s``, ``mobilevit_xs``, ``mobilevit_xxs`` and variants of them)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm.layers as layers
+import timm.models.byobnet as byobnet
+import timm.models.mobilevit as mobilevit
+import timm.models.vision_transformer as vision_transformer
+from torch import Tensor, nn
+
+from mobilevit_fast.integrations.leaves import TORCH_CLASSES, activation_name, conv_parts
+from mobilevit_fast.nn.classifier_head import ClassifierHead
+from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
+from mobilevit_fast.nn.fused import Fused, Rule, compute_input
+from mobilevit_fast.nn.inverted_residual import InvertedResidual
+from mobilevit_fast.nn.mobilevit_block import MobileViTBlock
+from mobilevit_fast.nn.parts import (
+    ClassifierParts,
+    ConvParts,
+    InvertedResidualParts,
+    MobileViTBlockParts,
+    TransformerLayerParts,
+    Unsupported,
+)
+
+MARKERS: tuple[type[nn.Module], ...] = (mobilevit.MobileVitBlock,)
+"""timm builds many models from the other classes; one that holds none of these is no MobileViT."""
+
+_KNOWN = TORCH_CLASSES | {
+    nn.AdaptiveAvgPool2d,
+    layers.BatchNormAct2d,
+    layers.ClassifierHead,
+    layers.ConvNormAct,
+    layers.DropPath,
+    layers.Mlp,
+    layers.SelectAdaptivePool2d,
+    layers.adaptive_avgmax_pool.FastAdaptiveAvgPool,
+    vision_transformer.Attention,
+    vision_transformer.Block,
+}
+
+
+def _require_identity(module: Any, *names: str) -> None:
+    for name in names:
+        child = getattr(module, name, None)
+        if child is not None and not isinstance(child, nn.Identity | layers.DropPath):
+            raise Unsupported(f"its {name} is a {type(child).__name__}, which the fused kernels do not have")
+
+
+def _read_conv(module: Any) -> ConvParts:
+    norm = module.bn
+    _require_identity(module, "aa")
+    if type(norm) is layers.BatchNormAct2d:
+        _require_identity(norm, "drop")
+        return conv_parts(module.conv, norm, norm.act, {})
+    raise Unsupported(f"expected a BatchNormAct2d after the convolution, found a {type(norm).__name__}")
+
+
+def _read_bottleneck(module: Any) -> InvertedResidualParts:
+    _require_identity(module, "conv2b_kxk", "attn", "attn_last", "drop_path", "act", "shortcut")
+    convs = (_read_conv(module.conv1_1x1), _read_conv(module.conv2_kxk), _read_conv(module.conv3_1x1))
+    return InvertedResidualParts(*convs, module.shortcut is not None)
+
+
+def _read_layer(layer: Any) -> TransformerLayerParts:
+    attention, mlp = layer.attn, layer.mlp
+    _require_identity(layer, "ls1", "ls2", "drop_path1", "drop_path2")
+    _require_identity(attention, "q_norm", "k_norm", "norm", "gate")
+    _require_identity(mlp, "norm")
+    return TransformerLayerParts(
+        norm1=layer.norm1,
+        qkv=(attention.qkv,),
+        proj=attention.proj,
+        norm2=layer.norm2,
+        fc1=mlp.fc1,
+        fc2=mlp.fc2,
+        activation=activation_name(mlp.act, {}),
+        num_heads=attention.num_heads,
+    )
+
+
+def _read_block(module: Any) -> MobileViTBlockParts:
+    if module.conv_fusion is None:
+        raise Unsupported("it has no fusion convolution (no_fusion=True)")
+    if module.conv_kxk.conv.stride != (1, 1):
+        raise Unsupported(f"its first convolution has stride {module.conv_kxk.conv.stride}")
+    return MobileViTBlockParts(
+        local=_read_conv(module.conv_kxk),
+        conv_in=conv_parts(module.conv_1x1, None, None, {}),
+        layers=tuple(_read_layer(layer) for layer in module.transformer),
+        norm=module.norm,
+        conv_out=_read_conv(module.conv_proj),
+        fusion=_read_conv(module.conv_fusion),
+        patch_size=tuple(module.patch_size),
+    )
+
+
+def _read_classifier(model: Any) -> ClassifierParts:
+    head = model.head
+    if type(model.final_conv) is not layers.ConvNormAct:
+        raise Unsupported(f"its final_conv is a {type(model.final_conv).__name__}")
+    if type(head) is not layers.ClassifierHead or not isinstance(head.fc, nn.Linear):
+        raise Unsupported("it has no linear classifier behind a pooling layer (num_classes=0)")
+    pool = head.global_pool
+    flattened = getattr(pool.pool, "flatten", False) or isinstance(pool.flatten, nn.Flatten)
+    if pool.pool_type not in ("avg", "fast", "fastavg") or not flattened:
+        raise Unsupported(f"its global pooling is {pool.pool_type!r}, not the mean")
+    _require_identity(head, "flatten")
+    return ClassifierParts(_read_conv(model.final_conv), head.fc)
+
+
+class ImageClassification(ClassifierHead):
+    """timm's model with a fused head; ``forward_features`` and ``forward_head`` stay timm's."""
+
+    stem: nn.Module
+    stages: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        bounds = self.bounds_for(x)
+        if bounds is None:
+            return super(Fused, self).forward(x)
+        features = self.stages(self.stem(x))  # (N, C, h, w)
+        return bounds[self.kind](compute_input(features))  # (N, K)
+
+
+_BOTTLENECK_CHILDREN = (
+    "shortcut",
+    "conv1_1x1",
+    "conv2_kxk",
+    "conv2b_kxk",
+    "attn",
+    "conv3_1x1",
+    "attn_last",
+    "drop_path",
+    "act",
+)
+_BLOCK_CHILDREN = ("conv_kxk", "conv_1x1", "transformer", "norm", "conv_proj", "conv_fusion")
+
+RULES = [
+    Rule(layers.ConvNormAct, ConvNormAct, _read_conv, ("conv", "bn", "aa"), frozenset(_KNOWN)),
+    Rule(byobnet.BottleneckBlock, InvertedResidual, _read_bottleneck, _BOTTLENECK_CHILDREN, frozenset(_KNOWN)),
+    Rule(mobilevit.MobileVitBlock, MobileViTBlock, _read_block, _BLOCK_CHILDREN, frozenset(_KNOWN)),
+    Rule(byobnet.ByobNet, ImageClassification, _read_classifier, ("final_conv", "head"), frozenset(_KNOWN)),
+]

@@ -1,0 +1,30 @@
+"""The classifier of a MobileViT as one operator, inside the model that owns its parts."""
+
+from __future__ import annotations
+
+import torch
+
+from mobilevit_fast.nn.conv2d_bias_act import conv_geometry
+from mobilevit_fast.nn.folding import fold
+from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.parts import ClassifierParts, Unsupported
+from mobilevit_fast.ops.classifier_head import OP
+
+
+class ClassifierHead(Fused):
+    """A classification model whose last 1×1 convolution, pooling and linear layer run as one kernel.
+
+    The parts lie at two levels of the model, so it is the model that is fused; everything before the head is called as
+    the modules it is. How a model calls them differs between libraries: the integrations define ``run`` or ``forward``.
+    """
+
+    kind = "classifier_head"
+
+    @classmethod
+    def bind(cls, parts: ClassifierParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
+        conv = parts.expand.conv
+        if conv.kernel_size != (1, 1) or conv.groups != 1 or conv_geometry(parts.expand)[:2] != ([1, 1], [0, 0]):
+            raise Unsupported("its last convolution is not a plain 1x1 one")
+        linear = parts.linear
+        arguments = (*fold(parts.expand, dtype), linear.weight.to(dtype), linear.bias, parts.expand.activation)
+        return {cls.kind: bind(OP, backend, dtype, 1, *arguments)}

@@ -1,0 +1,54 @@
+"""Convolution, batch normalisation and activation as one operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.nn.folding import fold
+from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.parts import ConvParts, Unsupported
+from mobilevit_fast.ops.conv2d_bias_act import OP as CONV2D_BIAS_ACT
+from mobilevit_fast.ops.depthwise_conv2d import OP as DEPTHWISE_CONV2D
+from mobilevit_fast.ops.depthwise_conv2d import channel_innermost
+
+
+def conv_geometry(parts: ConvParts) -> tuple[list[int], list[int], list[int]]:
+    """Stride, padding and dilation of a convolution, in the form of the operators."""
+    conv = parts.conv
+    if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
+        raise Unsupported(f"its convolution pads by {conv.padding!r} in mode {conv.padding_mode!r}, not with zeros")
+    return list(conv.stride), list(conv.padding), list(conv.dilation)
+
+
+def bind_dense(parts: ConvParts, backend: str, dtype: torch.dtype, num_inputs: int) -> Bound:
+    """A dense convolution over one input, or over the channels of two, bound to a kernel."""
+    if parts.conv.groups != 1:
+        raise Unsupported(f"its convolution has {parts.conv.groups} groups")
+    arguments: list[Any] = [*fold(parts, dtype), *conv_geometry(parts), parts.activation]
+    if num_inputs == 1:
+        arguments.insert(0, None)
+    return bind(CONV2D_BIAS_ACT, backend, dtype, num_inputs, *arguments)
+
+
+class ConvNormAct(Fused):
+    """Convolution (dense or depthwise), normalisation folded in, activation, in one kernel.
+
+    Input (N, C, H, W), any memory layout; result (N, O, Ho, Wo) in channels_last.
+    """
+
+    kind = "conv2d_bias_act"
+
+    @classmethod
+    def bind(cls, parts: ConvParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
+        conv = parts.conv
+        if conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels:
+            folded = fold(parts, dtype)
+            arguments = (channel_innermost(folded.weight), folded.bias, *conv_geometry(parts), parts.activation)
+            return {cls.kind: bind(DEPTHWISE_CONV2D, backend, dtype, 1, *arguments)}
+        return {cls.kind: bind_dense(parts, backend, dtype, 1)}
+
+    def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
+        return bounds[self.kind](x)

@@ -1,0 +1,138 @@
+"""Depthwise and depthwise separable convolutions as modules of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mobilevit_fast.ops.depthwise_conv2d import depthwise_conv2d
+from mobilevit_fast.ops.depthwise_separable_conv2d import depthwise_separable_conv2d
+from mobilevit_fast.ops.registry import check_backend
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """``nn.Conv2d`` with one filter per channel, and an activation, in one kernel; differentiable.
+
+    Args:
+        channels: inputs and outputs.
+        kernel_size, stride, padding, dilation, bias, device, dtype: as for ``nn.Conv2d``.
+        activation: a name in ``mobilevit_fast.ops.ACTIVATIONS``.
+        backend: "auto" or the kernel to run.
+
+    Input (N, C, H, W), any memory layout; result (N, C, Ho, Wo) in channels_last. Parameters are those of
+    ``nn.Conv2d(channels, channels, kernel_size, groups=channels)``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        bias: bool = True,
+        *,
+        activation: str = "none",
+        backend: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        check_backend(backend)
+        geometry = (kernel_size, stride, padding, dilation)
+        super().__init__(channels, channels, *geometry, groups=channels, bias=bias, device=device, dtype=dtype)
+        self.activation = activation
+        self.backend = backend
+
+    @classmethod
+    def from_module(cls, module: nn.Conv2d, *, activation: str = "none", backend: str = "auto") -> DepthwiseConv2d:
+        """A module that shares the parameters of a depthwise ``nn.Conv2d``.
+
+        Raises:
+            TypeError: not exactly a ``nn.Conv2d``.
+            ValueError: not depthwise, or not padded with zeros by a number of pixels.
+        """
+        if type(module) is not nn.Conv2d:
+            raise TypeError(f"DepthwiseConv2d.from_module: expected torch.nn.Conv2d, got {type(module).__qualname__}")
+        if not module.groups == module.in_channels == module.out_channels:
+            counts = f"{module.in_channels} inputs, {module.out_channels} outputs, {module.groups} groups"
+            raise ValueError(f"DepthwiseConv2d.from_module: expected one filter for each channel, got {counts}")
+        if isinstance(module.padding, str) or module.padding_mode != "zeros":
+            got = f"padding {module.padding!r} in mode {module.padding_mode!r}"
+            raise ValueError(f"DepthwiseConv2d.from_module: expected padding with zeros by a number, got {got}")
+        size, stride, padding, dilation = (
+            (value[0], value[1]) for value in (module.kernel_size, module.stride, module.padding, module.dilation)
+        )
+        bias = module.bias is not None
+        settings: dict[str, Any] = {"activation": activation, "backend": backend, "device": "meta"}
+        twin = cls(module.in_channels, size, stride, padding, dilation, bias, **settings)
+        twin.weight, twin.bias = module.weight, module.bias
+        return twin.train(module.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+        settings = {"activation": self.activation, "backend": self.backend}
+        return depthwise_conv2d(input, self.weight, self.bias, **geometry, **settings)  # type: ignore[arg-type]
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activation={self.activation}, backend={self.backend}"
+
+
+class DepthwiseSeparableConv2d(nn.Module):
+    """A depthwise k×k convolution and a pointwise 1×1 one, each with bias and activation, as one operator.
+
+    Args:
+        in_channels, out_channels: of the whole.
+        kernel_size, stride, padding, dilation: of the depthwise part, as for ``nn.Conv2d``.
+        bias: whether both parts have one.
+        depthwise_activation, pointwise_activation: names in ``mobilevit_fast.ops.ACTIVATIONS``.
+        backend: "auto" or the kernel to run.
+
+    Input (N, C, H, W), any memory layout; result (N, O, Ho, Wo) in channels_last. Differentiable.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        bias: bool = True,
+        *,
+        depthwise_activation: str = "none",
+        pointwise_activation: str = "none",
+        backend: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        check_backend(backend)
+        geometry = (kernel_size, stride, padding, dilation)
+        factory = {"device": device, "dtype": dtype}
+        self.depthwise = nn.Conv2d(in_channels, in_channels, *geometry, groups=in_channels, bias=bias, **factory)
+        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=bias, **factory)
+        self.depthwise_activation = depthwise_activation
+        self.pointwise_activation = pointwise_activation
+        self.backend = backend
+
+    def forward(self, input: Tensor) -> Tensor:
+        depthwise, pointwise = self.depthwise, self.pointwise
+        return depthwise_separable_conv2d(
+            input,
+            depthwise.weight,
+            depthwise.bias,
+            pointwise.weight,
+            pointwise.bias,
+            stride=depthwise.stride,
+            padding=depthwise.padding,  # type: ignore[arg-type]
+            dilation=depthwise.dilation,
+            depthwise_activation=self.depthwise_activation,
+            pointwise_activation=self.pointwise_activation,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        activations = f"activations={self.depthwise_activation}, {self.pointwise_activation}"
+        return f"{activations}, backend={self.backend}"

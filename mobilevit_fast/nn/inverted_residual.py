@@ -1,0 +1,59 @@
+"""The inverted residual (MobileNetV2) as one operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.nn.folding import fold, folded_bias
+from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.parts import ConvParts, InvertedResidualParts, Unsupported
+from mobilevit_fast.ops.depthwise_conv2d import channel_innermost
+from mobilevit_fast.ops.inverted_residual import OP
+
+
+class InvertedResidual(Fused):
+    """1×1 expansion, k×k depthwise convolution and linear 1×1 projection in one kernel, normalisations folded in.
+
+    Input (N, C, H, W), any memory layout; result (N, O, Ho, Wo) in channels_last.
+    """
+
+    kind = "inverted_residual"
+
+    @classmethod
+    def bind(cls, parts: InvertedResidualParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
+        expand, depthwise, project = parts.expand, parts.depthwise, parts.project
+        for name, pointwise in (("expansion", expand), ("projection", project)):
+            _require_pointwise(name, pointwise)
+        conv = depthwise.conv
+        if conv.groups != conv.in_channels or conv.in_channels != conv.out_channels:
+            raise Unsupported(f"its spatial convolution has {conv.groups} groups for {conv.in_channels} channels")
+        same = tuple((k - 1) // 2 * d for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
+        if any(k % 2 == 0 for k in conv.kernel_size) or conv.padding != same or conv.padding_mode != "zeros":
+            raise Unsupported("its depthwise convolution is not padded with zeros to the size of its input")
+        if depthwise.activation != expand.activation or project.activation != "none":
+            activations = ", ".join(p.activation for p in (expand, depthwise, project))
+            raise Unsupported(f"expected activations of the pattern a, a, none, got {activations}")
+        arguments = (
+            fold(expand, dtype).weight,
+            folded_bias(expand, dtype),
+            channel_innermost(fold(depthwise, dtype).weight),
+            folded_bias(depthwise, dtype),
+            fold(project, dtype).weight,
+            folded_bias(project, dtype),
+            list(conv.stride),
+            list(conv.dilation),
+            parts.residual,
+            expand.activation,
+        )
+        return {cls.kind: bind(OP, backend, dtype, 1, *arguments)}
+
+    def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
+        return bounds[self.kind](x)
+
+
+def _require_pointwise(name: str, parts: ConvParts) -> None:
+    conv = parts.conv
+    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.groups)
+    if geometry != ((1, 1), (1, 1), (0, 0), 1):
+        raise Unsupported(f"its {name} is not a plain 1x1 convolution")

@@ -1,0 +1,81 @@
+"""The MobileViT block (arXiv 2110.02178, figure 1b) as three operators."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mobilevit_fast.nn.conv2d_bias_act import bind_dense, conv_geometry
+from mobilevit_fast.nn.folding import fold, stack_layers, statistics_type
+from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.parts import MobileViTBlockParts, Unsupported
+from mobilevit_fast.ops.mobilevit_transformer import OP
+
+Value = TypeVar("Value")
+
+
+class MobileViTBlock(Fused):
+    """Local convolution, transformer over the pixels of the patches, fusion convolution over input and result.
+
+    Input (N, C, H, W), any memory layout; result (N, O, H, W) in channels_last.
+    """
+
+    kind = "mobilevit_block"
+
+    @classmethod
+    def bind(cls, parts: MobileViTBlockParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
+        return {
+            "local": bind_dense(parts.local, backend, dtype, 1),
+            "transformer": _bind_transformer(parts, backend, dtype),
+            "fusion": bind_dense(parts.fusion, backend, dtype, 2),
+        }
+
+    def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
+        local = bounds["local"](x)  # (N, C, H, W)
+        out = bounds["transformer"](local)  # (N, O, H, W)
+        return bounds["fusion"](x, out)  # (N, O, H, W)
+
+
+def _bind_transformer(parts: MobileViTBlockParts, backend: str, dtype: torch.dtype) -> Bound:
+    if not parts.layers:
+        raise Unsupported("it has no transformer layers")
+    for conv_parts in (parts.conv_in, parts.conv_out):
+        conv = conv_parts.conv
+        if conv.kernel_size != (1, 1) or conv.groups != 1 or conv_geometry(conv_parts)[:2] != ([1, 1], [0, 0]):
+            raise Unsupported("the convolutions around its transformer are not plain 1x1 ones")
+    if parts.conv_in.activation != "none":
+        raise Unsupported(f"its 1x1 convolution in has an activation, {parts.conv_in.activation}")
+    eps = _common("layer norm epsilons", [n.eps for n in _norms(parts)])
+    num_heads = _common("numbers of heads", [layer.num_heads for layer in parts.layers])
+    mlp_activation = _common("activations", [layer.activation for layer in parts.layers])
+    out = fold(parts.conv_out, dtype)
+    precise = statistics_type(dtype)
+    arguments = (
+        *fold(parts.conv_in, dtype),
+        *stack_layers(parts.layers, dtype),
+        parts.norm.weight.to(precise),
+        parts.norm.bias.to(precise),
+        *out,
+        num_heads,
+        list(parts.patch_size),
+        eps,
+        mlp_activation,
+        parts.conv_out.activation,
+    )
+    return bind(OP, backend, dtype, 1, *arguments)
+
+
+def _norms(parts: MobileViTBlockParts) -> list[nn.LayerNorm]:
+    norms = [norm for layer in parts.layers for norm in (layer.norm1, layer.norm2)] + [parts.norm]
+    for norm in norms:
+        if norm.weight is None or norm.bias is None:
+            raise Unsupported("one of its layer norms has no weight or no bias")
+    return norms
+
+
+def _common(what: str, values: list[Value]) -> Value:
+    if any(value != values[0] for value in values):
+        raise Unsupported(f"its layers have different {what}: {sorted(set(map(str, values)))}")
+    return values[0]

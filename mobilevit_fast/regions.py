@@ -1,0 +1,91 @@
+"""What became of every region of a model, as data and as a table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Region(NamedTuple):
+    """One region of a model.
+
+    Attributes:
+        path: of its module, as in ``named_modules``; empty for the model itself.
+        kind: of region: inverted_residual, mobilevit_block, conv2d_bias_act, classifier_head.
+        module: name of the class.
+        backends: operator (within the region) to backend; empty where the region is not fused.
+        reason: why it is not fused; empty where it is.
+        passed_over: why faster backends were not taken, one sentence for each.
+    """
+
+    path: str
+    kind: str
+    module: str
+    backends: Mapping[str, str]
+    reason: str
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def fused(self) -> bool:
+        """Whether the region runs (or would run) as fused operators."""
+        return bool(self.backends)
+
+
+class Report(Sequence[Region]):
+    """The regions of a model, in the order in which the model holds them. ``str(report)`` is a table."""
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self.regions = tuple(regions)
+
+    @property
+    def fused(self) -> list[Region]:
+        """The regions that run as fused operators."""
+        return [region for region in self.regions if region.fused]
+
+    @property
+    def skipped(self) -> list[Region]:
+        """The regions that do not, each with its reason."""
+        return [region for region in self.regions if not region.fused]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.regions[index]
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def __iter__(self) -> Iterator[Region]:
+        return iter(self.regions)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The regions as dictionaries of plain values, for JSON."""
+        return [
+            {**region._asdict(), "backends": dict(region.backends), "passed_over": list(region.passed_over)}
+            for region in self.regions
+        ]
+
+    def __rich__(self) -> Table:
+        table = Table(title=f"{len(self.fused)} of {len(self)} regions fused", title_justify="left")
+        for heading in ("module", "region", "backend", "remark"):
+            table.add_column(heading, overflow="fold")
+        for region in self.regions:
+            names = sorted(set(region.backends.values()))
+            if len(names) > 1:
+                backends = ", ".join(f"{part}: {name}" for part, name in region.backends.items())
+            else:
+                backends = names[0] if names else "skipped"
+            table.add_row(region.path or "(model)", region.kind, backends, region.reason)
+        return table
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        console = Console(file=text, width=160)
+        console.print(self)
+        for sentence in sorted({s for region in self.regions for s in region.passed_over}):
+            console.print(f"passed over: {sentence}")
+        return text.getvalue().rstrip()
+
+    __repr__ = __str__

@@ -1,0 +1,109 @@
+"""Accelerated models err at most twice as much as the originals in the same type, both against float64."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import mobilevit_fast as mvf
+from mobilevit_fast.config import MobileViTConfig
+from tests.integrations import zoo
+from tests.tolerance import assert_within_twice, rms_error
+
+SIZES = {"small": "mobilevit_s", "x_small": "mobilevit_xs", "xx_small": "mobilevit_xxs"}
+
+
+def check(model: nn.Module, height: int, width: int, dtype: torch.dtype = torch.float32) -> None:
+    x = zoo.images(4, height, width)
+    model = model.to(dtype)
+    exact = zoo.run(copy.deepcopy(model).double(), x.to(dtype).double())
+    plain = zoo.run(model, x.to(dtype))
+    report = mvf.report(mvf.accelerate(model, strict=True))
+    assert len(report.fused) == len(report) >= 11
+    assert_within_twice(zoo.run(model, x.to(dtype)), plain, exact, measure=rms_error)
+    mvf.restore(model)
+    assert torch.equal(zoo.run(model, x.to(dtype)), plain)
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (97, 150)])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("library", ["native", "transformers", "timm"])
+def test_classification(library: str, size: str, height: int, width: int) -> None:
+    make = getattr(zoo, library)
+    model = make(SIZES[size] if library == "timm" else MobileViTConfig.preset(size))
+    check(model, height, width)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("library", ["native_segmentation", "transformers_segmentation"])
+def test_segmentation(library: str, size: str, output_stride: int) -> None:
+    config = MobileViTConfig.preset(size, output_stride=output_stride, num_labels=21)
+    check(getattr(zoo, library)(config), 96, 80)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", zoo.SMALL)
+def test_half_precision(name: str, dtype: torch.dtype) -> None:
+    check(zoo.SMALL[name](), 64, 96, dtype)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"patch_size": 4},
+        {"patch_size": 1},
+        {"qkv_bias": False},
+        {"conv_kernel_size": 5},
+        {"hidden_act": "relu"},
+        {"hidden_act": "gelu_new"},
+        {"hidden_act": "quick_gelu"},
+        {"hidden_act": "leaky_relu"},
+        {"num_attention_heads": 2},
+        {"mlp_ratio": 3.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("library", ["native", "transformers"])
+def test_options(library: str, overrides: dict) -> None:
+    check(getattr(zoo, library)(zoo.tiny_config(**overrides)), 70, 64)
+
+
+def test_every_output_of_a_model() -> None:
+    for name, outputs in (("native", 5), ("transformers", 5)):
+        model, x = zoo.SMALL[name](), zoo.images()
+        with torch.no_grad():
+            before = model(x, output_hidden_states=True)
+            mvf.accelerate(model)
+            after = model(x, output_hidden_states=True)
+            pair = model(x, output_hidden_states=True, return_dict=False)
+            single = model(x, return_dict=False)
+        assert type(before) is type(after)
+        assert len(after.hidden_states) == len(before.hidden_states) == outputs
+        for a, b in zip(after.hidden_states, before.hidden_states, strict=True):
+            torch.testing.assert_close(a, b)
+        assert torch.equal(pair[0], after.logits)
+        assert len(pair[1]) == outputs
+        assert len(single) == 1
+        assert torch.equal(single[0], after.logits)
+
+
+def test_labels_give_the_loss_of_the_original() -> None:
+    for name in ("native", "transformers"):
+        model, x, labels = zoo.SMALL[name](), zoo.images(), torch.tensor([1, 3])
+        with torch.no_grad():
+            before = model(x, labels=labels)
+            after = mvf.accelerate(model)(x, labels=labels)
+        torch.testing.assert_close(after.loss, before.loss)
+
+
+@pytest.mark.parametrize("name", zoo.SMALL)
+def test_layouts_and_batches(name: str) -> None:
+    model = mvf.accelerate(zoo.SMALL[name]())
+    x = zoo.images(3, 64, 96)
+    expected = zoo.run(model, x)
+    torch.testing.assert_close(zoo.run(model, x.contiguous(memory_format=torch.channels_last)), expected)
+    sliced = torch.cat((x, x), dim=3)[..., :96]
+    torch.testing.assert_close(zoo.run(model, sliced), expected)
+    torch.testing.assert_close(torch.cat([zoo.run(model, image[None]) for image in x]), expected)

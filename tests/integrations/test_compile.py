@@ -1,0 +1,58 @@
+"""Accelerated models under torch.compile and torch.export."""
+
+import pytest
+import torch
+
+import mobilevit_fast as mvf
+from tests.integrations import zoo
+
+CLASSIFIERS = ["native", "transformers", "timm"]
+
+
+def operators(graph: torch.fx.Graph) -> list[str]:
+    return [str(node.target) for node in graph.nodes if "mobilevit_fast" in str(node.target)]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_compile_in_one_graph(name: str) -> None:
+    torch._dynamo.reset()
+    model = mvf.accelerate(zoo.SMALL[name]())
+    expected = zoo.run(model, zoo.images())
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    torch.testing.assert_close(zoo.run(compiled, zoo.images()), expected)
+    assert len(graphs) == 1
+    found = [name for g in graphs[0].modules() if hasattr(g, "graph") for name in operators(g.graph)]
+    assert len(found) == 18  # stem, 7 inverted residuals, 3 blocks of 3, head
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    torch.testing.assert_close(zoo.run(compiled, zoo.images()), zoo.run(model, zoo.images()))
+    assert len(graphs) == 1
+
+
+@pytest.mark.slow
+def test_compile_by_inductor() -> None:
+    torch._dynamo.reset()
+    model = mvf.accelerate(zoo.SMALL["native"]())
+    expected = zoo.run(model, zoo.images())
+    compiled = torch.compile(model, fullgraph=True)
+    torch.testing.assert_close(zoo.run(compiled, zoo.images()), expected)
+
+
+@pytest.mark.parametrize("name", [*CLASSIFIERS, "native-segmentation"])
+def test_export_with_a_dynamic_batch(name: str) -> None:
+    model = mvf.accelerate(zoo.SMALL[name]())
+    batch = torch.export.Dim("batch", min=1, max=64)
+    dynamic_shapes = {("x" if name == "timm" else "pixel_values"): {0: batch}}
+    with torch.no_grad():
+        program = torch.export.export(model, (zoo.images(2),), dynamic_shapes=dynamic_shapes)
+    assert len(operators(program.graph)) >= 17
+    for size in (1, 5):
+        x = zoo.images(size)
+        torch.testing.assert_close(zoo.run(program.module(), x), zoo.run(model, x))

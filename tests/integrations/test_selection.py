@@ -1,0 +1,198 @@
+"""What is fused and what is left alone, with the reason in words; wrong arguments."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import mobilevit_fast as mvf
+from mobilevit_fast.models import MobileViTForImageClassification
+from mobilevit_fast.models.transformer import MobileViTSelfAttention
+from tests.integrations import zoo
+from tests.peers import import_timm
+
+
+def reasons(model: nn.Module) -> dict[str, str]:
+    return {region.path: region.reason for region in mvf.plan(model).skipped}
+
+
+def test_plan_changes_nothing_and_agrees_with_report() -> None:
+    for make in zoo.SMALL.values():
+        model = make()
+        kinds = [type(m) for m in model.modules()]
+        plan = mvf.plan(model)
+        assert kinds == [type(m) for m in model.modules()]
+        assert [r.reason for r in mvf.report(model)] == ["not accelerated"] * len(plan)
+        assert mvf.report(mvf.accelerate(model)).to_list() == plan.to_list()
+
+
+def test_the_cpu_kernel_runs_the_inverted_residuals() -> None:
+    model = mvf.accelerate(zoo.SMALL["native"]())
+    regions = [r for r in mvf.report(model) if r.kind == "inverted_residual"]
+    assert len(regions) == 7
+    assert all(r.backends == {"inverted_residual": "cpu"} for r in regions)
+    with torch.profiler.profile() as profile:
+        zoo.run(model, zoo.images())
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts["mobilevit_fast::depthwise_conv2d"] == 7
+
+
+def test_report_reads_as_a_table() -> None:
+    model = zoo.SMALL["native"]()
+    text = str(mvf.report(model))
+    assert "0 of 12 regions fused" in text
+    text = str(mvf.report(mvf.accelerate(model)))
+    assert "12 of 12 regions fused" in text
+    assert "mobilevit.encoder.layer.2.downsampling_layer" in text
+    assert "there is no cpu kernel for" in text
+
+
+def test_backend_by_name() -> None:
+    model = mvf.accelerate(zoo.SMALL["native"](), backend="reference")
+    assert {b for r in mvf.report(model).fused for b in r.backends.values()} == {"reference"}
+    model = mvf.accelerate(zoo.SMALL["native"](), backend="cpu")
+    report = mvf.report(model)
+    assert {r.kind for r in report.fused} == {"inverted_residual"}
+    with pytest.raises(ValueError, match=r"expected every region to be fused.*there is no cpu kernel"):
+        mvf.accelerate(zoo.SMALL["native"](), backend="cpu", strict=True)
+    with pytest.raises(ValueError, match=r"expected at least one region.*there is no triton kernel"):
+        mvf.accelerate(zoo.SMALL["native"](), backend="triton")
+
+
+def test_include() -> None:
+    model = mvf.accelerate(zoo.SMALL["native"](), include=["mobilevit_block", "mobilevit.conv_stem"])
+    assert [r.path for r in mvf.report(model).fused] == [
+        "mobilevit.conv_stem",
+        "mobilevit.encoder.layer.2",
+        "mobilevit.encoder.layer.3",
+        "mobilevit.encoder.layer.4",
+    ]
+    model = mvf.accelerate(zoo.SMALL["native"](), include=["mobilevit.encoder.layer.3*"])
+    assert len(mvf.report(model).fused) == 2
+    with pytest.raises(ValueError, match=r"expected include to name kinds \(classifier_head, .*got \['attention'\]"):
+        mvf.accelerate(zoo.SMALL["native"](), include=["attention"])
+    with pytest.raises(TypeError, match="expected include to be several names, got the string"):
+        mvf.accelerate(zoo.SMALL["native"](), include="mobilevit_block")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"fast": True}, TypeError, "unexpected keyword argument 'fast'"),
+        ({"mode": "training"}, ValueError, "expected mode among inference, got 'training'"),
+        ({"backend": "tpu"}, ValueError, "expected a backend among auto, .*, got 'tpu'"),
+        ({"compute_dtype": torch.int8}, ValueError, "expected a floating point compute_dtype, got torch.int8"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments(arguments: dict, error: type[Exception], message: str) -> None:
+    model = zoo.SMALL["native"]()
+    with pytest.raises(error, match=message):
+        mvf.accelerate(model, **arguments)
+    assert [r.reason for r in mvf.report(model)] == ["not accelerated"] * 12
+
+
+def test_unsupported_models() -> None:
+    with pytest.raises(ValueError, match=r"expected a MobileViT of transformers .*got torch\.nn\..*Sequential"):
+        mvf.accelerate(nn.Sequential(nn.Conv2d(3, 8, 3)))
+    with pytest.raises(ValueError, match="which holds no MobileViT block"):
+        mvf.accelerate(import_timm().create_model("mobilevitv2_050"))
+    with pytest.raises(ValueError, match="which holds no MobileViT block"):
+        mvf.plan(import_timm().create_model("repvgg_a0"))
+    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module, got str"):
+        mvf.accelerate("mobilevit")  # type: ignore[type-var]
+    with pytest.raises(TypeError, match=r"expected a model before torch\.compile, got a compiled one"):
+        mvf.accelerate(torch.compile(zoo.SMALL["native"]()))
+
+
+def test_a_model_inside_another() -> None:
+    outer = nn.ModuleDict({"eye": zoo.SMALL["native-backbone"](), "head": nn.Linear(24, 3)})
+    mvf.accelerate(outer)
+    assert all(region.path.startswith("eye.") for region in mvf.report(outer).fused)
+    assert len(mvf.report(outer).fused) == 12
+
+
+def test_subclasses_are_skipped_with_the_reason() -> None:
+    class Special(MobileViTForImageClassification):
+        def forward(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits + 100
+            return output
+
+    class CausalAttention(MobileViTSelfAttention):
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            return super().forward(hidden_states) * 0
+
+    model = Special(zoo.tiny_config()).eval()
+    attention = model.mobilevit.encoder.layer[3].transformer.layer[0].attention
+    attention.attention.__class__ = CausalAttention
+    expected = zoo.run(model, zoo.images())
+    mvf.accelerate(model)
+    torch.testing.assert_close(zoo.run(model, zoo.images()), expected)
+    skipped = {region.path: region.reason for region in mvf.report(model).skipped}
+    assert "Special is a subclass of MobileViTForImageClassification" in skipped[""]
+    assert "layer.0.attention.attention is a" in skipped["mobilevit.encoder.layer.3"]
+    assert "CausalAttention" in skipped["mobilevit.encoder.layer.3"]
+    # What lies inside a skipped region is still looked at.
+    fused = {region.path for region in mvf.report(model).fused}
+    assert "mobilevit.encoder.layer.3.conv_kxk" in fused
+
+
+def test_hooked_children_are_skipped_with_the_reason() -> None:
+    model = zoo.SMALL["native"]()
+    model.mobilevit.encoder.layer[2].fusion.register_forward_hook(lambda *_: None)
+    model.mobilevit.register_forward_hook(lambda *_: None)
+    found = reasons(model)
+    assert "its child fusion has a hook" in found["mobilevit.encoder.layer.2"]
+    assert "its child mobilevit has a hook" in found[""]
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz:UserWarning", "ignore:.*quantiz:DeprecationWarning")
+def test_quantised_children_are_skipped_with_the_reason() -> None:
+    model = zoo.SMALL["native"]()
+    expected = zoo.run(model, zoo.images())
+    torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8, inplace=True)
+    quantised = zoo.run(model, zoo.images())
+    found = reasons(model)
+    assert "torch.ao.nn.quantized.dynamic.modules.linear.Linear" in found["mobilevit.encoder.layer.2"]
+    mvf.accelerate(model)
+    torch.testing.assert_close(zoo.run(model, zoo.images()), quantised)
+    assert not torch.equal(quantised, expected)
+
+
+def test_parametrised_children_are_skipped_with_the_reason() -> None:
+    model = zoo.SMALL["native"]()
+    block = model.mobilevit.encoder.layer[4]
+    torch.nn.utils.parametrizations.weight_norm(block.transformer.layer[0].output.dense)
+    assert "ParametrizedLinear" in reasons(model)["mobilevit.encoder.layer.4"]
+
+
+def test_a_forward_replaced_on_the_instance_is_respected() -> None:
+    model = zoo.SMALL["native"]()
+    stem = model.mobilevit.conv_stem
+    stem.forward = lambda features: type(stem).forward(stem, features) * 2  # type: ignore[method-assign]
+    assert "replaced on the instance" in reasons(model)["mobilevit.conv_stem"]
+
+
+def test_variants_of_timm() -> None:
+    timm = import_timm()
+    from timm.models import byobnet, mobilevit
+
+    with_attention = dataclasses.replace(mobilevit.model_cfgs["mobilevit_xxs"], attn_layer="se")
+    found = reasons(byobnet.ByobNet(with_attention).eval())
+    assert len(found) == 7
+    assert all("its child attn" in reason or "its attn is a SEModule" in reason for reason in found.values())
+    features = timm.create_model("mobilevit_xxs", num_classes=0).eval()
+    assert list(reasons(features)) == [""]
+    assert "it has no linear classifier" in reasons(features)[""]
+    expected = zoo.run(features, zoo.images())
+    torch.testing.assert_close(zoo.run(mvf.accelerate(features), zoo.images()), expected)
+
+
+def test_importing_the_package_imports_no_library_it_accelerates() -> None:
+    script = "import sys, mobilevit_fast; print(sorted({'timm', 'transformers', 'triton'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
