@@ -1,0 +1,5 @@
+"""`python -m mobilevit_fast.cli`, the same as `mobilevit-fast`."""
+
+from mobilevit_fast.cli.app import main
+
+main()

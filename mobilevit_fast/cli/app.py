@@ -1,0 +1,217 @@
+"""The commands: arguments, and what is printed where."""
+
+import json
+from pathlib import Path
+from typing import Annotated, cast
+
+import torch
+import typer
+from PIL import Image
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from mobilevit_fast import info
+from mobilevit_fast.accelerate import plan as plan_acceleration
+from mobilevit_fast.checkpoints import NAMINGS, build_model, write_checkpoint
+from mobilevit_fast.cli import overlay
+from mobilevit_fast.cli.console import (
+    FAILURE,
+    failing_in_one_line,
+    failing_without_memory,
+    note,
+    percent,
+    stderr,
+    stdout,
+    usage_error,
+)
+from mobilevit_fast.cli.loading import DIGITS, find_processor, load, parse_device, parse_dtype, read_source
+from mobilevit_fast.cli.photos import Labels, collect
+from mobilevit_fast.cli.predictions import Answer, classify
+from mobilevit_fast.image_inputs import read_image
+from mobilevit_fast.image_transforms import ImageError
+
+app = typer.Typer(
+    help="Classify and segment photos with MobileViT; convert its checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Folder, weights file or model id of the Hugging Face hub; `digits` is the checkpoint of handwritten "
+        "digits in the package (./digits is a folder of that name)."
+    ),
+]
+Processor = Annotated[
+    str | None, typer.Option(help="Folder or hub id whose preprocessor_config.json to use instead of the model's.")
+]
+Accelerate = Annotated[
+    bool, typer.Option("--accelerate/--no-accelerate", help="Run fused operators, or plain PyTorch.")
+]
+Dtype = Annotated[str, typer.Option(help="Of weights and computation: float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default the GPU if there is one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command("classify")
+def classify_command(
+    paths: Annotated[list[Path], typer.Argument(help="Image files, and folders that are searched for images.")],
+    model: Model = DIGITS,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV with columns image and label (index or name): also print the accuracy.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="Classes to name for each image.")] = 1,
+    json_output: Json = False,
+    accelerate: Accelerate = True,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    batch_size: Annotated[int, typer.Option(help="Images in one call of the model.")] = 16,
+    processor: Processor = None,
+) -> None:
+    """Say what photos show. The exit status is 1 if any of them could not be read."""
+    for option, value in (("--top-k", top_k), ("--batch-size", batch_size)):
+        if value < 1:
+            raise usage_error(f"{option}: expected a positive number, got {value}")
+    compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
+    photos, problems = collect(paths)
+    for problem in problems:
+        note(f"error: {problem}")
+    if not photos:
+        raise typer.Exit(FAILURE)
+
+    with failing_in_one_line():
+        loaded = load(
+            model,
+            "classification",
+            processor=processor,
+            device=compute_device,
+            dtype=compute_dtype,
+            accelerated=accelerate,
+        )
+        truth = None if labels is None else Labels(labels, loaded.model.config.id2label)
+        if truth is not None and all(truth.of(photo) is None for photo in photos):
+            raise ValueError(f"{labels}: expected labels of the images given, got none of them")
+
+    bar = Progress(console=stderr(), transient=True, disable=not stderr().is_terminal)
+    with failing_without_memory(compute_device), bar as progress:
+        task = progress.add_task("classifying", total=len(photos))
+
+        def advance(answer: Answer) -> None:
+            progress.advance(task)
+            if answer.error is not None:
+                note(f"error: {answer.photo.path}: {answer.error}")
+
+        results = classify(photos, loaded, top_k=top_k, batch_size=batch_size, labels=truth, advance=advance)
+
+    if json_output:
+        typer.echo(json.dumps(results.to_dict(), indent=2))
+    else:
+        if results.failed < len(photos):
+            stdout().print(results.to_table())
+        accuracy = results.accuracy_line()
+        if accuracy is not None:
+            typer.echo(accuracy)
+    if problems or results.failed:
+        raise typer.Exit(FAILURE)
+
+
+@app.command("segment")
+def segment_command(
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    model: Model,
+    output: Annotated[Path, typer.Option(help="Picture to write: the photo with its classes in colour, and a legend.")],
+    json_output: Json = False,
+    accelerate: Accelerate = True,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    processor: Processor = None,
+) -> None:
+    """Say which part of a photo shows what."""
+    compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
+    if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
+        raise usage_error(f"--output: expected the name of a picture such as overlay.png, got {output.name!r}")
+    with failing_in_one_line():
+        photo = _read_photo(image)
+        loaded = load(
+            model,
+            "segmentation",
+            processor=processor,
+            device=compute_device,
+            dtype=compute_dtype,
+            accelerated=accelerate,
+        )
+        # The whole photo, not its centre: then the classes of the resized image cover the photo exactly.
+        inputs = loaded.processor(photo, do_center_crop=False).to(compute_device, compute_dtype)
+    with torch.inference_mode(), failing_without_memory(compute_device):
+        outputs = loaded.model(**inputs)
+        outputs.logits = outputs.logits.float().cpu()
+    maps = loaded.processor.post_process_semantic_segmentation(outputs, target_sizes=[(photo.height, photo.width)])
+    classes = cast(torch.Tensor, maps[0])  # (height, width) of the photo
+    found = overlay.shares(classes, loaded.model.config.id2label)
+    with failing_in_one_line():
+        overlay.paint(photo, classes, found).save(output)
+
+    if json_output:
+        values = [{"label": one.label, "index": one.index, "share": one.share} for one in found]
+        typer.echo(json.dumps({"path": str(image), "output": str(output), "classes": values}, indent=2))
+        return
+    table = Table("class", "index", "share of pixels")
+    for one in found:
+        table.add_row(Text(one.label), str(one.index), percent(one.share))
+    stdout().print(table)
+
+
+def _read_photo(path: Path) -> Image.Image:
+    try:
+        pixels = read_image(path, convert_rgb=True, data_format=None)  # (3, height, width)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    return Image.fromarray(pixels.transpose(1, 2, 0))
+
+
+@app.command("info")
+def info_command(json_output: Json = False) -> None:
+    """Print versions, devices, and which native libraries are loaded or why not."""
+    raise typer.Exit(info.main(["--json"] if json_output else []))
+
+
+@app.command("convert")
+def convert_command(
+    source: Annotated[str, typer.Argument(help="Folder, weights file or hub id, of transformers, ml-cvnets or timm.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write to, made if it does not exist.")],
+    naming: Annotated[str, typer.Option(help=f"Whose names of parameters to write: {', '.join(NAMINGS)}.")] = NAMINGS[
+        0
+    ],
+    processor: Processor = None,
+) -> None:
+    """Write a checkpoint under the names of another code base, with its configuration and image settings."""
+    if naming not in NAMINGS:
+        raise usage_error(f"--naming: expected {', '.join(NAMINGS)}, got {naming!r}")
+    with failing_in_one_line():
+        checkpoint = read_source(source)
+        settings = find_processor(source, checkpoint, processor)
+        write_checkpoint(build_model(checkpoint), folder, naming=naming)
+        settings.save_pretrained(folder)
+    typer.echo(f"{checkpoint.path} ({checkpoint.naming}) -> {folder} ({naming})")
+
+
+@app.command("plan")
+def plan_command(
+    model: Model = DIGITS, json_output: Json = False, dtype: Dtype = "float32", device: Device = None
+) -> None:
+    """Print what acceleration would replace in a model, by what, and what it would leave and why."""
+    compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
+    with failing_in_one_line():
+        report = plan_acceleration(build_model(read_source(model)).to(compute_device, compute_dtype))
+    if json_output:
+        typer.echo(json.dumps(report.to_list(), indent=2))
+    else:
+        stdout().print(report)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app()
