@@ -3,6 +3,7 @@
 from mobilevit_fast import nn, ops
 from mobilevit_fast.accelerate import accelerate, accelerated, plan, report, restore
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.image_processing import MobileViTFeatureExtractor, MobileViTImageProcessor
 from mobilevit_fast.models import (
     MobileViTForImageClassification,
     MobileViTForSemanticSegmentation,
@@ -13,8 +14,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MobileViTConfig",
+    "MobileViTFeatureExtractor",
     "MobileViTForImageClassification",
     "MobileViTForSemanticSegmentation",
+    "MobileViTImageProcessor",
     "MobileViTModel",
     "accelerate",
     "accelerated",

@@ -19,6 +19,7 @@ from mobilevit_fast.config_checks import (
     parse_label2id,
     require,
 )
+from mobilevit_fast.hub import HUB_ERRORS, download, reason
 
 CONFIG_FILE = "config.json"
 
@@ -158,19 +159,18 @@ class MobileViTConfig:
         self.validate()
 
     def _set_labels(self, num_labels: Any, id2label: Any, label2id: Any) -> None:
-        if id2label is None:
-            self.id2label = default_id2label(2 if num_labels is None else num_labels)
-            self.label2id = {label: index for index, label in self.id2label.items()}
-            return
-        self.id2label = parse_id2label(id2label)
-        if label2id is None:
-            self.label2id = {label: index for index, label in self.id2label.items()}
-        else:
-            self.label2id = parse_label2id(label2id)
-        if num_labels is not None and num_labels != len(self.id2label):
+        names = None if id2label is None else parse_id2label(id2label)
+        indices = None if label2id is None else parse_label2id(label2id)
+        if names is None and indices is not None:
+            names = {index: name for name, index in indices.items()}
+        elif names is None:
+            names = default_id2label(2 if num_labels is None else num_labels)
+        if indices is None:
+            indices = {name: index for index, name in names.items()}
+        self.id2label, self.label2id = names, indices
+        if num_labels is not None and num_labels != len(names):
             warnings.warn(
-                f"MobileViTConfig.num_labels: {num_labels} replaces the {len(self.id2label)} names of id2label",
-                stacklevel=3,
+                f"MobileViTConfig.num_labels: {num_labels} replaces the {len(names)} names of id2label", stacklevel=3
             )
             self.num_labels = num_labels
 
@@ -219,14 +219,15 @@ class MobileViTConfig:
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:
         """From the dictionary that a JSON file holds, with fields replaced.
 
-        An override of `num_labels` without `id2label` gives the classes new names when their number changes.
+        An override of `id2label` replaces `label2id` as well, and one of `num_labels` gives the classes new names
+        when their number changes.
         """
         values = dict(values)
-        if "num_labels" in overrides and "id2label" not in overrides:
-            names = values.get("id2label")
-            if isinstance(names, Mapping) and len(names) != overrides["num_labels"]:
-                del values["id2label"]
-                values.pop("label2id", None)
+        names = values.get("id2label")
+        count = len(names) if isinstance(names, Mapping) else 2
+        if "id2label" in overrides or overrides.get("num_labels", count) != count:
+            for key in ("num_labels", "id2label", "label2id"):
+                values.pop(key, None)
         return cls(**{**values, **overrides})
 
     @classmethod
@@ -274,25 +275,19 @@ class MobileViTConfig:
         if path.is_dir():
             path = path / CONFIG_FILE
         elif not path.exists():
-            from huggingface_hub import hf_hub_download
-            from huggingface_hub.errors import HFValidationError
-
             try:
-                path = Path(
-                    hf_hub_download(
-                        os.fspath(folder_or_id),
-                        CONFIG_FILE,
-                        revision=revision,
-                        token=token,
-                        cache_dir=None if cache_dir is None else os.fspath(cache_dir),
-                        local_files_only=local_files_only,
-                    )
+                path = download(
+                    os.fspath(folder_or_id),
+                    CONFIG_FILE,
+                    revision=revision,
+                    token=token,
+                    cache_dir=cache_dir,
+                    local_files_only=local_files_only,
                 )
-            except (OSError, HFValidationError) as error:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            except HUB_ERRORS as error:
                 raise OSError(
                     f"{os.fspath(folder_or_id)}: expected a folder, a JSON file or the id of a model on the hub; "
-                    f"the hub gave: {reason}"
+                    f"the hub gave: {reason(error)}"
                 ) from error
         return cls.from_json_file(path, **overrides)
 

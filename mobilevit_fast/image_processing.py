@@ -1,7 +1,6 @@
 """Images in, tensors for MobileViT out; and segmentation logits back to maps of class ids."""
 
 import json
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError
 
+from mobilevit_fast.hub import HUB_ERRORS, download, reason
 from mobilevit_fast.image_features import BatchFeature
 from mobilevit_fast.image_inputs import list_images
 from mobilevit_fast.image_pipeline import process_image, process_segmentation_map, stack
@@ -237,13 +235,20 @@ class MobileViTImageProcessor:
             if not path.is_file():
                 raise FileNotFoundError(f"expected a file {PREPROCESSOR_CONFIG} in {os.fspath(folder_or_id)}, got none")
         elif not path.is_file():
-            path = _download(
-                os.fspath(folder_or_id),
-                revision=revision,
-                token=token,
-                cache_dir=None if cache_dir is None else Path(cache_dir),
-                local_files_only=local_files_only,
-            )
+            try:
+                path = download(
+                    os.fspath(folder_or_id),
+                    PREPROCESSOR_CONFIG,
+                    revision=revision,
+                    token=token,
+                    cache_dir=cache_dir,
+                    local_files_only=local_files_only,
+                )
+            except HUB_ERRORS as error:
+                raise OSError(
+                    f"{os.fspath(folder_or_id)}: expected a folder, a JSON file or the id of a model on the hub that "
+                    f"holds {PREPROCESSOR_CONFIG}; the hub gave: {reason(error)}"
+                ) from error
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -277,26 +282,6 @@ class MobileViTImageProcessor:
 
 MobileViTFeatureExtractor = MobileViTImageProcessor
 """The older name."""
-
-
-def _download(model_id: str, **options: Any) -> Path:
-    """The path of a model's preprocessor_config.json in the cache of the hub, brought there if needed.
-
-    Raises:
-        OSError: one line, whatever went wrong.
-    """
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it reports every attempt; the outcome is reported once, by the exception
-    try:
-        return Path(hf_hub_download(model_id, PREPROCESSOR_CONFIG, **options))
-    except (OSError, HFValidationError) as error:
-        raise OSError(
-            f"{model_id}: expected a folder, a JSON file or the id of a model on the hub that holds "
-            f"{PREPROCESSOR_CONFIG}; the hub gave: {' '.join(str(error).split())}"
-        ) from error
-    finally:
-        logger.setLevel(level)
 
 
 def _target_sizes(sizes: Any, images: int) -> list[tuple[int, int]]:

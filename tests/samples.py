@@ -32,6 +32,9 @@ class _Maker:
         fan_in = max(1, torch.Size(shape[1:]).numel())
         return self(*shape, scale=fan_in**-0.5)
 
+    def scale(self, channels: int) -> Tensor:
+        return 1 + 0.2 * self(channels)
+
     def image(self, batch: int, channels: int, height: int, width: int, layout: str) -> Tensor:
         if layout == "nchw":
             return self(batch, channels, height, width)
@@ -60,7 +63,8 @@ def depthwise_conv2d() -> Iterator[Sample]:
     for (n, c, h, w, k, s, p, d, act), layout in itertools.product(cases, LAYOUTS):
         bias = None if act == "none" else make(c)
         weight = make.weight(c, 1, k, k)
-        arguments = (make.image(n, c, h, w, layout), weight, bias, [s, s], [p, p], [d, d], act)
+        scale = None if act == "relu" else make.scale(c)
+        arguments = (make.image(n, c, h, w, layout), weight, scale, bias, [s, s], [p, p], [d, d], act)
         yield Sample(f"c{c}-k{k}-s{s}-d{d}-{act}-{layout}", arguments)
 
 
@@ -75,7 +79,8 @@ def depthwise_separable_conv2d() -> Iterator[Sample]:
     for (n, c, o, h, w, k, s, p, d, act1, act2), layout in itertools.product(cases, LAYOUTS):
         biases = (None, None) if act1 == "none" else (make(c), make(o))
         x = make.image(n, c, h, w, layout)
-        weights = (make.weight(c, 1, k, k), biases[0], make.weight(o, c, 1, 1), biases[1])
+        scale = make.scale(o) if act1 == "relu" else None
+        weights = (make.weight(c, 1, k, k), make.scale(c), biases[0], make.weight(o, c, 1, 1), scale, biases[1])
         yield Sample(f"c{c}-o{o}-k{k}-s{s}-{act1}-{act2}-{layout}", (x, *weights, [s, s], [p, p], [d, d], act1, act2))
 
 
@@ -93,7 +98,8 @@ def inverted_residual() -> Iterator[Sample]:
     for (n, c, e, o, h, w, s, d, residual, act), layout in itertools.product(cases, LAYOUTS[:2]):
         x = make.image(n, c, h, w, layout)
         expand, depthwise, project = make.weight(e, c, 1, 1), make.weight(e, 1, 3, 3), make.weight(o, e, 1, 1)
-        weights = (expand, make(e), depthwise, make(e), project, make(o))
+        scales = (None,) * 3 if act == "relu" else (make.scale(e), make.scale(e), make.scale(o))
+        weights = (expand, scales[0], make(e), depthwise, scales[1], make(e), project, scales[2], make(o))
         yield Sample(f"c{c}-e{e}-o{o}-s{s}-d{d}-{act}-{layout}", (x, *weights, [s, s], [d, d], residual, act))
 
 
@@ -111,8 +117,9 @@ def conv2d_bias_act() -> Iterator[Sample]:
         x2 = make.image(n, c2, h, w, layout) if c2 else None
         bias = None if act == "none" else make(o)
         x, weight = make.image(n, c1, h, w, layout), make.weight(o, c1 + c2, k, k)
+        scale = None if c2 == 20 else make.scale(o)
         yield Sample(
-            f"c{c1}+{c2}-o{o}-k{k}-s{s}-d{d}-{act}-{layout}", (x, x2, weight, bias, [s, s], [p, p], [d, d], act)
+            f"c{c1}+{c2}-o{o}-k{k}-s{s}-d{d}-{act}-{layout}", (x, x2, weight, scale, bias, [s, s], [p, p], [d, d], act)
         )
 
 
@@ -145,8 +152,9 @@ def mobilevit_transformer() -> Iterator[Sample]:
             torch.stack([make.weight(d, m) for _ in range(layers)]),
             0.1 * make(layers, d),
         )
-        ends = (1 + 0.1 * make(d), 0.1 * make(d), make.weight(c, d, 1, 1), make(c) if biased else None)
-        weights = (make.weight(d, c, 1, 1), make(d) if biased else None, *attention, *mlp, *ends)
+        ends = (1 + 0.1 * make(d), 0.1 * make(d), make.weight(c, d, 1, 1))
+        out = (make.scale(c), make(c)) if biased else (None, None)
+        weights = (make.weight(d, c, 1, 1), make(d) if biased else None, *attention, *mlp, *ends, *out)
         settings = (heads, list(patch), 1e-5, "silu", "silu")
         name = f"c{c}-d{d}-l{layers}-h{heads}-{h}x{w}-p{patch[0]}{patch[1]}-{layout}"
         yield Sample(name, (make.image(n, c, h, w, layout), *weights, *settings))
@@ -158,7 +166,7 @@ def classifier_head() -> Iterator[Sample]:
     cases = [(2, 80, 320, 10, 8, 8, True), (1, 96, 384, 21, 5, 7, False), (3, 16, 24, 3, 1, 1, True)]
     for (n, c, e, k, h, w, biased), layout in itertools.product(cases, LAYOUTS):
         biases = (make(e), make(k)) if biased else (None, None)
-        weights = (make.weight(e, c, 1, 1), biases[0], make.weight(k, e), biases[1])
+        weights = (make.weight(e, c, 1, 1), make.scale(e) if biased else None, biases[0], make.weight(k, e), biases[1])
         yield Sample(f"c{c}-e{e}-k{k}-{h}x{w}-{layout}", (make.image(n, c, h, w, layout), *weights, "silu"))
 
 

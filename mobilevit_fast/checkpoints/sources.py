@@ -1,15 +1,16 @@
 """Where the files of a checkpoint lie: in a folder, on their own, or on the Hugging Face hub."""
 
 import json
-import logging
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
+from mobilevit_fast.hub import HUB_ERRORS, download, reason
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -96,24 +97,19 @@ def _on_hub(
     cache_dir: str | os.PathLike[str] | None,
     local_files_only: bool,
 ) -> Source:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-
     unreachable: LocalEntryNotFoundError | None = None
 
     def fetch(filename: str) -> Path | None:
         nonlocal unreachable
         try:
-            return Path(
-                hf_hub_download(
-                    name,
-                    filename,
-                    revision=revision,
-                    token=token,
-                    cache_dir=None if cache_dir is None else Path(cache_dir),
-                    # Once the hub did not answer, only what was downloaded before can help.
-                    local_files_only=local_files_only or unreachable is not None,
-                )
+            return download(
+                name,
+                filename,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                # Once the hub did not answer, only what was downloaded before can help.
+                local_files_only=local_files_only or unreachable is not None,
             )
         except LocalEntryNotFoundError as error:
             unreachable = unreachable or error
@@ -122,11 +118,10 @@ def _on_hub(
         return None
 
     try:
-        with _quiet_hub():
-            config = fetch(CONFIG_FILE)
-            weights = _weights(fetch)
-    except (OSError, HFValidationError) as error:
-        raise CheckpointError(f"{name}: no such file or folder, and the hub gave: {_first_line(error)}") from error
+        config = fetch(CONFIG_FILE)
+        weights = _weights(fetch)
+    except HUB_ERRORS as error:
+        raise CheckpointError(f"{name}: no such file or folder, and the hub gave: {reason(error)}") from error
     if weights:
         return Source(weights, config)
     if unreachable is not None:
@@ -177,20 +172,3 @@ def read_json(path: Path) -> dict[str, object]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(values).__name__}")
     return values
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Without the hub's log of every retry: the outcome is reported once, by the exception."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

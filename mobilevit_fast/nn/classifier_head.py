@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from mobilevit_fast.nn.conv2d_bias_act import conv_geometry
-from mobilevit_fast.nn.folding import fold
 from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.parameters import affine
 from mobilevit_fast.nn.parts import ClassifierParts, Unsupported
 from mobilevit_fast.ops.classifier_head import OP
 
@@ -26,5 +26,5 @@ class ClassifierHead(Fused):
         if conv.kernel_size != (1, 1) or conv.groups != 1 or conv_geometry(parts.expand)[:2] != ([1, 1], [0, 0]):
             raise Unsupported("its last convolution is not a plain 1x1 one")
         linear = parts.linear
-        arguments = (*fold(parts.expand, dtype), linear.weight.to(dtype), linear.bias, parts.expand.activation)
+        arguments = (*affine(parts.expand, dtype), linear.weight.to(dtype), linear.bias, parts.expand.activation)
         return {cls.kind: bind(OP, backend, dtype, 1, *arguments)}

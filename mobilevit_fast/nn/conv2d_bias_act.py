@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevit_fast.nn.folding import fold
 from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.parameters import affine
 from mobilevit_fast.nn.parts import ConvParts, Unsupported
 from mobilevit_fast.ops.conv2d_bias_act import OP as CONV2D_BIAS_ACT
 from mobilevit_fast.ops.depthwise_conv2d import OP as DEPTHWISE_CONV2D
@@ -27,14 +27,14 @@ def bind_dense(parts: ConvParts, backend: str, dtype: torch.dtype, num_inputs: i
     """A dense convolution over one input, or over the channels of two, bound to a kernel."""
     if parts.conv.groups != 1:
         raise Unsupported(f"its convolution has {parts.conv.groups} groups")
-    arguments: list[Any] = [*fold(parts, dtype), *conv_geometry(parts), parts.activation]
+    arguments: list[Any] = [*affine(parts, dtype), *conv_geometry(parts), parts.activation]
     if num_inputs == 1:
         arguments.insert(0, None)
     return bind(CONV2D_BIAS_ACT, backend, dtype, num_inputs, *arguments)
 
 
 class ConvNormAct(Fused):
-    """Convolution (dense or depthwise), normalisation folded in, activation, in one kernel.
+    """Convolution (dense or depthwise), normalisation as scale and bias, activation, in one kernel.
 
     Input (N, C, H, W), any memory layout; result (N, O, Ho, Wo) in channels_last.
     """
@@ -45,8 +45,9 @@ class ConvNormAct(Fused):
     def bind(cls, parts: ConvParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
         conv = parts.conv
         if conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels:
-            folded = fold(parts, dtype)
-            arguments = (channel_innermost(folded.weight), folded.bias, *conv_geometry(parts), parts.activation)
+            depthwise = affine(parts, dtype)
+            weight = channel_innermost(depthwise.weight)
+            arguments = (weight, depthwise.scale, depthwise.bias, *conv_geometry(parts), parts.activation)
             return {cls.kind: bind(DEPTHWISE_CONV2D, backend, dtype, 1, *arguments)}
         return {cls.kind: bind_dense(parts, backend, dtype, 1)}
 

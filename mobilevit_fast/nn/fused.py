@@ -1,7 +1,7 @@
 """Modules that run a whole region as one operator: rules for what becomes one, derived weights, and when to run what.
 
-What the fused forward needs beyond the module's parameters (weights with the normalisation folded in, in the layout of
-a kernel) is derived from them, kept outside the state dict, and derived again whenever a parameter changed.
+What the fused forward needs beyond the module's parameters (scales and biases from the normalisations, weights in the
+layout of a kernel) is derived from them, kept outside the state dict, and derived again whenever a parameter changed.
 """
 
 from __future__ import annotations

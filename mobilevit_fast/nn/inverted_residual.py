@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mobilevit_fast.nn.folding import fold, folded_bias
 from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.parameters import affine
 from mobilevit_fast.nn.parts import ConvParts, InvertedResidualParts, Unsupported
 from mobilevit_fast.ops.depthwise_conv2d import channel_innermost
 from mobilevit_fast.ops.inverted_residual import OP
 
 
 class InvertedResidual(Fused):
-    """1×1 expansion, k×k depthwise convolution and linear 1×1 projection in one kernel, normalisations folded in.
+    """1×1 expansion, k×k depthwise convolution and linear 1×1 projection in one kernel, normalisations included.
 
     Input (N, C, H, W), any memory layout; result (N, O, Ho, Wo) in channels_last.
     """
@@ -34,13 +34,13 @@ class InvertedResidual(Fused):
         if depthwise.activation != expand.activation or project.activation != "none":
             activations = ", ".join(p.activation for p in (expand, depthwise, project))
             raise Unsupported(f"expected activations of the pattern a, a, none, got {activations}")
+        spatial = affine(depthwise, dtype)
         arguments = (
-            fold(expand, dtype).weight,
-            folded_bias(expand, dtype),
-            channel_innermost(fold(depthwise, dtype).weight),
-            folded_bias(depthwise, dtype),
-            fold(project, dtype).weight,
-            folded_bias(project, dtype),
+            *affine(expand, dtype),
+            channel_innermost(spatial.weight),
+            spatial.scale,
+            spatial.bias,
+            *affine(project, dtype),
             list(conv.stride),
             list(conv.dilation),
             parts.residual,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mobilevit_fast.nn.conv2d_bias_act import bind_dense, conv_geometry
-from mobilevit_fast.nn.folding import fold, stack_layers, statistics_type
 from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.parameters import affine, stack_layers, statistics_type
 from mobilevit_fast.nn.parts import MobileViTBlockParts, Unsupported
 from mobilevit_fast.ops.mobilevit_transformer import OP
 
@@ -45,15 +45,17 @@ def _bind_transformer(parts: MobileViTBlockParts, backend: str, dtype: torch.dty
         conv = conv_parts.conv
         if conv.kernel_size != (1, 1) or conv.groups != 1 or conv_geometry(conv_parts)[:2] != ([1, 1], [0, 0]):
             raise Unsupported("the convolutions around its transformer are not plain 1x1 ones")
-    if parts.conv_in.activation != "none":
-        raise Unsupported(f"its 1x1 convolution in has an activation, {parts.conv_in.activation}")
+    if parts.conv_in.activation != "none" or parts.conv_in.norm is not None:
+        raise Unsupported("its 1x1 convolution in has a normalisation or an activation")
     eps = _common("layer norm epsilons", [n.eps for n in _norms(parts)])
     num_heads = _common("numbers of heads", [layer.num_heads for layer in parts.layers])
     mlp_activation = _common("activations", [layer.activation for layer in parts.layers])
-    out = fold(parts.conv_out, dtype)
+    conv_in = affine(parts.conv_in, dtype)
+    out = affine(parts.conv_out, dtype)
     precise = statistics_type(dtype)
     arguments = (
-        *fold(parts.conv_in, dtype),
+        conv_in.weight,
+        conv_in.bias,
         *stack_layers(parts.layers, dtype),
         parts.norm.weight.to(precise),
         parts.norm.bias.to(precise),

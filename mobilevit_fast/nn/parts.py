@@ -60,8 +60,9 @@ class ClassifierParts(NamedTuple):
     linear: nn.Linear
 
 
-class FoldedConv(NamedTuple):
-    """Weight and bias of a convolution with its normalisation folded in."""
+class AffineConv(NamedTuple):
+    """A convolution and its normalisation: scale·conv(x) + bias, scale and bias per output channel."""
 
     weight: Tensor
+    scale: Tensor | None
     bias: Tensor | None

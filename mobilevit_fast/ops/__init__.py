@@ -1,7 +1,7 @@
 """Functional operators: the fused regions of MobileViT, each with one schema and a kernel for every backend."""
 
 from mobilevit_fast import native
-from mobilevit_fast.kernels.activations import ACTIVATIONS
+from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 from mobilevit_fast.ops.classifier_head import classifier_head
 from mobilevit_fast.ops.conv2d_bias_act import conv2d_bias_act
 from mobilevit_fast.ops.depthwise_conv2d import channel_innermost, depthwise_conv2d

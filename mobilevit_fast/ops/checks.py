@@ -8,7 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from mobilevit_fast.kernels.activations import ACTIVATIONS
+from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 
 
 def refuse(op: str, expected: str, got: object, x: Tensor | None = None) -> NoReturn:

@@ -14,6 +14,7 @@ _NAME = "classifier_head"
 def _output_shape(
     x: Tensor,
     expand_weight: Tensor,
+    expand_scale: Tensor | None,
     expand_bias: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
@@ -22,6 +23,7 @@ def _output_shape(
     expanded, channels = expand_weight.shape[:2]
     check_image(_NAME, x, channels)
     check_parameter(_NAME, x, "expand weight", expand_weight, (expanded, channels, 1, 1))
+    check_parameter(_NAME, x, "expand scale", expand_scale, (expanded,), float32=True)
     check_parameter(_NAME, x, "expand bias", expand_bias, (expanded,), float32=True)
     check_parameter(_NAME, x, "weight", weight, (weight.shape[0], expanded))
     check_parameter(_NAME, x, "bias", bias, (weight.shape[0],), float32=True)
@@ -31,7 +33,8 @@ def _output_shape(
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor expand_weight, Tensor? expand_bias, Tensor weight, Tensor? bias, str activation",
+    "Tensor x, Tensor expand_weight, Tensor? expand_scale, Tensor? expand_bias, "
+    "Tensor weight, Tensor? bias, str activation",
     _output_shape,
     [Kernel("reference", supports_everything, reference)],
 )
@@ -44,6 +47,7 @@ def classifier_head(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
+    expand_scale: Tensor | None = None,
     activation: str = "silu",
     backend: str = "auto",
 ) -> Tensor:
@@ -51,12 +55,13 @@ def classifier_head(
 
     Args:
         x: (N, C, H, W), floating point, any memory layout.
-        expand_weight, expand_bias: (E, C, 1, 1) and (E,) or None.
+        expand_weight: (E, C, 1, 1).
+        expand_scale, expand_bias: (E,) or None, of the expansion, before the activation.
         weight, bias: (K, E) and (K,) or None: the linear layer, K classes.
         activation: a name in ``ACTIVATIONS``, after the expansion.
         backend: "auto" or the kernel to run.
 
-    Weights have ``x``'s type; biases may be float32 as well.
+    Weights have ``x``'s type; scales and biases may be float32 as well.
 
     Returns:
         (N, K), ``x``'s type.
@@ -64,4 +69,4 @@ def classifier_head(
     Raises:
         ValueError: arguments that do not fit together, or a backend that does not take them.
     """
-    return OP(backend, x, expand_weight, expand_bias, weight, bias, activation)
+    return OP(backend, x, expand_weight, expand_scale, expand_bias, weight, bias, activation)

@@ -17,6 +17,7 @@ def _output_shape(
     x: Tensor,
     x2: Tensor | None,
     weight: Tensor,
+    scale: Tensor | None,
     bias: Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
@@ -34,6 +35,7 @@ def _output_shape(
         check_image(_NAME, x, channels - x2.shape[1])
         check_parameter(_NAME, x, "second input", x2, (x.shape[0], x2.shape[1], *x.shape[2:]))
     check_parameter(_NAME, x, "weight", weight, weight.shape)
+    check_parameter(_NAME, x, "scale", scale, (outputs,), float32=True)
     check_parameter(_NAME, x, "bias", bias, (outputs,), float32=True)
     check_activation(_NAME, "activation", activation)
     height, width = convolved_size(_NAME, x, weight.shape[2:], stride, padding, dilation)
@@ -42,7 +44,8 @@ def _output_shape(
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor? x2, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, int[2] dilation, str activation",
+    "Tensor x, Tensor? x2, Tensor weight, Tensor? scale, Tensor? bias, "
+    "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
     [Kernel("reference", supports_everything, reference)],
 )
@@ -53,6 +56,7 @@ def conv2d_bias_act(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
+    scale: Tensor | None = None,
     x2: Tensor | None = None,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
@@ -60,12 +64,12 @@ def conv2d_bias_act(
     activation: str = "none",
     backend: str = "auto",
 ) -> Tensor:
-    """Convolve, add the bias, apply the activation.
+    """activation(scale·conv(x) + bias), scale and bias per output channel.
 
     Args:
         x: (N, C1, H, W), floating point, any memory layout.
         weight: (O, C1 + C2, kh, kw), ``x``'s type.
-        bias: (O,), ``x``'s type or float32.
+        scale, bias: (O,), ``x``'s type or float32, or None.
         x2: (N, C2, H, W), the channels that follow ``x``'s, as if the two were concatenated; C2 = 0 without it.
         stride, padding, dilation: in pixels, one number or (vertical, horizontal). Padding is with zeros.
         activation: a name in ``ACTIVATIONS``.
@@ -78,4 +82,4 @@ def conv2d_bias_act(
         ValueError: arguments that do not fit together, or a backend that does not take them.
     """
     geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
-    return OP(backend, x, x2, weight, bias, *geometry, activation)
+    return OP(backend, x, x2, weight, scale, bias, *geometry, activation)

@@ -17,6 +17,7 @@ _NAME = "depthwise_conv2d"
 def _output_shape(
     x: Tensor,
     weight: Tensor,
+    scale: Tensor | None,
     bias: Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
@@ -28,6 +29,7 @@ def _output_shape(
     channels = weight.shape[0]
     check_image(_NAME, x, channels)
     check_parameter(_NAME, x, "weight", weight, weight.shape)
+    check_parameter(_NAME, x, "scale", scale, (channels,), float32=True)
     check_parameter(_NAME, x, "bias", bias, (channels,), float32=True)
     check_activation(_NAME, "activation", activation)
     height, width = convolved_size(_NAME, x, weight.shape[2:], stride, padding, dilation)
@@ -36,7 +38,8 @@ def _output_shape(
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, int[2] dilation, str activation",
+    "Tensor x, Tensor weight, Tensor? scale, Tensor? bias, "
+    "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
     [
         Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu"))),
@@ -50,19 +53,20 @@ def depthwise_conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
+    scale: Tensor | None = None,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     activation: str = "none",
     backend: str = "auto",
 ) -> Tensor:
-    """Convolve every channel with a filter of its own, add the bias, apply the activation.
+    """Convolve every channel with a filter of its own: activation(scale·conv(x) + bias).
 
     Args:
         x: (N, C, H, W), floating point, any memory layout; channels_last is taken as it is.
         weight: (C, 1, kh, kw), ``x``'s type. With the channel innermost in memory (see :func:`channel_innermost`) no
             kernel repacks it.
-        bias: (C,), ``x``'s type or float32.
+        scale, bias: (C,), ``x``'s type or float32, or None.
         stride, padding, dilation: in pixels, one number or (vertical, horizontal). Padding is with zeros.
         activation: a name in ``ACTIVATIONS``.
         backend: "auto" or the kernel to run.
@@ -74,7 +78,7 @@ def depthwise_conv2d(
         ValueError: arguments that do not fit together, or a backend that does not take them.
     """
     geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
-    return OP(backend, x, weight, bias, *geometry, activation)
+    return OP(backend, x, weight, scale, bias, *geometry, activation)
 
 
 def channel_innermost(weight: Tensor) -> Tensor:

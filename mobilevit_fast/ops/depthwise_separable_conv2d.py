@@ -18,8 +18,10 @@ _NAME = "depthwise_separable_conv2d"
 def _output_shape(
     x: Tensor,
     depthwise_weight: Tensor,
+    depthwise_scale: Tensor | None,
     depthwise_bias: Tensor | None,
     pointwise_weight: Tensor,
+    pointwise_scale: Tensor | None,
     pointwise_bias: Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
@@ -33,8 +35,10 @@ def _output_shape(
     channels, outputs = depthwise_weight.shape[0], pointwise_weight.shape[0]
     check_image(_NAME, x, channels)
     check_parameter(_NAME, x, "depthwise weight", depthwise_weight, depthwise_weight.shape)
+    check_parameter(_NAME, x, "depthwise scale", depthwise_scale, (channels,), float32=True)
     check_parameter(_NAME, x, "depthwise bias", depthwise_bias, (channels,), float32=True)
     check_parameter(_NAME, x, "pointwise weight", pointwise_weight, (outputs, channels, 1, 1))
+    check_parameter(_NAME, x, "pointwise scale", pointwise_scale, (outputs,), float32=True)
     check_parameter(_NAME, x, "pointwise bias", pointwise_bias, (outputs,), float32=True)
     check_activation(_NAME, "depthwise_activation", depthwise_activation)
     check_activation(_NAME, "pointwise_activation", pointwise_activation)
@@ -44,7 +48,8 @@ def _output_shape(
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor depthwise_weight, Tensor? depthwise_bias, Tensor pointwise_weight, Tensor? pointwise_bias, "
+    "Tensor x, Tensor depthwise_weight, Tensor? depthwise_scale, Tensor? depthwise_bias, "
+    "Tensor pointwise_weight, Tensor? pointwise_scale, Tensor? pointwise_bias, "
     "int[2] stride, int[2] padding, int[2] dilation, str depthwise_activation, str pointwise_activation",
     _output_shape,
     [
@@ -61,6 +66,8 @@ def depthwise_separable_conv2d(
     pointwise_weight: Tensor,
     pointwise_bias: Tensor | None = None,
     *,
+    depthwise_scale: Tensor | None = None,
+    pointwise_scale: Tensor | None = None,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
@@ -68,14 +75,14 @@ def depthwise_separable_conv2d(
     pointwise_activation: str = "none",
     backend: str = "auto",
 ) -> Tensor:
-    """A k×k filter per channel, then a 1×1 convolution across channels, each with bias and activation.
+    """A k×k filter per channel, then a 1×1 convolution across channels, each with scale, bias and activation.
 
     Args:
         x: (N, C, H, W), floating point, any memory layout.
         depthwise_weight: (C, 1, kh, kw), ``x``'s type.
-        depthwise_bias: (C,), ``x``'s type or float32, or None.
+        depthwise_scale, depthwise_bias: (C,), ``x``'s type or float32, or None.
         pointwise_weight: (O, C, 1, 1), ``x``'s type.
-        pointwise_bias: (O,), ``x``'s type or float32, or None.
+        pointwise_scale, pointwise_bias: (O,), ``x``'s type or float32, or None.
         stride, padding, dilation: of the depthwise part, in pixels, one number or (vertical, horizontal).
         depthwise_activation, pointwise_activation: names in ``ACTIVATIONS``.
         backend: "auto" or the kernel to run.
@@ -87,5 +94,6 @@ def depthwise_separable_conv2d(
         ValueError: arguments that do not fit together, or a backend that does not take them.
     """
     geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
-    weights = (depthwise_weight, depthwise_bias, pointwise_weight, pointwise_bias)
-    return OP(backend, x, *weights, *geometry, depthwise_activation, pointwise_activation)
+    depthwise = (depthwise_weight, depthwise_scale, depthwise_bias)
+    pointwise = (pointwise_weight, pointwise_scale, pointwise_bias)
+    return OP(backend, x, *depthwise, *pointwise, *geometry, depthwise_activation, pointwise_activation)

@@ -1,4 +1,4 @@
-"""The inverted residual of MobileNetV2 (arXiv 1801.04381, table 1), normalisation folded into the weights."""
+"""The inverted residual of MobileNetV2 (arXiv 1801.04381, table 1), normalisations as scales and biases."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ _NAME = "inverted_residual"
 def _output_shape(
     x: Tensor,
     expand_weight: Tensor,
-    expand_bias: Tensor,
+    expand_scale: Tensor | None,
+    expand_bias: Tensor | None,
     depthwise_weight: Tensor,
-    depthwise_bias: Tensor,
+    depthwise_scale: Tensor | None,
+    depthwise_bias: Tensor | None,
     project_weight: Tensor,
-    project_bias: Tensor,
+    project_scale: Tensor | None,
+    project_bias: Tensor | None,
     stride: Sequence[int],
     dilation: Sequence[int],
     residual: bool,
@@ -37,10 +40,13 @@ def _output_shape(
     channels, outputs = expand_weight.shape[1], project_weight.shape[0]
     check_image(_NAME, x, channels)
     check_parameter(_NAME, x, "expand weight", expand_weight, (expanded, channels, 1, 1))
+    check_parameter(_NAME, x, "expand scale", expand_scale, (expanded,), float32=True)
     check_parameter(_NAME, x, "expand bias", expand_bias, (expanded,), float32=True)
     check_parameter(_NAME, x, "depthwise weight", depthwise_weight, depthwise_weight.shape)
+    check_parameter(_NAME, x, "depthwise scale", depthwise_scale, (expanded,), float32=True)
     check_parameter(_NAME, x, "depthwise bias", depthwise_bias, (expanded,), float32=True)
     check_parameter(_NAME, x, "project weight", project_weight, (outputs, expanded, 1, 1))
+    check_parameter(_NAME, x, "project scale", project_scale, (outputs,), float32=True)
     check_parameter(_NAME, x, "project bias", project_bias, (outputs,), float32=True)
     check_activation(_NAME, "activation", activation)
     padding = [(size - 1) // 2 * step for size, step in zip(kernel_size, dilation, strict=True)]
@@ -52,8 +58,10 @@ def _output_shape(
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor expand_weight, Tensor expand_bias, Tensor depthwise_weight, Tensor depthwise_bias, "
-    "Tensor project_weight, Tensor project_bias, int[2] stride, int[2] dilation, bool residual, str activation",
+    "Tensor x, Tensor expand_weight, Tensor? expand_scale, Tensor? expand_bias, "
+    "Tensor depthwise_weight, Tensor? depthwise_scale, Tensor? depthwise_bias, "
+    "Tensor project_weight, Tensor? project_scale, Tensor? project_bias, "
+    "int[2] stride, int[2] dilation, bool residual, str activation",
     _output_shape,
     [
         Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), cpu),
@@ -65,12 +73,15 @@ OP = Op(
 def inverted_residual(
     x: Tensor,
     expand_weight: Tensor,
-    expand_bias: Tensor,
+    expand_bias: Tensor | None,
     depthwise_weight: Tensor,
-    depthwise_bias: Tensor,
+    depthwise_bias: Tensor | None,
     project_weight: Tensor,
-    project_bias: Tensor,
+    project_bias: Tensor | None,
     *,
+    expand_scale: Tensor | None = None,
+    depthwise_scale: Tensor | None = None,
+    project_scale: Tensor | None = None,
     stride: int | Sequence[int] = 1,
     dilation: int | Sequence[int] = 1,
     residual: bool = False,
@@ -84,7 +95,9 @@ def inverted_residual(
         expand_weight: (E, C, 1, 1), ``x``'s type.
         depthwise_weight: (E, 1, kh, kw), odd window; zero padding keeps the size at stride 1.
         project_weight: (O, E, 1, 1).
-        expand_bias, depthwise_bias, project_bias: (E,), (E,), (O,), ``x``'s type or float32.
+        expand_bias, depthwise_bias, project_bias: (E,), (E,), (O,), ``x``'s type or float32, or None.
+        expand_scale, depthwise_scale, project_scale: what the three convolutions are multiplied with before the bias
+            is added; same shapes and types, or None.
         stride, dilation: of the depthwise convolution, in pixels, one number or (vertical, horizontal).
         residual: add ``x`` to the result; needs stride 1 and O = C.
         activation: a name in ``ACTIVATIONS``, after the expansion and after the depthwise convolution.
@@ -97,5 +110,7 @@ def inverted_residual(
         ValueError: arguments that do not fit together, or a backend that does not take them.
     """
     geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("dilation", dilation))]
-    weights = (expand_weight, expand_bias, depthwise_weight, depthwise_bias, project_weight, project_bias)
-    return OP(backend, x, *weights, *geometry, residual, activation)
+    expand = (expand_weight, expand_scale, expand_bias)
+    depthwise = (depthwise_weight, depthwise_scale, depthwise_bias)
+    project = (project_weight, project_scale, project_bias)
+    return OP(backend, x, *expand, *depthwise, *project, *geometry, residual, activation)

@@ -32,6 +32,7 @@ def _output_shape(
     norm_weight: Tensor,
     norm_bias: Tensor,
     out_weight: Tensor,
+    out_scale: Tensor | None,
     out_bias: Tensor | None,
     num_heads: int,
     patch_size: Sequence[int],
@@ -64,6 +65,7 @@ def _output_shape(
         "norm weight": (norm_weight, (width,)),
         "norm bias": (norm_bias, (width,)),
         "out weight": (out_weight, (outputs, width, 1, 1)),
+        "out scale": (out_scale, (outputs,)),
         "out bias": (out_bias, (outputs,)),
     }
     for name, (parameter, shape) in expected_shapes.items():
@@ -84,7 +86,7 @@ OP = Op(
     "Tensor x, Tensor in_weight, Tensor? in_bias, Tensor norm1_weight, Tensor norm1_bias, "
     "Tensor qkv_weight, Tensor? qkv_bias, Tensor proj_weight, Tensor proj_bias, "
     "Tensor norm2_weight, Tensor norm2_bias, Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, "
-    "Tensor norm_weight, Tensor norm_bias, Tensor out_weight, Tensor? out_bias, "
+    "Tensor norm_weight, Tensor norm_bias, Tensor out_weight, Tensor? out_scale, Tensor? out_bias, "
     "int num_heads, int[2] patch_size, float eps, str mlp_activation, str out_activation",
     _output_shape,
     [Kernel("reference", supports_everything, reference)],
@@ -112,6 +114,7 @@ def mobilevit_transformer(
     out_weight: Tensor,
     out_bias: Tensor | None = None,
     *,
+    out_scale: Tensor | None = None,
     num_heads: int = 4,
     patch_size: int | Sequence[int] = 2,
     eps: float = 1e-5,
@@ -135,14 +138,15 @@ def mobilevit_transformer(
         proj_weight, proj_bias: (L, D, D), (L, D).
         fc1_weight, fc1_bias, fc2_weight, fc2_bias: (L, M, D), (L, M), (L, D, M), (L, D).
         norm_weight, norm_bias: (D,), the layer norm after the last layer.
-        out_weight, out_bias: (O, D, 1, 1) and (O,) or None.
+        out_weight: (O, D, 1, 1).
+        out_scale, out_bias: (O,) or None, of the convolution out, before its activation.
         num_heads: divides D; attention scores are scaled by 1 / sqrt(D / num_heads).
         patch_size: pixels, one number or (height, width).
         eps: of all layer norms.
         mlp_activation, out_activation: names in ``ACTIVATIONS``.
         backend: "auto" or the kernel to run.
 
-    Weights have ``x``'s type; biases and layer norm parameters may be float32 as well.
+    Weights have ``x``'s type; scales, biases and layer norm parameters may be float32 as well.
 
     Returns:
         (N, O, H, W), ``x``'s type, channels_last.
@@ -152,7 +156,7 @@ def mobilevit_transformer(
     """
     attention = (norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias)
     mlp = (norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-    ends = (norm_weight, norm_bias, out_weight, out_bias)
+    ends = (norm_weight, norm_bias, out_weight, out_scale, out_bias)
     patch = pair(_NAME, "patch_size", patch_size)
     settings = (num_heads, patch, eps, mlp_activation, out_activation)
     return OP(backend, x, in_weight, in_bias, *attention, *mlp, *ends, *settings)

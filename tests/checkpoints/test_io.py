@@ -243,8 +243,9 @@ def test_a_model_of_the_hub_from_its_cache(
 
 
 def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from mobilevit_fast import hub
 
     online: list[bool] = []
 
@@ -252,7 +253,7 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPa
         online.append(not local_files_only)
         raise LocalEntryNotFoundError("no connection\nand more lines")
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(hub, "hf_hub_download", unreachable)
     with pytest.raises(CheckpointError, match="no such model in the hub, which cannot be reached") as error:
         read_checkpoint("someone/other")
     assert_one_line(error)

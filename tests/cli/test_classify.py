@@ -233,13 +233,14 @@ def test_checkpoints_that_cannot_be_used(
 
 
 def test_a_hub_out_of_reach(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from mobilevit_fast import hub
 
     def unreachable(*_: object, **__: object) -> str:
         raise LocalEntryNotFoundError("no connection\nand more lines")
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(hub, "hf_hub_download", unreachable)
     assert_refused(run(photos, "--model", "someone/some-model"), 1, "someone/some-model", "cannot be reached")
 
 

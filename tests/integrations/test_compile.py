@@ -5,6 +5,7 @@ import torch
 
 import mobilevit_fast as mvf
 from tests.integrations import zoo
+from tests.tolerance import close
 
 CLASSIFIERS = ["native", "transformers", "timm"]
 
@@ -25,14 +26,14 @@ def test_compile_in_one_graph(name: str) -> None:
         return graph
 
     compiled = torch.compile(model, fullgraph=True, backend=backend)
-    torch.testing.assert_close(zoo.run(compiled, zoo.images()), expected)
+    close(zoo.run(compiled, zoo.images()), expected)
     assert len(graphs) == 1
     found = [name for g in graphs[0].modules() if hasattr(g, "graph") for name in operators(g.graph)]
     assert len(found) == 18  # stem, 7 inverted residuals, 3 blocks of 3, head
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
-    torch.testing.assert_close(zoo.run(compiled, zoo.images()), zoo.run(model, zoo.images()))
+    close(zoo.run(compiled, zoo.images()), zoo.run(model, zoo.images()))
     assert len(graphs) == 1
 
 
@@ -42,7 +43,7 @@ def test_compile_by_inductor() -> None:
     model = mvf.accelerate(zoo.SMALL["native"]())
     expected = zoo.run(model, zoo.images())
     compiled = torch.compile(model, fullgraph=True)
-    torch.testing.assert_close(zoo.run(compiled, zoo.images()), expected)
+    close(zoo.run(compiled, zoo.images()), expected)
 
 
 @pytest.mark.parametrize("name", [*CLASSIFIERS, "native-segmentation"])
@@ -55,4 +56,4 @@ def test_export_with_a_dynamic_batch(name: str) -> None:
     assert len(operators(program.graph)) >= 17
     for size in (1, 5):
         x = zoo.images(size)
-        torch.testing.assert_close(zoo.run(program.module(), x), zoo.run(model, x))
+        close(zoo.run(program.module(), x), zoo.run(model, x))

@@ -14,7 +14,7 @@ from torch import nn
 import mobilevit_fast as mvf
 from mobilevit_fast.nn.fused import Fused
 from tests.integrations import zoo
-from tests.tolerance import assert_within_twice, rms_error
+from tests.tolerance import assert_within_twice, close, rms_error
 
 NAMES = list(zoo.SMALL)
 CLASSIFIERS = ["native", "transformers", "timm"]
@@ -32,12 +32,6 @@ def classifier(request: pytest.FixtureRequest) -> nn.Module:
 
 def is_fused(model: nn.Module) -> bool:
     return any(isinstance(module, Fused) for module in model.modules())
-
-
-def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """Within 1e-5 of the largest value: what folding the normalisation changes in float32."""
-    difference = (actual - expected).abs().max()
-    assert difference <= 1e-5 * expected.abs().max(), f"{difference} of {expected.abs().max()}"
 
 
 def test_state_dict_is_unchanged_and_loads_strictly(model: nn.Module) -> None:

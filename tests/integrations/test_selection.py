@@ -13,6 +13,7 @@ from mobilevit_fast.models import MobileViTForImageClassification
 from mobilevit_fast.models.transformer import MobileViTSelfAttention
 from tests.integrations import zoo
 from tests.peers import import_timm
+from tests.tolerance import close
 
 
 def reasons(model: nn.Module) -> dict[str, str]:
@@ -131,7 +132,7 @@ def test_subclasses_are_skipped_with_the_reason() -> None:
     attention.attention.__class__ = CausalAttention
     expected = zoo.run(model, zoo.images())
     mvf.accelerate(model)
-    torch.testing.assert_close(zoo.run(model, zoo.images()), expected)
+    close(zoo.run(model, zoo.images()), expected)
     skipped = {region.path: region.reason for region in mvf.report(model).skipped}
     assert "Special is a subclass of MobileViTForImageClassification" in skipped[""]
     assert "layer.0.attention.attention is a" in skipped["mobilevit.encoder.layer.3"]
@@ -159,7 +160,7 @@ def test_quantised_children_are_skipped_with_the_reason() -> None:
     found = reasons(model)
     assert "torch.ao.nn.quantized.dynamic.modules.linear.Linear" in found["mobilevit.encoder.layer.2"]
     mvf.accelerate(model)
-    torch.testing.assert_close(zoo.run(model, zoo.images()), quantised)
+    close(zoo.run(model, zoo.images()), quantised)
     assert not torch.equal(quantised, expected)
 
 
@@ -189,7 +190,7 @@ def test_variants_of_timm() -> None:
     assert list(reasons(features)) == [""]
     assert "it has no linear classifier" in reasons(features)[""]
     expected = zoo.run(features, zoo.images())
-    torch.testing.assert_close(zoo.run(mvf.accelerate(features), zoo.images()), expected)
+    close(zoo.run(mvf.accelerate(features), zoo.images()), expected)
 
 
 def test_importing_the_package_imports_no_library_it_accelerates() -> None:

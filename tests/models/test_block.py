@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mobilevit_fast.models import MobileViTEncoder, MobileViTLayer
+from mobilevit_fast.models import MobileViTEncoder, MobileViTInvertedResidual, MobileViTLayer
+from mobilevit_fast.models.layers import make_divisible
 from tests.models.pairs import give_real_signal, images, tiny_config
 
 
@@ -72,9 +73,12 @@ def test_output_stride(output_stride: int, sizes: list[int]) -> None:
     assert dilations == {32: [1, 1, 1], 16: [1, 1, 1], 8: [1, 1, 2]}[output_stride]
 
 
-def test_stride_of_an_inverted_residual_is_one_or_two() -> None:
-    from mobilevit_fast.models import MobileViTInvertedResidual
+@pytest.mark.parametrize(("value", "rounded"), [(1, 8), (8, 8), (11, 16), (12, 16), (17, 16), (18, 24), (20, 24)])
+def test_make_divisible_loses_at_most_a_tenth(value: int, rounded: int) -> None:
+    assert make_divisible(value) == rounded
 
+
+def test_stride_of_an_inverted_residual_is_one_or_two() -> None:
     with pytest.raises(ValueError, match=r"MobileViTInvertedResidual\.stride: expected 1 or 2, got 3"):
         MobileViTInvertedResidual(tiny_config(), 4, 4, stride=3)
 

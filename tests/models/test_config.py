@@ -98,6 +98,7 @@ def test_num_labels_and_names() -> None:
         {0: "cat", 1: "dog"},
         {"cat": 0, "dog": 1},
     )
+    assert MobileViTConfig(label2id={"cat": 0, "dog": "1"}) == config
     config.num_labels = 2
     assert config.id2label[1] == "dog"
     config.num_labels = 3
@@ -110,9 +111,11 @@ def test_num_labels_and_names() -> None:
 def test_overriding_num_labels_of_a_file_renames_the_classes(tmp_path: Path) -> None:
     MobileViTConfig(**LABELS).save_pretrained(tmp_path)
     assert MobileViTConfig.from_pretrained(tmp_path, num_labels=3).id2label == LABELS["id2label"]
-    assert MobileViTConfig.from_pretrained(tmp_path, num_labels=2).id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    fewer = MobileViTConfig.from_pretrained(tmp_path, num_labels=2)
+    assert fewer.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+    assert fewer.label2id == {"LABEL_0": 0, "LABEL_1": 1}
     names = {0: "yes", 1: "no"}
-    assert MobileViTConfig.from_pretrained(tmp_path, id2label=names, label2id=None).label2id == {
+    assert MobileViTConfig.from_pretrained(tmp_path, id2label=names).label2id == {
         "yes": 0,
         "no": 1,
     }

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from mobilevit_fast.models import MobileViTForSemanticSegmentation
 from tests.models.pairs import CLASSIFICATION, SEGMENTATION, images, make_pair, tiny_config
 
 CLASSIFICATION_CASES: dict[str, tuple[dict[str, Any], torch.Tensor]] = {
@@ -128,7 +129,5 @@ def test_segmentation_of_one_class_has_no_loss() -> None:
 
 
 def test_segmentation_needs_a_class() -> None:
-    from mobilevit_fast.models import MobileViTForSemanticSegmentation
-
     with pytest.raises(ValueError, match=r"MobileViTConfig\.num_labels: expected at least 1 for segmentation, got 0"):
         MobileViTForSemanticSegmentation(tiny_config(num_labels=0))

@@ -100,7 +100,7 @@ ALL = [pytest.param(op, next(samples()), id=op) for op, samples in SAMPLES.items
 WINDOW_DIMENSIONS = {
     ("depthwise_conv2d", 1): (2, 3),
     ("depthwise_separable_conv2d", 1): (2, 3),
-    ("inverted_residual", 3): (2, 3),
+    ("inverted_residual", 4): (2, 3),
     ("conv2d_bias_act", 2): (2, 3),
 }
 """Dimensions, by operator and argument, that are free as long as the window fits into the image."""
@@ -119,9 +119,9 @@ def test_one_wrong_dimension_in_any_tensor_is_refused(op: str, sample: Sample, d
     if dimension in WINDOW_DIMENSIONS.get((op, position), ()) and (op != "inverted_residual" or shape[dimension] % 2):
         return  # another window is another convolution, not an error
     changed = torch.zeros(shape)
-    if op == "classifier_head" and position == 3 and dimension == 0:
-        arguments[4] = None  # another number of classes is an error only beside the bias of the old one
-        assert ops.OPS[op]("auto", *arguments[:3], changed, *arguments[4:]).shape[1] == shape[0]
+    if op == "classifier_head" and position == 4 and dimension == 0:
+        arguments[5] = None  # another number of classes is an error only beside the bias of the old one
+        assert ops.OPS[op]("auto", *arguments[:4], changed, *arguments[5:]).shape[1] == shape[0]
         return
     arguments[position] = changed
     for backend in ops.OPS[op].kernels:

@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.activations import ACTIVATIONS
+from mobilevit_fast.kernels.epilogue import epilogue
 
 
 def conv2d_bias_act(
     x: Tensor,
     x2: Tensor | None,
     weight: Tensor,
+    scale: Tensor | None,
     bias: Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
@@ -22,6 +23,5 @@ def conv2d_bias_act(
     """See :func:`mobilevit_fast.ops.conv2d_bias_act`."""
     if x2 is not None:
         x = torch.cat((x, x2), dim=1)  # (N, C1 + C2, H, W)
-    bias = None if bias is None else bias.to(x.dtype)
-    y = F.conv2d(x, weight, bias, stride, padding, dilation)  # (N, O, Ho, Wo)
-    return ACTIVATIONS[activation](y)
+    y = F.conv2d(x, weight, None, stride, padding, dilation)  # (N, O, Ho, Wo)
+    return epilogue(y, scale, bias, activation)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.activations import ACTIVATIONS
+from mobilevit_fast.kernels.epilogue import epilogue
 
 
 def depthwise_conv2d(
     x: Tensor,
     weight: Tensor,
+    scale: Tensor | None,
     bias: Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
@@ -18,6 +19,5 @@ def depthwise_conv2d(
     activation: str,
 ) -> Tensor:
     """See :func:`mobilevit_fast.ops.depthwise_conv2d`."""
-    bias = None if bias is None else bias.to(x.dtype)
-    y = F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])  # (N, C, Ho, Wo)
-    return ACTIVATIONS[activation](y)
+    y = F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])  # (N, C, Ho, Wo)
+    return epilogue(y, scale, bias, activation)

@@ -11,8 +11,10 @@ from mobilevit_fast.kernels.reference.depthwise_conv2d import depthwise_conv2d
 def depthwise_separable_conv2d(
     x: Tensor,
     depthwise_weight: Tensor,
+    depthwise_scale: Tensor | None,
     depthwise_bias: Tensor | None,
     pointwise_weight: Tensor,
+    pointwise_scale: Tensor | None,
     pointwise_bias: Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
@@ -22,6 +24,8 @@ def depthwise_separable_conv2d(
 ) -> Tensor:
     """See :func:`mobilevit_fast.ops.depthwise_separable_conv2d`."""
     geometry = (stride, padding, dilation)
-    y = depthwise_conv2d(x, depthwise_weight, depthwise_bias, *geometry, depthwise_activation)  # (N, C, Ho, Wo)
+    y = depthwise_conv2d(
+        x, depthwise_weight, depthwise_scale, depthwise_bias, *geometry, depthwise_activation
+    )  # (N, C, Ho, Wo)
     pointwise = ([1, 1], [0, 0], [1, 1], pointwise_activation)
-    return conv2d_bias_act(y, None, pointwise_weight, pointwise_bias, *pointwise)  # (N, O, Ho, Wo)
+    return conv2d_bias_act(y, None, pointwise_weight, pointwise_scale, pointwise_bias, *pointwise)  # (N, O, Ho, Wo)

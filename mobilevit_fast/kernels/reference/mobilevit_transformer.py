@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.activations import ACTIVATIONS
+from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 from mobilevit_fast.kernels.reference.conv2d_bias_act import conv2d_bias_act
 
 
@@ -48,6 +48,7 @@ def mobilevit_transformer(
     norm_weight: Tensor,
     norm_bias: Tensor,
     out_weight: Tensor,
+    out_scale: Tensor | None,
     out_bias: Tensor | None,
     num_heads: int,
     patch_size: Sequence[int],
@@ -64,7 +65,7 @@ def mobilevit_transformer(
         return F.layer_norm(tokens, tokens.shape[-1:], cast(weight), cast(bias), eps)
 
     pointwise = ([1, 1], [0, 0], [1, 1])
-    features = conv2d_bias_act(x, None, in_weight, in_bias, *pointwise, "none")  # (N, D, H, W)
+    features = conv2d_bias_act(x, None, in_weight, None, in_bias, *pointwise, "none")  # (N, D, H, W)
 
     size = features.shape[2:]
     ph, pw = patch_size
@@ -91,4 +92,4 @@ def mobilevit_transformer(
     features = fold(tokens, patch_size, *whole)  # (N, D, H, W)
     if resized:
         features = F.interpolate(features, size, mode="bilinear", align_corners=False)
-    return conv2d_bias_act(features, None, out_weight, out_bias, *pointwise, out_activation)  # (N, O, H, W)
+    return conv2d_bias_act(features, None, out_weight, out_scale, out_bias, *pointwise, out_activation)  # (N, O, H, W)
