@@ -1,0 +1,14 @@
+"""Settings of the whole suite."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# No deadline: the time of one example depends on what else the machine does. Derandomised: a run can be repeated.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
