@@ -134,7 +134,7 @@ def test_wheel_from_the_source_archive(tmp_path: Path) -> None:
     assert "mobilevit_fast/py.typed" in names
     folders = {name.split("/")[0] for name in names}
     assert {folder for folder in folders if not folder.endswith(".dist-info")} == {"mobilevit_fast"}
-    python_files = {str(path.relative_to(ROOT)) for path in (ROOT / "mobilevit_fast").rglob("*.py")}
+    python_files = {str(path.relative_to(tree)) for path in (tree / "mobilevit_fast").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == python_files
 
     code = "from mobilevit_fast import native; print(native.__file__); print(native.status())"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ["transformers", "timm", "torchvision", "triton", "matplotlib", "sklearn", "huggingface_hub"]
+HEAVY = ["transformers", "timm", "torchvision", "triton", "matplotlib", "sklearn"]
 
 PROBE = """
 import json, sys

@@ -1,0 +1,67 @@
+# Two commands matter: `make demo` and `make test`. Each sets up .venv on its first call; later calls are quick.
+# PYTHON names the interpreter that creates .venv: Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install -q
+
+# torch comes first and alone: nothing after it may bring in another build of it.
+TORCH := torch==2.13.0
+TRITON := triton==3.7.1
+BUILD_TOOLS := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
+# Without their dependencies, which name torch. The version of torchvision is the one made for TORCH.
+PEERS := timm torchvision==0.28.0
+
+NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+# Two test processes on as many cores: threads of OpenMP that spin while they wait would take the cores from each other.
+export OMP_WAIT_POLICY := PASSIVE
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: demo test lint build compile-only clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.built
+	$(PY) -m mobilevit_fast.demo
+
+test: lint
+	$(PY) -m pytest -q -p no:benchmark -n 2 --ignore=tests/triton
+	$(PY) -m pytest -q --benchmark-disable benchmarks
+	if [ -d tests/triton ]; then TRITON_INTERPRET=1 $(PY) -m pytest -q tests/triton; fi
+
+lint: $(VENV)/.tested
+	$(VENV)/bin/ruff check -q .
+	$(VENV)/bin/ruff format -q --check .
+	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+	$(VENV)/bin/mypy
+
+build: $(VENV)/.built
+
+# Every CUDA source through nvcc; needs no GPU and no CUDA build of torch.
+compile-only: $(VENV)/.built
+	$(PY) setup.py -q compile_only
+
+clean:
+	rm -rf build dist *.egg-info mobilevit_fast/_lib mobilevit_fast/_C.*.so
+	rm -f $(VENV)/.built $(VENV)/.tested
+
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	    f"Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; use make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH) numpy
+	$(PIP) $(BUILD_TOOLS)
+	touch $@
+
+$(VENV)/.built: $(VENV)/.torch $(NATIVE)
+	$(PIP) --no-build-isolation -e ".[demo]"
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.built pyproject.toml
+	$(PIP) $(TRITON)
+	$(PIP) --no-build-isolation -e ".[dev]"
+	$(PIP) --no-deps $(PEERS)
+	touch $@

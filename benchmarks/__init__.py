@@ -1,0 +1,1 @@
+"""Measurements. `python -m pytest benchmarks` runs the microbenchmarks."""

@@ -1,0 +1,72 @@
+// Errors and small conversions that the bindings of all CPU operators share.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "mobilevit_fast/cpu_isa.h"
+
+namespace mobilevit_fast::cpu {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Raises "<message of the parts>" as a RuntimeError unless `ok`. Not STD_TORCH_CHECK: that one puts the path of the
+// source file in front of what the user reads.
+template <class... Parts>
+void check(bool ok, const Parts&... parts) {
+  if (ok) return;
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+// "(1, 64, 32, 32)"
+inline std::string shape_text(const Tensor& tensor) {
+  std::ostringstream text;
+  text << '(';
+  for (int64_t i = 0; i < tensor.dim(); ++i) text << (i > 0 ? ", " : "") << tensor.size(i);
+  text << (tensor.dim() == 1 ? ",)" : ")");
+  return text.str();
+}
+
+// The name as Python prints it, for the types a user is likely to pass.
+inline const char* dtype_text(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float:
+      return "torch.float32";
+    case ScalarType::BFloat16:
+      return "torch.bfloat16";
+    case ScalarType::Half:
+      return "torch.float16";
+    case ScalarType::Double:
+      return "torch.float64";
+    case ScalarType::Byte:
+      return "torch.uint8";
+    case ScalarType::Int:
+      return "torch.int32";
+    case ScalarType::Long:
+      return "torch.int64";
+    case ScalarType::Bool:
+      return "torch.bool";
+    default:
+      return "another type";
+  }
+}
+
+// An uninitialised (n, c, h, w) tensor in channels_last order, on the CPU.
+inline Tensor empty_channels_last(int64_t n, int64_t c, int64_t h, int64_t w, ScalarType type) {
+  const int64_t sizes[] = {n, c, h, w};
+  const int64_t strides[] = {h * w * c, 1, w * c, c};
+  const int32_t dtype = type == ScalarType::Float ? aoti_torch_dtype_float32() : aoti_torch_dtype_bfloat16();
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+}  // namespace mobilevit_fast::cpu

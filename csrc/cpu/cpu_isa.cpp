@@ -1,0 +1,136 @@
+#include "mobilevit_fast/cpu_isa.h"
+
+#include <atomic>
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace mobilevit_fast::cpu {
+namespace {
+
+constexpr const char* kIsaNames[] = {
+#define MVF_NAME(isa) #isa,
+    MVF_CPU_ISAS(MVF_NAME)
+#undef MVF_NAME
+};
+constexpr int kIsaCount = sizeof(kIsaNames) / sizeof(kIsaNames[0]);
+
+#if defined(__x86_64__)
+
+// Register file state that the operating system saves for us (XCR0); without it the instructions fault.
+constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6, kTileState = 0x60000;
+
+struct Cpuid {
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Cpuid cpuid(uint32_t leaf, uint32_t subleaf) {
+  Cpuid r;
+  if (__get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx) == 0) return Cpuid{};
+  return r;
+}
+
+uint64_t saved_state() {
+  constexpr uint32_t kOsxsave = 1u << 27;
+  if ((cpuid(1, 0).ecx & kOsxsave) == 0) return 0;
+  uint32_t low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t{high} << 32) | low;
+}
+
+struct FeatureList {
+  static constexpr int kCount = 14;
+  Feature features[kCount];
+
+  FeatureList() {
+    const Cpuid basic = cpuid(1, 0), extended = cpuid(7, 0), extended1 = cpuid(7, 1);
+    const uint64_t state = saved_state();
+    int next = 0;
+    auto add = [&](const char* name, uint32_t reg, int bit, uint64_t needed_state) {
+      features[next++] = {name, ((reg >> bit) & 1u) != 0 && (state & needed_state) == needed_state};
+    };
+    add("f16c", basic.ecx, 29, kYmmState);
+    add("fma", basic.ecx, 12, kYmmState);
+    add("avx2", extended.ebx, 5, kYmmState);
+    add("avx_vnni", extended1.eax, 4, kYmmState);
+    add("avx512f", extended.ebx, 16, kZmmState);
+    add("avx512dq", extended.ebx, 17, kZmmState);
+    add("avx512bw", extended.ebx, 30, kZmmState);
+    add("avx512vl", extended.ebx, 31, kZmmState);
+    add("avx512_vnni", extended.ecx, 11, kZmmState);
+    add("avx512_bf16", extended1.eax, 5, kZmmState);
+    add("avx512_fp16", extended.edx, 23, kZmmState);
+    add("amx_tile", extended.edx, 24, kTileState);
+    add("amx_bf16", extended.edx, 22, kTileState);
+    add("amx_int8", extended.edx, 25, kTileState);
+  }
+};
+
+const FeatureList& feature_list() {
+  static const FeatureList list;
+  return list;
+}
+
+bool has(const char* name) {
+  for (const Feature& feature : feature_list().features) {
+    if (__builtin_strcmp(feature.name, name) == 0) return feature.available;
+  }
+  return false;
+}
+
+#endif
+
+Isa strongest_isa() {
+  int isa = kIsaCount - 1;
+  while (isa > 0 && !isa_available(static_cast<Isa>(isa))) --isa;
+  return static_cast<Isa>(isa);
+}
+
+std::atomic<Isa>& chosen_isa() {
+  static std::atomic<Isa> isa{strongest_isa()};
+  return isa;
+}
+
+}  // namespace
+
+const Feature* cpu_features(int* count) {
+#if defined(__x86_64__)
+  *count = FeatureList::kCount;
+  return feature_list().features;
+#else
+  *count = 0;
+  return nullptr;
+#endif
+}
+
+int isa_count() { return kIsaCount; }
+
+const char* isa_name(Isa isa) { return kIsaNames[static_cast<int>(isa)]; }
+
+bool isa_available(Isa isa) {
+#if defined(__x86_64__)
+  switch (isa) {
+    case Isa::portable:
+      return true;
+    case Isa::avx2:
+      return has("avx2") && has("fma");
+    case Isa::avx512:
+      return has("avx2") && has("fma") && has("avx512f") && has("avx512dq") && has("avx512bw") && has("avx512vl");
+  }
+  return false;
+#else
+  return isa == Isa::portable;
+#endif
+}
+
+Isa active_isa() { return chosen_isa().load(std::memory_order_relaxed); }
+
+bool set_active_isa(Isa isa) {
+  if (!isa_available(isa)) return false;
+  chosen_isa().store(isa, std::memory_order_relaxed);
+  return true;
+}
+
+}  // namespace mobilevit_fast::cpu

@@ -1,0 +1,170 @@
+// torch.ops.mobilevit_fast.depthwise_conv2d.cpu: checks, memory, launch.
+#include "mobilevit_fast/depthwise_conv2d.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checks.h"
+
+namespace mobilevit_fast::cpu {
+namespace {
+
+constexpr const char* kOp = "mobilevit_fast.depthwise_conv2d: expected ";
+
+using Kernel = void (*)(const DepthwiseConv2dParams&, int64_t, int64_t);
+
+#define MVF_ENTRY(isa) isa::depthwise_conv2d,
+constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
+#undef MVF_ENTRY
+
+Element element_of(ScalarType type) { return type == ScalarType::Float ? Element::float32 : Element::bfloat16; }
+
+std::string at(const Tensor& x) { return " (x.shape=" + shape_text(x) + ")"; }
+
+Activation parse_activation(const std::string& name, const Tensor& x) {
+  if (name == "none") return Activation::none;
+  if (name == "relu") return Activation::relu;
+  check(name == "silu", kOp, "activation none, relu or silu, got '", name, "'", at(x));
+  return Activation::silu;
+}
+
+void check_tensors(const Tensor& x, const Tensor& weight) {
+  check(x.dim() == 4, kOp, "input of shape (batch, channels, height, width), got ", x.dim(), " dimensions", at(x));
+  const ScalarType type = x.scalar_type();
+  check(type == ScalarType::Float || type == ScalarType::BFloat16, kOp,
+        "input of type torch.float32 or torch.bfloat16, got ", dtype_text(type), at(x));
+  check(weight.dim() == 4 && weight.size(1) == 1, kOp,
+        "weight of shape (channels, 1, kernel height, kernel width), got ", shape_text(weight), at(x));
+  check(weight.size(2) > 0 && weight.size(3) > 0, kOp, "a kernel of at least 1x1, got ", weight.size(2), "x",
+        weight.size(3), at(x));
+  check(x.size(1) == weight.size(0), kOp, "input of ", weight.size(0), " channels, got ", x.size(1), at(x));
+  check(x.size(1) > 0, kOp, "at least one channel, got 0", at(x));
+  check(weight.scalar_type() == type, kOp, "weight of type ", dtype_text(type), ", like the input, got ",
+        dtype_text(weight.scalar_type()), at(x));
+  check(weight.is_cpu(), kOp, "weight on the CPU, like the input, got one on another device", at(x));
+}
+
+// Scale or bias: one value for each channel, of the input's type or float32.
+void check_per_channel(const char* name, const Tensor& x, const std::optional<Tensor>& values) {
+  if (!values) return;
+  check(values->dim() == 1 && values->size(0) == x.size(1), kOp, name, " of shape (", x.size(1), ",), got ",
+        shape_text(*values), at(x));
+  const ScalarType type = x.scalar_type(), given = values->scalar_type();
+  check(given == type || given == ScalarType::Float, kOp, name, " of type ", dtype_text(type),
+        " or torch.float32, got ", dtype_text(given), at(x));
+  check(values->is_cpu(), kOp, name, " on the CPU, like the input, got one on another device", at(x));
+}
+
+void check_pair(const char* name, const std::vector<int64_t>& values, int64_t least, const Tensor& x) {
+  check(values.size() == 2, kOp, "two values of ", name, ", got ", values.size(), at(x));
+  check(values[0] >= least && values[1] >= least, kOp, name, " of at least ", least, " in both directions, got [",
+        values[0], ", ", values[1], "]", at(x));
+}
+
+// Copies any weight (C, 1, kh, kw) to (kh, kw, C). `storage` owns the copy.
+template <class T>
+const T* repack(const Tensor& weight, std::vector<float>& storage) {
+  const int64_t channels = weight.size(0), kernel_h = weight.size(2), kernel_w = weight.size(3);
+  storage.resize((channels * kernel_h * kernel_w * sizeof(T) + sizeof(float) - 1) / sizeof(float));
+  const char* source = static_cast<const char*>(weight.const_data_ptr());
+  char* target = reinterpret_cast<char*>(storage.data());
+  for (int64_t kh = 0; kh < kernel_h; ++kh) {
+    for (int64_t kw = 0; kw < kernel_w; ++kw) {
+      for (int64_t c = 0; c < channels; ++c, target += sizeof(T)) {
+        const int64_t offset = c * weight.stride(0) + kh * weight.stride(2) + kw * weight.stride(3);
+        std::memcpy(target, source + offset * static_cast<int64_t>(sizeof(T)), sizeof(T));
+      }
+    }
+  }
+  return reinterpret_cast<const T*>(storage.data());
+}
+
+// Two rows a task, since the 3x3 kernel computes rows in pairs; channels are cut only where rows are too few to keep
+// all threads busy, and never below 64, a whole number of vectors of every instruction set.
+void plan_tasks(DepthwiseConv2dParams& p, int64_t threads) {
+  constexpr int64_t kTasksPerThread = 4, kLeastChannels = 64;
+  p.rows_per_task = 2;
+  const int64_t tasks = p.batch * row_blocks(p);
+  const int64_t wanted = threads > 1 ? (threads * kTasksPerThread + tasks - 1) / tasks : 1;
+  const int64_t blocks = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, p.channels / kLeastChannels));
+  p.channels_per_task = p.channels / blocks;
+  if (blocks > 1) p.channels_per_task = p.channels_per_task / kLeastChannels * kLeastChannels;
+}
+
+// Tasks below which a second thread costs more than it saves (about 10 microseconds of work).
+int64_t grain_size(const DepthwiseConv2dParams& p) {
+  constexpr int64_t kLeastProducts = 1 << 18;
+  const int64_t products = p.rows_per_task * p.out_w * p.channels_per_task * p.kernel_h * p.kernel_w;
+  return std::max<int64_t>(1, kLeastProducts / std::max<int64_t>(1, products));
+}
+
+// Makes `values` dense if they are not, and gives their address; null where there are none.
+const void* dense_address(std::optional<Tensor>& values) {
+  if (!values) return nullptr;
+  if (values->size(0) > 1 && values->stride(0) != 1) values = torch::stable::contiguous(*values);
+  return values->const_data_ptr();
+}
+
+Tensor depthwise_conv2d(Tensor x, Tensor weight, std::optional<Tensor> scale, std::optional<Tensor> bias,
+                        std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                        std::string activation) {
+  check_tensors(x, weight);
+  check_per_channel("scale", x, scale);
+  check_per_channel("bias", x, bias);
+  check_pair("stride", stride, 1, x);
+  check_pair("padding", padding, 0, x);
+  check_pair("dilation", dilation, 1, x);
+
+  DepthwiseConv2dParams p{};
+  p.activation = parse_activation(activation, x);
+  p.element = element_of(x.scalar_type());
+  p.batch = x.size(0), p.channels = x.size(1), p.in_h = x.size(2), p.in_w = x.size(3);
+  p.kernel_h = weight.size(2), p.kernel_w = weight.size(3);
+  p.stride_h = stride[0], p.stride_w = stride[1];
+  p.padding_h = padding[0], p.padding_w = padding[1];
+  p.dilation_h = dilation[0], p.dilation_w = dilation[1];
+  const int64_t room_h = p.in_h + 2 * p.padding_h - p.dilation_h * (p.kernel_h - 1) - 1;
+  const int64_t room_w = p.in_w + 2 * p.padding_w - p.dilation_w * (p.kernel_w - 1) - 1;
+  check(p.in_h > 0 && p.in_w > 0 && room_h >= 0 && room_w >= 0, kOp, "an input that holds the ", p.kernel_h, "x",
+        p.kernel_w, " window at least once, got one it does not fit", at(x));
+  p.out_h = room_h / p.stride_h + 1, p.out_w = room_w / p.stride_w + 1;
+
+  Tensor y = empty_channels_last(p.batch, p.channels, p.out_h, p.out_w, x.scalar_type());
+  if (p.batch == 0) return y;
+
+  if (x.stride(1) != 1 && p.channels > 1) {
+    x = torch::stable::contiguous(x, torch::headeronly::MemoryFormat::ChannelsLast);
+  }
+  p.x = x.const_data_ptr();
+  p.x_image_stride = x.stride(0), p.x_row_stride = x.stride(2), p.x_pixel_stride = x.stride(3);
+
+  std::vector<float> packed_weight;
+  if (weight.stride(0) == 1) {
+    p.weight = weight.const_data_ptr();
+    p.weight_row_stride = weight.stride(2), p.weight_tap_stride = weight.stride(3);
+  } else {
+    p.weight = p.element == Element::float32 ? static_cast<const void*>(repack<uint32_t>(weight, packed_weight))
+                                             : repack<uint16_t>(weight, packed_weight);
+    p.weight_row_stride = p.kernel_w * p.channels, p.weight_tap_stride = p.channels;
+  }
+
+  p.scale = dense_address(scale), p.bias = dense_address(bias);
+  if (scale) p.scale_element = element_of(scale->scalar_type());
+  if (bias) p.bias_element = element_of(bias->scalar_type());
+  p.y = y.mutable_data_ptr();
+
+  plan_tasks(p, torch::stable::get_num_threads());
+  const Kernel kernel = kVariants[static_cast<int>(active_isa())];
+  torch::stable::parallel_for(0, task_count(p), grain_size(p),
+                              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+  return y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mobilevit_fast, CPU, m) { m.impl("depthwise_conv2d.cpu", TORCH_BOX(&depthwise_conv2d)); }
+
+}  // namespace mobilevit_fast::cpu

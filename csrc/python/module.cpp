@@ -1,0 +1,65 @@
+// mobilevit_fast._C: what Python needs to know of the native side. No operators: those go through torch's dispatcher.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "mobilevit_fast/cpu_isa.h"
+
+namespace py = pybind11;
+using namespace mobilevit_fast::cpu;
+
+namespace {
+
+Isa isa_from_name(const std::string& name) {
+  std::string known;
+  for (int i = 0; i < isa_count(); ++i) {
+    if (name == isa_name(static_cast<Isa>(i))) return static_cast<Isa>(i);
+    known += (i > 0 ? ", " : "") + std::string(isa_name(static_cast<Isa>(i)));
+  }
+  throw py::value_error("mobilevit_fast.set_cpu_isa: expected one of " + known + ", got '" + name + "'");
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["version"] = MVF_VERSION;
+  info["compiler"] = MVF_COMPILER;
+  info["flags"] = MVF_FLAGS;
+  info["torch_target"] = MVF_TORCH_TARGET;
+  info["torch_built_with"] = MVF_TORCH_VERSION;
+  info["cuda"] = MVF_CUDA_STATE;
+  return info;
+}
+
+py::dict features() {
+  py::dict result;
+  int count = 0;
+  const Feature* list = cpu_features(&count);
+  for (int i = 0; i < count; ++i) result[list[i].name] = list[i].available;
+  return result;
+}
+
+py::list available_isas() {
+  py::list names;
+  for (int i = 0; i < isa_count(); ++i) {
+    if (isa_available(static_cast<Isa>(i))) names.append(isa_name(static_cast<Isa>(i)));
+  }
+  return names;
+}
+
+void choose_isa(const std::string& name) {
+  if (!set_active_isa(isa_from_name(name))) {
+    throw py::value_error("mobilevit_fast.set_cpu_isa: expected a variant that this machine can run, got '" + name +
+                          "'");
+  }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Build information and instruction sets of the native libraries.";
+  m.def("build_info", &build_info, "What the libraries were built with: dict of str to str.");
+  m.def("cpu_features", &features, "Instruction set extensions of this machine: dict of name to bool.");
+  m.def("cpu_isas", &available_isas, "Variants of the CPU kernels that this machine can run, weakest first.");
+  m.def("cpu_isa", [] { return isa_name(active_isa()); }, "The variant that the CPU kernels use.");
+  m.def("set_cpu_isa", &choose_isa, py::arg("name"), "Use this variant from now on, in the whole process (for tests).");
+}
