@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -266,11 +267,20 @@ def test_a_failed_write_leaves_what_was_there(
 ) -> None:
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
 
-    def fail(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-        path.write_bytes(b"half a fi")
+    def fail(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError("disk full")
 
-    monkeypatch.setattr("mobilevit_fast.checkpoints.io.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(Path, "write_bytes", fail)
         write_checkpoint(classifier, saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_both_files_of_a_checkpoint_have_the_permissions_of_new_files(saved: Path, tmp_path: Path) -> None:
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    for name in ("config.json", "model.safetensors"):
+        assert (saved / name).stat().st_mode == ordinary.stat().st_mode
