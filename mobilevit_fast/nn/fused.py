@@ -151,11 +151,12 @@ def _version(tensor: Tensor) -> int:
 class _Derived:
     """Kernels bound to derived weights, and what they were derived from."""
 
-    __slots__ = ("bounds", "children", "tensors")
+    __slots__ = ("bounds", "children", "sizes", "tensors")
 
     def __init__(self, module: nn.Module, rule: Rule, bounds: dict[str, Bound]) -> None:
         self.bounds = bounds
         self.children = list(_absorbed(module, rule.absorbs))
+        self.sizes = [len(child.module._modules) for child in self.children]
         self.tensors: list[_Watched] = []
         for child in self.children:
             for owner in (child.module._parameters, child.module._buffers):
@@ -167,8 +168,8 @@ class _Derived:
 
     def is_fresh(self) -> bool:
         """Whether every child and every tensor is still the one the weights were derived from, unchanged."""
-        for _, siblings, name, module in self.children:
-            if siblings.get(name) is not module or module.training or _hooked(module):
+        for (_, siblings, name, module), size in zip(self.children, self.sizes, strict=True):
+            if siblings.get(name) is not module or module.training or _hooked(module) or len(module._modules) != size:
                 return False
         for owner, name, tensor, version, address in self.tensors:
             if owner.get(name) is not tensor:

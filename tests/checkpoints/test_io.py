@@ -272,9 +272,10 @@ def test_a_failed_write_leaves_what_was_there(
             file.write(data[: len(data) // 2])
         raise OSError("disk full")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", fail)
-        write_checkpoint(classifier, saved)
+        with pytest.raises(OSError, match="disk full"):
+            write_checkpoint(classifier, saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 

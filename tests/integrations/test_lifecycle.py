@@ -234,6 +234,21 @@ def test_changed_weights_are_seen(classifier: nn.Module, change: str) -> None:
     close(after, zoo.run(mvf.restore(classifier), x))
 
 
+def test_a_layer_more_or_less_is_seen() -> None:
+    model = zoo.SMALL["native"]()
+    x, layers = zoo.images(), model.mobilevit.encoder.layer[3].transformer.layer
+    mvf.accelerate(model)
+    before = zoo.run(model, x)
+    layers.append(copy.deepcopy(layers[0]))
+    longer = zoo.run(model, x)
+    assert not torch.equal(longer, before)
+    close(longer, zoo.run(mvf.restore(model), x))
+    mvf.accelerate(model)
+    zoo.run(model, x)
+    del layers[-1]
+    assert torch.equal(zoo.run(model, x), before)
+
+
 def test_training_uses_the_originals_and_their_gradients(model: nn.Module) -> None:
     twin, x = copy.deepcopy(model), zoo.images()
     mvf.accelerate(model)
