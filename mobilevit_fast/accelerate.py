@@ -20,12 +20,22 @@ from mobilevit_fast.regions import Region, Report
 Model = TypeVar("Model", bound=nn.Module)
 
 _MODES = ("inference",)
+_COMPUTE_DTYPES = (torch.bfloat16, torch.float16)
 
 
 class _Found(NamedTuple):
     module: nn.Module
     rule: Rule | None
     region: Region
+    wanted: bool = True
+
+
+class _Request(NamedTuple):
+    """The arguments a model was accelerated with, kept for the report."""
+
+    backend: str
+    compute_dtype: torch.dtype | None
+    include: tuple[str, ...] | None
 
 
 def accelerate(
@@ -48,7 +58,8 @@ def accelerate(
         mode: "inference", the only one there is.
         backend: "auto" takes the best kernel for each region; a name takes that backend's, and leaves the regions that
             it has no kernel for as they are.
-        compute_dtype: floating point type to compute in, by autocast over the whole model; None: the parameters' own.
+        compute_dtype: ``torch.bfloat16`` or ``torch.float16`` to compute in it, by autocast over the whole model; None:
+            the parameters' own type.
         strict: raise an error where a region would be skipped.
         include: kinds of regions or patterns of module paths (as in ``fnmatch``) to accelerate; None: all.
 
@@ -62,25 +73,31 @@ def accelerate(
     """
     if mode not in _MODES:
         raise ValueError(f"accelerate: expected mode among {', '.join(_MODES)}, got {mode!r}")
-    if compute_dtype is not None and not compute_dtype.is_floating_point:
-        raise ValueError(f"accelerate: expected a floating point compute_dtype, got {compute_dtype}")
+    _check_model(model, "accelerate")
+    if include is not None and not isinstance(include, str):
+        include = tuple(include)
     found = _survey(model, backend, compute_dtype, include)
-    skipped = [f.region for f in found if not f.region.backends]
-    if len(skipped) == len(found) or (strict and skipped):
+    if compute_dtype is not None:
+        _check_compute_dtype(model, compute_dtype)
+    wanted = [f.region for f in found if f.wanted]
+    skipped = [region for region in wanted if not region.fused]
+    if len(skipped) == len(wanted) or (strict and skipped):
         reasons = "; ".join(f"{region.path or 'the model itself'}: {region.reason}" for region in skipped)
-        which = "at least one region that can be fused" if len(skipped) == len(found) else "every region to be fused"
+        which = "at least one region that can be fused" if len(skipped) == len(wanted) else "every region to be fused"
         raise ValueError(f"accelerate: expected {which}, but skipped {reasons}")
     restore(model)
-    for module, rule, region in found:
-        if rule is not None and region.backends:
+    for module, rule, region, _ in found:
+        if rule is not None and region.fused:
             fuse(module, rule, backend)
     if compute_dtype is not None:
         compute_in(model, compute_dtype)
+    model.__dict__["_mvf_request"] = _Request(backend, compute_dtype, None if include is None else tuple(include))
     return model
 
 
 def restore(model: Model) -> Model:
     """Take every fused module out: the same objects run their own code again. Returns ``model``."""
+    _check_model(model, "restore")
     for module in model.modules():
         give_back(module)
     return model
@@ -116,26 +133,52 @@ def plan(
     include: Iterable[str] | None = None,
 ) -> Report:
     """What :func:`accelerate` would do with these arguments; changes nothing."""
+    _check_model(model, "plan")
     return Report([found.region for found in _survey(model, backend, compute_dtype, include)])
 
 
 def report(model: nn.Module) -> Report:
     """Which modules are fused, by which backends, and which are not and why."""
-    dtype = model.__dict__.get("_mvf_compute_dtype")
+    _check_model(model, "report")
+    request: _Request | None = model.__dict__.get("_mvf_request")
+    backend, dtype, include = request or _Request("auto", None, None)
     rows = []
-    for module, _, region in _survey(model, "auto", dtype, None):
+    for module, _, region, _ in _survey(model, backend, dtype, include, as_fused=True):
         if not isinstance(module, Fused):
-            region = region._replace(backends={}, reason=region.reason or "not accelerated")
+            reason = region.reason or ("not accelerated" if request is None else "changed since it was accelerated")
+            region = region._replace(backends={}, reason=reason, passed_over=())
         rows.append(region)
     return Report(rows)
 
 
-def _survey(model: nn.Module, backend: str, dtype: torch.dtype | None, include: Iterable[str] | None) -> list[_Found]:
-    """Every region of the model, fused or not, with the kernels it would get or the reason why it gets none."""
+def _check_model(model: nn.Module, caller: str) -> None:
     if not isinstance(model, nn.Module):
-        raise TypeError(f"accelerate: expected a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"{caller}: expected a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, torch._dynamo.OptimizedModule):
-        raise TypeError("accelerate: expected a model before torch.compile, got a compiled one")
+        raise TypeError(f"{caller}: expected a model before torch.compile, got a compiled one")
+
+
+def _check_compute_dtype(model: nn.Module, dtype: torch.dtype) -> None:
+    if dtype not in _COMPUTE_DTYPES:
+        raise ValueError(
+            f"accelerate: expected compute_dtype among {', '.join(map(str, _COMPUTE_DTYPES))}, got {dtype!r}"
+        )
+    if type(model).forward is nn.Module.forward:
+        raise ValueError(f"accelerate: expected a model with a forward for compute_dtype, got a {type(model).__name__}")
+
+
+def _survey(
+    model: nn.Module,
+    backend: str,
+    dtype: torch.dtype | None,
+    include: Iterable[str] | None,
+    *,
+    as_fused: bool = False,
+) -> list[_Found]:
+    """Every region of the model, with the kernels it would get or the reason why it gets none.
+
+    With ``as_fused``, regions that are fused already are examined with the backend they were fused with.
+    """
     check_backend(backend)
     active = _active_integrations(model)
     rules = {original: rule for integration in active for original, rule in integration.rules.items()}
@@ -149,8 +192,10 @@ def _survey(model: nn.Module, backend: str, dtype: torch.dtype | None, include: 
         seen.add(id(module))
         rule = rules.get(original_class(module))
         if rule is not None:
-            region = _examine(module, path, rule, backend, dtype, wanted)
-            found.append(_Found(module, rule, region))
+            chosen = module._mvf.backend if as_fused and isinstance(module, Fused) else backend
+            is_wanted = wanted(rule.fused.kind, path)
+            region = _examine(module, path, rule, chosen, dtype, is_wanted)
+            found.append(_Found(module, rule, region, is_wanted))
             if region.backends:
                 absorbed |= {f"{path}.{name}" if path else name for name in rule.absorbs}
         else:
@@ -169,14 +214,10 @@ def _survey(model: nn.Module, backend: str, dtype: torch.dtype | None, include: 
     return found
 
 
-def _examine(
-    module: nn.Module, path: str, rule: Rule, backend: str, dtype: torch.dtype | None, wanted: _Wanted
-) -> Region:
+def _examine(module: nn.Module, path: str, rule: Rule, backend: str, dtype: torch.dtype | None, wanted: bool) -> Region:
     region = Region(path, rule.fused.kind, rule.original.__name__, {}, "")
-    if not wanted(rule.fused.kind, path):
+    if not wanted:
         return region._replace(reason="left out by include")
-    if isinstance(module, Fused):
-        backend = module._mvf.backend if backend == "auto" else backend
     try:
         with torch.no_grad():
             parts = read_parts(module, rule)

@@ -1,6 +1,7 @@
 """The configuration of a MobileViT, in the JSON format of Hugging Face."""
 
 import copy
+import inspect
 import json
 import os
 import warnings
@@ -214,6 +215,12 @@ class MobileViTConfig:
         if name not in PRESETS:
             raise ValueError(f"MobileViTConfig.preset: expected one of {', '.join(PRESETS)}, got {name!r}")
         return cls(**{**PRESETS[name], **overrides})
+
+    @classmethod
+    def field_names(cls) -> set[str]:
+        """The fields that have a meaning here; others are only kept."""
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:

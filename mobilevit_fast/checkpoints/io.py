@@ -169,6 +169,7 @@ def load_pretrained(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    dtype: torch.dtype | None = None,
     **config_overrides: Any,
 ) -> ModelT:
     """Build a model, in evaluation mode, with the weights of a checkpoint.
@@ -178,12 +179,19 @@ def load_pretrained(
         source: as in `read_checkpoint`, and so are revision, token, cache_dir and local_files_only.
         config: replaces the checkpoint's configuration.
         strict: as in `load_weights`.
+        dtype: floating point type of the model; None keeps the checkpoint's.
         **config_overrides: fields to replace in the configuration, such as `num_labels` or `output_stride`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or does not fit.
         ValueError: a field of the configuration does not fit.
+        TypeError: there is no such field.
     """
+    unknown = sorted(set(config_overrides) - MobileViTConfig.field_names())
+    if unknown:
+        raise TypeError(f"from_pretrained: expected options or fields of MobileViTConfig, got {', '.join(unknown)}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"from_pretrained: expected dtype to be a floating point torch.dtype, got {dtype!r}")
     checkpoint = read_checkpoint(
         source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
@@ -192,7 +200,7 @@ def load_pretrained(
         config = MobileViTConfig.from_dict(config.to_dict(), **config_overrides)
     model = build(config)
     load_weights(model, checkpoint.state_dict, strict=strict, source=str(checkpoint.path))
-    return model.eval()
+    return model.to(dtype).eval() if dtype is not None else model.eval()
 
 
 def build_model(checkpoint: Checkpoint, task: str | None = None) -> "MobileViTPreTrainedModel":

@@ -39,6 +39,7 @@ _BLOCK_CLASSES = (
 class DownsamplingMobileViTBlock(MobileViTBlock):
     """A block that begins with an inverted residual, called as the module it is; None where there is none."""
 
+    calls_children = True
     downsampling_layer: nn.Module | None
 
     def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:

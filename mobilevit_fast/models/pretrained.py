@@ -87,6 +87,7 @@ class MobileViTPreTrainedModel(nn.Module):
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         strict: bool = True,
+        dtype: torch.dtype | None = None,
         **config_overrides: Any,
     ) -> Self:
         """A model with the weights of a folder, a file or a model of the Hugging Face hub, in evaluation mode.
@@ -99,10 +100,12 @@ class MobileViTPreTrainedModel(nn.Module):
             cache_dir: folder for downloads instead of the hub's own.
             local_files_only: use what was downloaded before, without a connection.
             strict: whether weights that are missing or left over are an error.
+            dtype: floating point type of the model; None keeps the checkpoint's.
             **config_overrides: fields of the configuration to replace.
 
         Raises:
             mobilevit_fast.checkpoints.CheckpointError: there is no such checkpoint, or it does not fit.
+            TypeError: an option that is neither listed here nor a field of the configuration.
         """
         from mobilevit_fast import checkpoints
 
@@ -115,6 +118,7 @@ class MobileViTPreTrainedModel(nn.Module):
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             strict=strict,
+            dtype=dtype,
             **config_overrides,
         )
 

@@ -19,6 +19,7 @@ class ClassifierHead(Fused):
     """
 
     kind = "classifier_head"
+    calls_children = True
 
     @classmethod
     def bind(cls, parts: ClassifierParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:

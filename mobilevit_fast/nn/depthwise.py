@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mobilevit_fast.ops.checks import check_activation
 from mobilevit_fast.ops.depthwise_conv2d import depthwise_conv2d
 from mobilevit_fast.ops.depthwise_separable_conv2d import depthwise_separable_conv2d
 from mobilevit_fast.ops.registry import check_backend
@@ -39,6 +40,7 @@ class DepthwiseConv2d(nn.Conv2d):
         dtype: Any = None,
     ) -> None:
         check_backend(backend)
+        check_activation("depthwise_conv2d", "activation", activation)
         geometry = (kernel_size, stride, padding, dilation)
         super().__init__(channels, channels, *geometry, groups=channels, bias=bias, device=device, dtype=dtype)
         self.activation = activation
@@ -109,6 +111,8 @@ class DepthwiseSeparableConv2d(nn.Module):
     ) -> None:
         super().__init__()
         check_backend(backend)
+        check_activation("depthwise_separable_conv2d", "depthwise_activation", depthwise_activation)
+        check_activation("depthwise_separable_conv2d", "pointwise_activation", pointwise_activation)
         geometry = (kernel_size, stride, padding, dilation)
         factory = {"device": device, "dtype": dtype}
         self.depthwise = nn.Conv2d(in_channels, in_channels, *geometry, groups=in_channels, bias=bias, **factory)

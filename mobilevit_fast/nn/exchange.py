@@ -59,7 +59,11 @@ def exchanged_class(mixins: tuple[type[Exchanged], ...], original: type[nn.Modul
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         return first.forward(self, *args, **kwargs)
 
+    def construct(cls: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+        return original(*args, **kwargs)  # what is made from the class anew (from_pretrained, ...) is not fused
+
     namespace = {
+        "__new__": construct,
         "forward": forward,
         "rule": find_rule(original),
         "_mvf_mixins": mixins,
@@ -86,10 +90,10 @@ def compute_in(root: nn.Module, dtype: torch.dtype) -> None:
 def give_back(module: nn.Module) -> None:
     """Give ``module`` its own class back."""
     module.__class__ = original_class(module)
-    module.__dict__.pop("_mvf", None)
-    module.__dict__.pop("_mvf_compute_dtype", None)
+    for name in ("_mvf", "_mvf_compute_dtype", "_mvf_request"):
+        module.__dict__.pop(name, None)
 
 
 def _new(mixins: tuple[type[Exchanged], ...], original: type[nn.Module]) -> nn.Module:
     cls = exchanged_class(mixins, original)
-    return cls.__new__(cls)
+    return object.__new__(cls)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mobilevit_fast.nn.exchange import Exchanged, exchanged_class, original_class
 from mobilevit_fast.nn.parts import Unsupported
+from mobilevit_fast.nn.watching import Child, Watch, absorbed, is_hooked
 from mobilevit_fast.ops.registry import Op, check_backend
 
 
@@ -64,54 +65,13 @@ def bind(op: Op, backend: str, dtype: torch.dtype, num_inputs: int, *arguments: 
     return Bound(choice.overload, choice.backend, choice.passed_over, arguments)
 
 
-class _Child(NamedTuple):
-    path: str
-    siblings: dict[str, nn.Module | None]
-    name: str
-    module: nn.Module
-
-
-def _absorbed(module: nn.Module, paths: Sequence[str]) -> Iterator[_Child]:
-    """The children at these paths, everything below them, and the modules on the way there."""
-    seen: set[str] = set()
-    for path in paths:
-        parent, prefix = module, ""
-        for name in path.split("."):
-            child = parent._modules.get(name)
-            prefix = f"{prefix}.{name}" if prefix else name
-            if child is None:
-                break
-            if prefix not in seen:
-                seen.add(prefix)
-                yield _Child(prefix, parent._modules, name, child)
-            parent = child
-        else:
-            stack = [(prefix, parent)]
-            while stack:
-                at, owner = stack.pop()
-                for name, child in owner._modules.items():
-                    if child is not None:
-                        yield _Child(f"{at}.{name}", owner._modules, name, child)
-                        stack.append((f"{at}.{name}", child))
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-    )
-
-
-def _check_child(child: _Child, known: frozenset[type[nn.Module]]) -> None:
+def _check_child(child: Child, known: frozenset[type[nn.Module]]) -> None:
     kind = original_class(child.module)
     if kind not in known:
         raise Unsupported(
             f"its child {child.path} is a {kind.__module__}.{kind.__qualname__}, which may compute something else"
         )
-    if _hooked(child.module):
+    if is_hooked(child.module):
         raise Unsupported(f"its child {child.path} has a hook or a forward of its own, which fusing would pass by")
     for name, parameter in child.module._parameters.items():
         if parameter is None or torch.compiler.is_compiling():  # tracing puts its own tensors in their place
@@ -130,53 +90,16 @@ def read_parts(module: nn.Module, rule: Rule) -> Any:
     """
     if "forward" in module.__dict__:
         raise Unsupported("its forward method was replaced on the instance")
-    for child in _absorbed(module, rule.absorbs):
+    for child in absorbed(module, rule.absorbs):
         _check_child(child, rule.known)
     return rule.read(module)
 
 
-class _Watched(NamedTuple):
-    owner: dict[str, Any]
-    name: str
-    tensor: Tensor | None
-    version: int
-    address: int
+class Derived(NamedTuple):
+    """Kernels bound to derived weights, and a watch over what these were derived from."""
 
-
-def _version(tensor: Tensor) -> int:
-    # Tensors made in inference mode keep no version; for these, only replacement is seen.
-    return -1 if tensor.is_inference() else tensor._version
-
-
-class _Derived:
-    """Kernels bound to derived weights, and what they were derived from."""
-
-    __slots__ = ("bounds", "children", "sizes", "tensors")
-
-    def __init__(self, module: nn.Module, rule: Rule, bounds: dict[str, Bound]) -> None:
-        self.bounds = bounds
-        self.children = list(_absorbed(module, rule.absorbs))
-        self.sizes = [len(child.module._modules) for child in self.children]
-        self.tensors: list[_Watched] = []
-        for child in self.children:
-            for owner in (child.module._parameters, child.module._buffers):
-                for name, tensor in owner.items():
-                    if name == "num_batches_tracked":
-                        continue
-                    version, address = (0, 0) if tensor is None else (_version(tensor), tensor.data_ptr())
-                    self.tensors.append(_Watched(owner, name, tensor, version, address))
-
-    def is_fresh(self) -> bool:
-        """Whether every child and every tensor is still the one the weights were derived from, unchanged."""
-        for (_, siblings, name, module), size in zip(self.children, self.sizes, strict=True):
-            if siblings.get(name) is not module or module.training or _hooked(module) or len(module._modules) != size:
-                return False
-        for owner, name, tensor, version, address in self.tensors:
-            if owner.get(name) is not tensor:
-                return False
-            if tensor is not None and (_version(tensor) != version or tensor.data_ptr() != address):
-                return False
-        return True
+    bounds: dict[str, Bound]
+    watch: Watch
 
 
 class State:
@@ -185,7 +108,7 @@ class State:
     def __init__(self, backend: str) -> None:
         check_backend(backend)
         self.backend = backend
-        self.derived: dict[torch.dtype, _Derived] = {}
+        self.derived: dict[torch.dtype, Derived] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"backend": self.backend}  # copies and pickles derive their own weights
@@ -232,7 +155,8 @@ class Fused(Exchanged):
         """
         from mobilevit_fast.integrations import find_rule
 
-        rule = find_rule(type(module))
+        original = original_class(module)
+        rule = find_rule(original)
         if rule is None or not issubclass(rule.fused, cls):
             name = f"{type(module).__module__}.{type(module).__qualname__}"
             raise TypeError(f"{cls.__name__}.from_module: expected a module that is one, got {name}")
@@ -240,7 +164,7 @@ class Fused(Exchanged):
             rule.fused.bind(read_parts(module, rule), backend, parameter_dtype(module))
         except Unsupported as reason:
             raise ValueError(f"{cls.__name__}.from_module: {type(module).__name__}: {reason}") from None
-        twin = type(module).__new__(type(module))
+        twin = original.__new__(original)
         for name, value in module.__dict__.items():
             twin.__dict__[name] = copy.copy(value) if isinstance(value, dict) else value
         fuse(twin, rule, backend)
@@ -261,7 +185,8 @@ class Fused(Exchanged):
             return None
         rule, state = type(self).rule, self._mvf
         if torch.is_grad_enabled() and self._needs_gradient(x):
-            if not torch.compiler.is_compiling():
+            state.derived.clear()  # a step of a fused optimiser may follow, which counts no version
+            if not torch.compiler.is_dynamo_compiling():
                 _warn_about_gradients()
             return None
         if not _autocasting(x) and x.dtype != self._parameter_dtype():
@@ -269,38 +194,49 @@ class Fused(Exchanged):
         dtype = compute_dtype(x)
         if torch.compiler.is_compiling():
             # Inside a compiled or exported graph the derivation is part of the graph: its inputs are the parameters.
-            try:
-                return type(self).bind(read_parts(self, rule), state.backend, dtype)
-            except Unsupported:
-                return None
+            return self._bind(dtype)
+        if _globally_observed():
+            return None
         derived = state.derived.get(dtype)
-        if derived is None or not derived.is_fresh():
-            derived = self._derive(dtype)
-        return None if derived is None else derived.bounds
+        if derived is not None and derived.watch.is_unchanged():
+            return derived.bounds
+        state.derived.pop(dtype, None)
+        watch = Watch(list(absorbed(self, rule.absorbs)))
+        with torch.no_grad():
+            bounds = self._bind(dtype)
+        if bounds is not None and watch.trustworthy:
+            state.derived[dtype] = Derived(bounds, watch)
+        return bounds
 
-    def _derive(self, dtype: torch.dtype) -> _Derived | None:
-        rule, state = type(self).rule, self._mvf
-        if any(child.module.training for child in _absorbed(self, rule.absorbs)):
+    def _bind(self, dtype: torch.dtype) -> dict[str, Bound] | None:
+        """The kernels for the module as it is now; None where it changed since it was fused (report() says why)."""
+        rule = type(self).rule
+        if any(child.module.training for child in absorbed(self, rule.absorbs)):
             return None
         try:
-            parts = read_parts(self, rule)
-            with torch.no_grad():
-                bounds = type(self).bind(parts, state.backend, dtype)
+            return type(self).bind(read_parts(self, rule), self._mvf.backend, dtype)
         except Unsupported:
-            return None  # it changed since it was fused; report() says why
-        derived = _Derived(self, rule, bounds)
-        state.derived[dtype] = derived
-        return derived
+            return None
 
     def _parameter_dtype(self) -> torch.dtype:
-        children = _absorbed(self, type(self).rule.absorbs)
-        return next(p.dtype for c in children for p in c.module._parameters.values() if p is not None)
+        children = absorbed(self, type(self).rule.absorbs)
+        return next((p.dtype for c in children for p in c.module._parameters.values() if p is not None), torch.float32)
+
+    calls_children: ClassVar[bool] = False
+    """Whether the fused forward calls modules of the region, whose results may then require gradients."""
 
     def _needs_gradient(self, x: Tensor) -> bool:
         if x.requires_grad:
             return True
-        children = _absorbed(self, type(self).rule.absorbs)
+        if type(self).calls_children:
+            return any(parameter.requires_grad for parameter in self.parameters())
+        children = absorbed(self, type(self).rule.absorbs)
         return any(p is not None and p.requires_grad for c in children for p in c.module._parameters.values())
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``."""
+        self._mvf.derived.clear()  # fused optimisers change parameters without counting a version
+        return super().train(mode)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._mvf.derived.clear()
@@ -318,6 +254,13 @@ def parameter_dtype(module: nn.Module) -> torch.dtype:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type to compute in: autocast's, where it is on for ``x``'s device, else ``x``'s own."""
     return torch.get_autocast_dtype(x.device.type) if _autocasting(x) else x.dtype
+
+
+def _globally_observed() -> bool:
+    """Whether something wants to see every module called: hooks on all modules, or forward-mode differentiation."""
+    hooks = torch.nn.modules.module
+    observed = hooks._global_forward_hooks or hooks._global_forward_pre_hooks
+    return bool(observed) or torch.autograd.forward_ad._current_level >= 0
 
 
 def _autocasting(x: Tensor) -> bool:

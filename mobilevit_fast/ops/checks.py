@@ -26,6 +26,20 @@ def pair(op: str, name: str, value: int | Sequence[int]) -> list[int]:
     refuse(op, f"{name} to be a whole number or a pair of them", repr(value))
 
 
+def check_rank(op: str, x: Tensor, name: str, tensor: Tensor, shape: str) -> None:
+    """A tensor with as many dimensions as ``shape``, a list of their names in brackets, has entries; none of size 0."""
+    if tensor.dim() != shape.count(",") + 1 or 0 in tensor.shape:
+        refuse(op, f"{name} of shape {shape}, none of them 0", tuple(tensor.shape), x)
+
+
+def check_geometry(op: str, x: Tensor, **values: Sequence[int]) -> None:
+    """Stride and dilation of at least 1, padding of at least 0, in both directions."""
+    for name, pair in values.items():
+        least = 0 if name == "padding" else 1
+        if len(pair) != 2 or min(pair) < least:
+            refuse(op, f"{name} of at least {least} in both directions", list(pair), x)
+
+
 def check_image(op: str, x: Tensor, channels: int, name: str = "input") -> None:
     """A floating point image batch (N, C, H, W) with C = ``channels``."""
     if x.dim() != 4:
@@ -59,11 +73,9 @@ def convolved_size(
     dilation: Sequence[int],
 ) -> tuple[int, int]:
     """Height and width of a convolution's result, after checking its geometry."""
-    for name, values, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
-        if len(values) != 2 or min(values) < least:
-            refuse(op, f"{name} of at least {least} in both directions", list(values), x)
+    check_geometry(op, x, stride=stride, padding=padding, dilation=dilation)
     size = [(x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
-    if size[0] < 1 or size[1] < 1:
+    if size[0] < 1 or size[1] < 1 or x.shape[2] < 1 or x.shape[3] < 1:
         refuse(
             op,
             f"an input that holds the {kernel_size[0]}x{kernel_size[1]} window at least once",

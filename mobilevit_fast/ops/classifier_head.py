@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import classifier_head as reference
-from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter
+from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
 
 _NAME = "classifier_head"
@@ -20,6 +20,8 @@ def _output_shape(
     bias: Tensor | None,
     activation: str,
 ) -> tuple[int, ...]:
+    check_rank(_NAME, x, "expand weight", expand_weight, "(expanded channels, channels, 1, 1)")
+    check_rank(_NAME, x, "weight", weight, "(classes, expanded channels)")
     expanded, channels = expand_weight.shape[:2]
     check_image(_NAME, x, channels)
     check_parameter(_NAME, x, "expand weight", expand_weight, (expanded, channels, 1, 1))

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import conv2d_bias_act as reference
-from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, convolved_size, pair, refuse
+from mobilevit_fast.ops.checks import (
+    check_activation,
+    check_image,
+    check_parameter,
+    check_rank,
+    convolved_size,
+    pair,
+    refuse,
+)
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
 
 _NAME = "conv2d_bias_act"
@@ -24,11 +32,11 @@ def _output_shape(
     dilation: Sequence[int],
     activation: str,
 ) -> tuple[int, ...]:
-    if weight.dim() != 4:
-        expected = "weight of shape (outputs, inputs, kernel height, kernel width)"
-        refuse(_NAME, expected, tuple(weight.shape), x)
+    check_rank(_NAME, x, "weight", weight, "(outputs, inputs, kernel height, kernel width)")
     outputs, channels = weight.shape[:2]
-    if x2 is None:
+    if x2 is None or x.dim() != 4 or x2.dim() != 4:
+        if x2 is not None and x2.dim() != 4:
+            refuse(_NAME, "second input of shape (batch, channels, height, width)", f"{x2.dim()} dimensions", x)
         check_image(_NAME, x, channels)
     else:
         check_image(_NAME, x2, channels - x.shape[1], "second input")

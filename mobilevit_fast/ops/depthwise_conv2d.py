@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import depthwise_conv2d as reference
-from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, convolved_size, pair, refuse
+from mobilevit_fast.ops.checks import (
+    check_activation,
+    check_image,
+    check_parameter,
+    check_rank,
+    convolved_size,
+    pair,
+    refuse,
+)
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
 
 _NAME = "depthwise_conv2d"
@@ -24,7 +32,8 @@ def _output_shape(
     dilation: Sequence[int],
     activation: str,
 ) -> tuple[int, ...]:
-    if weight.dim() != 4 or weight.shape[1] != 1:
+    check_rank(_NAME, x, "weight", weight, "(channels, 1, kernel height, kernel width)")
+    if weight.shape[1] != 1:
         refuse(_NAME, "weight of shape (channels, 1, kernel height, kernel width)", tuple(weight.shape), x)
     channels = weight.shape[0]
     check_image(_NAME, x, channels)

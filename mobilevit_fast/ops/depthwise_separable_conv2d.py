@@ -9,7 +9,15 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cpu import depthwise_separable_conv2d as cpu
 from mobilevit_fast.kernels.reference import depthwise_separable_conv2d as reference
-from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, convolved_size, pair, refuse
+from mobilevit_fast.ops.checks import (
+    check_activation,
+    check_image,
+    check_parameter,
+    check_rank,
+    convolved_size,
+    pair,
+    refuse,
+)
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
 
 _NAME = "depthwise_separable_conv2d"
@@ -29,7 +37,9 @@ def _output_shape(
     depthwise_activation: str,
     pointwise_activation: str,
 ) -> tuple[int, ...]:
-    if depthwise_weight.dim() != 4 or depthwise_weight.shape[1] != 1:
+    check_rank(_NAME, x, "depthwise weight", depthwise_weight, "(channels, 1, kernel height, kernel width)")
+    check_rank(_NAME, x, "pointwise weight", pointwise_weight, "(outputs, channels, 1, 1)")
+    if depthwise_weight.shape[1] != 1:
         expected = "depthwise weight of shape (channels, 1, kernel height, kernel width)"
         refuse(_NAME, expected, tuple(depthwise_weight.shape), x)
     channels, outputs = depthwise_weight.shape[0], pointwise_weight.shape[0]

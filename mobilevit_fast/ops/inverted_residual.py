@@ -9,7 +9,16 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cpu import inverted_residual as cpu
 from mobilevit_fast.kernels.reference import inverted_residual as reference
-from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, convolved_size, pair, refuse
+from mobilevit_fast.ops.checks import (
+    check_activation,
+    check_geometry,
+    check_image,
+    check_parameter,
+    check_rank,
+    convolved_size,
+    pair,
+    refuse,
+)
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
 
 _NAME = "inverted_residual"
@@ -31,7 +40,11 @@ def _output_shape(
     residual: bool,
     activation: str,
 ) -> tuple[int, ...]:
-    if depthwise_weight.dim() != 4 or depthwise_weight.shape[1] != 1:
+    check_rank(_NAME, x, "expand weight", expand_weight, "(expanded channels, channels, 1, 1)")
+    check_rank(_NAME, x, "depthwise weight", depthwise_weight, "(expanded channels, 1, kernel height, kernel width)")
+    check_rank(_NAME, x, "project weight", project_weight, "(outputs, expanded channels, 1, 1)")
+    check_geometry(_NAME, x, stride=stride, dilation=dilation)
+    if depthwise_weight.shape[1] != 1:
         expected = "depthwise weight of shape (expanded channels, 1, kernel height, kernel width)"
         refuse(_NAME, expected, tuple(depthwise_weight.shape), x)
     expanded, _, *kernel_size = depthwise_weight.shape

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
-from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, pair, refuse
+from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, pair, refuse
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
 
 _NAME = "mobilevit_transformer"
@@ -40,10 +40,10 @@ def _output_shape(
     mlp_activation: str,
     out_activation: str,
 ) -> tuple[int, ...]:
+    check_rank(_NAME, x, "in weight", in_weight, "(width, channels, 1, 1)")
+    check_rank(_NAME, x, "fc1 weight", fc1_weight, "(layers, hidden units, width)")
+    check_rank(_NAME, x, "out weight", out_weight, "(outputs, width, 1, 1)")
     width, channels = in_weight.shape[:2]
-    if fc1_weight.dim() != 3:
-        expected = "fc1 weight of shape (layers, hidden units, width)"
-        refuse(_NAME, expected, tuple(fc1_weight.shape), x)
     layers, hidden = fc1_weight.shape[:2]
     outputs = out_weight.shape[0]
     check_image(_NAME, x, channels)
@@ -74,8 +74,8 @@ def _output_shape(
         refuse(_NAME, f"a number of heads that divides the width {width}", num_heads, x)
     if len(patch_size) != 2 or min(patch_size) < 1:
         refuse(_NAME, "a patch of at least 1x1 pixels", list(patch_size), x)
-    if not eps > 0:
-        refuse(_NAME, "an epsilon above 0", eps, x)
+    if not eps >= 0:
+        refuse(_NAME, "an epsilon of at least 0", eps, x)
     check_activation(_NAME, "mlp_activation", mlp_activation)
     check_activation(_NAME, "out_activation", out_activation)
     return x.shape[0], outputs, x.shape[2], x.shape[3]

@@ -8,11 +8,13 @@ overloads that are defined here, so that schema, shape rule and documentation of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mobilevit_fast.native import status as native_status
 
@@ -83,7 +85,9 @@ class Op:
         self.name = name
         self.output_shape = output_shape
         self.kernels = {kernel.backend: kernel for kernel in kernels}
-        self.reference = self.kernels["reference"].implementation
+        reference = self.kernels["reference"].implementation
+        assert reference is not None
+        self.reference = reference
         for kernel in kernels:
             overload = f"{name}.{kernel.backend}"
             LIBRARY.define(f"{overload}({arguments}) -> Tensor")
@@ -133,6 +137,8 @@ class Op:
         }
         overload = self.choose(backend, x.device, x.dtype, attributes).overload
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+            if torch.compiler.is_compiling():
+                return self.reference(*arguments)  # the compiler differentiates it itself
             return _ReferenceGradient.apply(self, overload, *arguments)
         return overload(*arguments)
 
@@ -145,7 +151,8 @@ class Op:
     def _checked(self, implementation: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def kernel(*arguments: Any) -> Tensor:
             self.output_shape(*arguments)
-            return as_channels_last(implementation(*arguments), arguments)
+            with _without_autocast(arguments[0]):
+                return as_channels_last(implementation(*arguments), arguments)
 
         return kernel
 
@@ -162,18 +169,27 @@ class _ReferenceGradient(torch.autograd.Function):
         return overload(*arguments)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         arguments = list(ctx.others)
         for position, tensor in zip(ctx.positions, ctx.saved_tensors, strict=True):
             arguments[position] = tensor.detach().requires_grad_(ctx.needs_input_grad[position + 2])
         wanted = [p for p in ctx.positions if ctx.needs_input_grad[p + 2]]
-        with torch.enable_grad():
+        with torch.enable_grad(), _without_autocast(arguments[0]):
             output = ctx.op.reference(*arguments)
         computed = torch.autograd.grad(output, [arguments[p] for p in wanted], gradients)
         result: list[Any] = [None] * (len(arguments) + 2)
         for position, gradient in zip(wanted, computed, strict=True):
             result[position + 2] = gradient
         return tuple(result)
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Kernels compute in the type of their input, whatever autocast would have PyTorch's functions do."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def check_backend(backend: str) -> None:
