@@ -76,15 +76,14 @@ def accelerate(
     _check_model(model, "accelerate")
     if include is not None and not isinstance(include, str):
         include = tuple(include)
-    found = _survey(model, backend, compute_dtype, include)
     if compute_dtype is not None:
         _check_compute_dtype(model, compute_dtype)
+    found = _survey(model, backend, compute_dtype, include)
     wanted = [f.region for f in found if f.wanted]
     skipped = [region for region in wanted if not region.fused]
     if len(skipped) == len(wanted) or (strict and skipped):
-        reasons = "; ".join(f"{region.path or 'the model itself'}: {region.reason}" for region in skipped)
         which = "at least one region that can be fused" if len(skipped) == len(wanted) else "every region to be fused"
-        raise ValueError(f"accelerate: expected {which}, but skipped {reasons}")
+        raise ValueError(f"accelerate: expected {which}, but skipped {_grouped(skipped)}; plan() lists them all")
     restore(model)
     for module, rule, region, _ in found:
         if rule is not None and region.fused:
@@ -149,6 +148,15 @@ def report(model: nn.Module) -> Report:
             region = region._replace(backends={}, reason=reason, passed_over=())
         rows.append(region)
     return Report(rows)
+
+
+def _grouped(skipped: list[Region]) -> str:
+    """Reasons in one line: the first region that has each, and how many more have it."""
+    paths: dict[str, list[str]] = {}
+    for region in skipped:
+        paths.setdefault(region.reason, []).append(region.path or "the model itself")
+    parts = [f"{p[0]}{f' and {len(p) - 1} more' if len(p) > 1 else ''} ({reason})" for reason, p in paths.items()]
+    return ", ".join(parts[:4]) + (f" and others for {len(parts) - 4} more reasons" if len(parts) > 4 else "")
 
 
 def _check_model(model: nn.Module, caller: str) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 from mobilevit_fast import info
 from mobilevit_fast.accelerate import plan as plan_acceleration
 from mobilevit_fast.checkpoints import NAMINGS, build_model, write_checkpoint
+from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE
 from mobilevit_fast.cli import overlay
 from mobilevit_fast.cli.console import (
     FAILURE,
@@ -133,6 +134,10 @@ def segment_command(
     compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
     if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
         raise usage_error(f"--output: expected the name of a picture such as overlay.png, got {output.name!r}")
+    if output.resolve() == image.resolve():
+        raise usage_error(f"--output: expected another file than the photo, got {output}")
+    if not output.absolute().parent.is_dir():
+        raise usage_error(f"--output: expected a file in a folder that exists, got {output}")
     with failing_in_one_line():
         photo = _read_photo(image)
         loaded = load(
@@ -186,10 +191,16 @@ def convert_command(
         0
     ],
     processor: Processor = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is in the folder already.")] = False,
 ) -> None:
     """Write a checkpoint under the names of another code base, with its configuration and image settings."""
     if naming not in NAMINGS:
         raise usage_error(f"--naming: expected {', '.join(NAMINGS)}, got {naming!r}")
+    if folder.resolve() == Path(source).resolve():
+        raise usage_error(f"expected another folder than the checkpoint's own, got {folder}")
+    present = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).exists()]
+    if present and not force:
+        raise usage_error(f"{folder}: expected a folder without a checkpoint, found {' and '.join(present)} (--force)")
     with failing_in_one_line():
         checkpoint = read_source(source)
         settings = find_processor(source, checkpoint, processor)

@@ -66,6 +66,8 @@ class Labels:
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 self._read(csv.DictReader(file), path, id2label)
+        except OSError as error:
+            raise ValueError(f"{path}: expected a CSV file of labels, got: {error.strerror}") from error
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: expected a CSV table in UTF-8, got one that fails with: {error}") from error
 

@@ -129,6 +129,8 @@ class Op:
     def __call__(self, backend: str, *arguments: Any) -> Tensor:
         """Run the operator; differentiable, by the reference's gradient, where an input requires a gradient."""
         x = arguments[0]
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{NAMESPACE}.{self.name}: expected a torch.Tensor, got {type(x).__name__}")
         self.output_shape(*arguments)
         attributes = {
             name: value

@@ -285,3 +285,16 @@ def test_both_files_of_a_checkpoint_have_the_permissions_of_new_files(saved: Pat
     ordinary.touch()
     for name in ("config.json", "model.safetensors"):
         assert (saved / name).stat().st_mode == ordinary.stat().st_mode
+
+
+def test_the_dtype_of_a_loaded_model(saved: Path) -> None:
+    load = MobileViTForImageClassification.from_pretrained
+    assert load(saved, dtype=torch.float64).dtype == torch.float64
+    assert load(saved).dtype == torch.float32
+    with pytest.raises(TypeError, match=r"expected dtype to be a floating point torch\.dtype, got 'float32'"):
+        load(saved, dtype="float32")  # type: ignore[arg-type]
+
+
+def test_unknown_options_are_refused(saved: Path) -> None:
+    with pytest.raises(TypeError, match="expected options or fields of MobileViTConfig, got local_file_only"):
+        MobileViTForImageClassification.from_pretrained(saved, local_file_only=True)

@@ -93,7 +93,8 @@ def test_segment_refuses(classifier: Path, segmenter: Path, photos: Path, tmp_pa
         (photos / "none.jpg", segmenter, overlay, 1, ["none.jpg"]),
         (photos / "a.jpg", segmenter, tmp_path / "overlay.txt", 2, ["--output", "overlay.txt"]),
         (photos / "a.jpg", segmenter, tmp_path / "overlay.psd", 2, ["--output", "overlay.psd"]),
-        (photos / "a.jpg", segmenter, tmp_path / "no" / "overlay.png", 1, ["overlay.png"]),
+        (photos / "a.jpg", segmenter, tmp_path / "no" / "overlay.png", 2, ["a folder that exists", "overlay.png"]),
+        (photos / "a.jpg", segmenter, photos / "a.jpg", 2, ["expected another file than the photo", "a.jpg"]),
     ):
         assert_refused(run("segment", photo, "--model", model, "--output", output), status, *words)
     assert not overlay.exists()
@@ -117,6 +118,17 @@ def test_convert_refuses(segmenter: Path, tmp_path: Path) -> None:
     assert_refused(run("convert", segmenter, out, "--naming", "timm"), 1, "timm has no names for a segmentation model")
     assert_refused(run("convert", tmp_path / "nothing.pth", out), 1, "nothing.pth")
     assert not out.exists()
+
+
+def test_convert_does_not_replace_a_checkpoint_unasked(classifier: Path, segmenter: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("convert", classifier, out).exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert_refused(run("convert", segmenter, out), 2, "found config.json and model.safetensors (--force)")
+    assert_refused(run("convert", out, out, "--force"), 2, "expected another folder than the checkpoint's own")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert run("convert", segmenter, out, "--force").exit_code == 0
+    assert (out / "model.safetensors").read_bytes() != before["model.safetensors"]
 
 
 def test_plan(classifier: Path) -> None:

@@ -25,15 +25,17 @@ def classify(*options: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("acceleration", [[], ["--no-accelerate"]], ids=["accelerated", "plain"])
-def test_199_of_210_are_right(acceleration: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("weights", "acceleration"), [("hf", []), ("hf", ["--no-accelerate"]), ("cvnets/best_model.pth", [])]
+)
+def test_199_of_210_are_right(weights: str, acceleration: list[str]) -> None:
     assert UCMERCED is not None
-    summary = classify("--model", str(UCMERCED / "hf"), *acceleration)["summary"]
+    options = ["--model", str(UCMERCED / weights), "--processor", str(UCMERCED / "hf"), *acceleration]
+    summary = classify(*options)["summary"]
     assert (summary["correct"], summary["labelled"]) == (199, 210)
 
 
-@pytest.mark.parametrize("accelerated", [False, True])
-@pytest.mark.parametrize("weights", ["hf", "cvnets/best_model.pth"])
+@pytest.mark.parametrize(("weights", "accelerated"), [("hf", False), ("hf", True), ("cvnets/best_model.pth", True)])
 def test_logits_are_the_reference(weights: str, accelerated: bool) -> None:
     assert UCMERCED is not None
     model = mvf.MobileViTForImageClassification.from_pretrained(UCMERCED / weights).eval()

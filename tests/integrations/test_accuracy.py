@@ -38,12 +38,12 @@ def test_classification(library: str, size: str, height: int, width: int) -> Non
     check(model, height, width)
 
 
-@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize(("output_stride", "height", "width"), [(8, 96, 80), (16, 97, 83), (32, 90, 128)])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("library", ["native_segmentation", "transformers_segmentation"])
-def test_segmentation(library: str, size: str, output_stride: int) -> None:
+def test_segmentation(library: str, size: str, output_stride: int, height: int, width: int) -> None:
     config = MobileViTConfig.preset(size, output_stride=output_stride, num_labels=21)
-    check(getattr(zoo, library)(config), 96, 80)
+    check(getattr(zoo, library)(config), height, width)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -64,6 +64,9 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
         {"hidden_act": "quick_gelu"},
         {"hidden_act": "leaky_relu"},
         {"num_attention_heads": 2},
+        {"output_stride": 8},
+        {"output_stride": 16},
+        {"layer_norm_eps": 0.0},
         {"mlp_ratio": 3.0},
     ],
     ids=str,

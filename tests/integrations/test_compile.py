@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import mobilevit_fast as mvf
+from mobilevit_fast.nn import fused
 from tests.integrations import zoo
 from tests.tolerance import close
 
@@ -35,6 +36,22 @@ def test_compile_in_one_graph(name: str) -> None:
             parameter.mul_(1.1)
     close(zoo.run(compiled, zoo.images()), zoo.run(model, zoo.images()))
     assert len(graphs) == 1
+
+
+def test_dropout_in_training_mode_is_respected_in_a_graph() -> None:
+    torch._dynamo.reset()
+    model = mvf.accelerate(zoo.SMALL["native"]())
+    model.dropout.p = 0.5
+    model.dropout.train()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    assert not torch.equal(zoo.run(compiled, zoo.images(8)), zoo.run(compiled, zoo.images(8)))
+
+
+def test_export_with_gradients_enabled_warns() -> None:
+    fused._warn_about_gradients.cache_clear()
+    with pytest.warns(UserWarning, match="gradients enabled"):
+        program = torch.export.export(mvf.accelerate(zoo.SMALL["native"]()), (zoo.images(2),))
+    assert not operators(program.graph)
 
 
 @pytest.mark.slow

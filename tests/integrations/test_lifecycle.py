@@ -191,16 +191,23 @@ def test_an_input_of_another_type_is_refused_as_by_the_original(classifier: nn.M
         zoo.run(classifier, zoo.images().half())
 
 
-def test_an_optimiser_step_is_seen(classifier: nn.Module) -> None:
+@pytest.mark.filterwarnings("ignore:.*gradients enabled")
+@pytest.mark.parametrize("mode", ["train", "eval", "eval with a call before the step"])
+@pytest.mark.parametrize("kind", [{}, {"foreach": True}, {"fused": True}], ids=["plain", "foreach", "fused"])
+def test_an_optimiser_step_is_seen(classifier: nn.Module, kind: dict[str, bool], mode: str) -> None:
     mvf.accelerate(classifier)
     x = zoo.images()
     before = zoo.run(classifier, x)
-    optimiser = torch.optim.SGD(classifier.parameters(), lr=0.01)
-    classifier.train()
-    zoo.first_output(classifier(x)).square().sum().backward()
+    optimiser = torch.optim.SGD(classifier.parameters(), lr=1e-4, **kind)
+    classifier.train(mode == "train")
+    zoo.first_output(classifier(x)).square().mean().backward()
+    if mode.endswith("step"):
+        zoo.run(classifier, x)
     optimiser.step()
+    optimiser.zero_grad()
     classifier.eval()
     after = zoo.run(classifier, x)
+    assert after.isfinite().all()
     assert not torch.equal(after, before)
     close(after, zoo.run(mvf.restore(classifier), x))
 
@@ -232,6 +239,66 @@ def test_changed_weights_are_seen(classifier: nn.Module, change: str) -> None:
     after = zoo.run(classifier.eval(), x)
     assert not torch.equal(after, before)
     close(after, zoo.run(mvf.restore(classifier), x))
+
+
+def test_a_class_taken_from_an_accelerated_model_makes_plain_ones(tmp_path: Path) -> None:
+    for name in ("native", "transformers"):
+        model = mvf.accelerate(zoo.SMALL[name]())
+        again = type(model)(model.config).eval()
+        assert not is_fused(again)
+        zoo.run(again.to(torch.float64), zoo.images().double())
+        model.save_pretrained(tmp_path / name)
+        loaded = type(model).from_pretrained(tmp_path / name).eval()
+        assert not is_fused(loaded)
+        close(zoo.run(loaded, zoo.images()), zoo.run(model, zoo.images()))
+
+
+@pytest.mark.parametrize("frozen", ["head", "block"])
+def test_gradients_reach_what_lies_before_a_frozen_region(frozen: str) -> None:
+    model = zoo.SMALL["native"]()
+    block = model.mobilevit.encoder.layer[2]
+    for parameter in model.parameters():
+        parameter.requires_grad_(frozen == "head")
+    for module in (model.classifier, model.mobilevit.conv_1x1_exp):
+        module.requires_grad_(False)
+    if frozen == "block":
+        block.downsampling_layer.requires_grad_(True)
+    twin, x = copy.deepcopy(model), zoo.images()
+    mvf.accelerate(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*gradients enabled")
+        zoo.first_output(model(x)).square().sum().backward()
+    zoo.first_output(twin(x)).square().sum().backward()
+    gradients = [(a.grad, b.grad) for a, b in zip(model.parameters(), twin.parameters(), strict=True)]
+    assert any(expected is not None for _, expected in gradients)
+    for actual, expected in gradients:
+        assert (actual is None) == (expected is None)
+        if actual is not None and expected is not None:
+            assert (actual - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_forward_mode_differentiation_uses_the_originals() -> None:
+    model = zoo.SMALL["native"]().requires_grad_(False)
+    x, tangent = zoo.images(), torch.ones(2, 3, 64, 64)
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        return zoo.first_output(model(images))
+
+    _, expected = torch.func.jvp(logits, (x,), (tangent,))
+    mvf.accelerate(model)
+    _, actual = torch.func.jvp(logits, (x,), (tangent,))
+    assert expected.abs().max() > 0
+    assert torch.equal(actual, expected)
+
+
+def test_hooks_on_all_modules_see_all_modules() -> None:
+    model = mvf.accelerate(zoo.SMALL["native"]())
+    seen: list[type] = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module)))
+    zoo.run(model, zoo.images())
+    handle.remove()
+    assert nn.Conv2d in seen
+    assert nn.LayerNorm in seen
 
 
 def test_a_layer_more_or_less_is_seen() -> None:
@@ -324,6 +391,8 @@ def test_inference_mode_and_weights_made_in_it() -> None:
         mvf.accelerate(model)
         for _ in range(2):
             close(zoo.first_output(model(zoo.images())), expected)
+        model.classifier.weight.mul_(2)  # counts no version
+        assert not torch.equal(zoo.first_output(model(zoo.images())), expected)
 
 
 def test_several_threads_at_once(classifier: nn.Module) -> None:

@@ -63,6 +63,41 @@ def test_backend_by_name() -> None:
         mvf.accelerate(zoo.SMALL["native"](), backend="triton")
 
 
+def test_accelerating_again_replaces_the_backend_and_plan_ignores_the_old_one() -> None:
+    model = mvf.accelerate(zoo.SMALL["native"](), backend="reference")
+    chosen = {b for r in mvf.plan(model) for b in r.backends.values()}
+    assert chosen == {"cpu", "reference"}
+    mvf.accelerate(model)
+    assert {b for r in mvf.report(model).fused for b in r.backends.values()} == {"cpu", "reference"}
+    mvf.accelerate(model, backend="cpu")
+    mvf.accelerate(model.half())
+    assert len(mvf.report(model).fused) == 12
+
+
+def test_the_report_keeps_the_reasons_of_the_request() -> None:
+    model = mvf.accelerate(zoo.SMALL["native"](), backend="cpu")
+    assert {r.reason for r in mvf.report(model).skipped if r.kind == "mobilevit_block"} == {
+        "mobilevit_fast.conv2d_bias_act: cpu: there is no cpu kernel for conv2d_bias_act"
+    }
+    mvf.accelerate(model, include=["mobilevit_block"])
+    assert {r.reason for r in mvf.report(model).skipped} == {"left out by include"}
+    assert all(not r.passed_over for r in mvf.report(model).skipped)
+    assert {r.reason for r in mvf.report(mvf.restore(model))} == {"not accelerated"}
+
+
+def test_strict_means_the_regions_that_were_asked_for() -> None:
+    model = mvf.accelerate(zoo.SMALL["native"](), include=["mobilevit_block"], strict=True)
+    assert len(mvf.report(model).fused) == 3
+
+
+def test_the_error_for_many_skipped_regions_is_one_short_line() -> None:
+    with pytest.raises(ValueError, match=r"expected at least one region") as caught:
+        mvf.accelerate(zoo.SMALL["native"](), backend="cuda")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 800
+    assert "plan() lists them all" in str(caught.value)
+
+
 def test_include() -> None:
     model = mvf.accelerate(zoo.SMALL["native"](), include=["mobilevit_block", "mobilevit.conv_stem"])
     assert [r.path for r in mvf.report(model).fused] == [
@@ -85,7 +120,9 @@ def test_include() -> None:
         ({"fast": True}, TypeError, "unexpected keyword argument 'fast'"),
         ({"mode": "training"}, ValueError, "expected mode among inference, got 'training'"),
         ({"backend": "tpu"}, ValueError, "expected a backend among auto, .*, got 'tpu'"),
-        ({"compute_dtype": torch.int8}, ValueError, "expected a floating point compute_dtype, got torch.int8"),
+        ({"compute_dtype": torch.int8}, ValueError, r"compute_dtype among torch\.bfloat16, .*, got torch\.int8"),
+        ({"compute_dtype": torch.float64}, ValueError, r"compute_dtype among torch\.bfloat16, .*, got torch\.float64"),
+        ({"compute_dtype": "bfloat16"}, ValueError, "compute_dtype among .*, got 'bfloat16'"),
     ],
     ids=str,
 )
@@ -105,6 +142,8 @@ def test_unsupported_models() -> None:
         mvf.plan(import_timm().create_model("repvgg_a0"))
     with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module, got str"):
         mvf.accelerate("mobilevit")  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="expected a model with a forward for compute_dtype, got a ModuleDict"):
+        mvf.accelerate(nn.ModuleDict({"eye": zoo.SMALL["native"]()}), compute_dtype=torch.bfloat16)
     with pytest.raises(TypeError, match=r"expected a model before torch\.compile, got a compiled one"):
         mvf.accelerate(torch.compile(zoo.SMALL["native"]()))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mobilevit_fast import ops
+from mobilevit_fast import nn, ops
 from tests.samples import SAMPLES, Sample
 
 
@@ -127,3 +127,33 @@ def test_one_wrong_dimension_in_any_tensor_is_refused(op: str, sample: Sample, d
     for backend in ops.OPS[op].kernels:
         with pytest.raises((ValueError, RuntimeError), match=f"mobilevit_fast.{op}: expected"):
             ops.OPS[op].overload(backend)(*arguments)
+
+
+@pytest.mark.parametrize(("op", "sample"), ALL)
+def test_one_dimension_more_or_less_in_any_tensor_is_refused(op: str, sample: Sample) -> None:
+    for position, argument in enumerate(sample.arguments):
+        if not isinstance(argument, Tensor):
+            continue
+        for changed in (argument[None], argument[0], torch.zeros(())):
+            arguments = [*sample.arguments[:position], changed, *sample.arguments[position + 1 :]]
+            for backend in ops.OPS[op].kernels:
+                with pytest.raises((ValueError, RuntimeError), match=f"mobilevit_fast.{op}: expected"):
+                    ops.OPS[op].overload(backend)(*arguments)
+
+
+def test_what_is_no_tensor_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"depthwise_conv2d: expected a torch\.Tensor, got list"):
+        ops.depthwise_conv2d([1.0], W)  # type: ignore[arg-type]
+
+
+def test_sizes_of_zero_are_refused() -> None:
+    for x, weight in ((_x(1, 64, 0, 8), W), (_x(1, 64, 8, 8), _x(64, 1, 0, 3)), (_x(1, 0, 8, 8), _x(0, 1, 3, 3))):
+        with pytest.raises(ValueError, match=r"mobilevit_fast\.depthwise_conv2d: expected"):
+            ops.depthwise_conv2d(x, weight, padding=2)
+
+
+def test_modules_refuse_an_unknown_activation_when_they_are_made() -> None:
+    with pytest.raises(ValueError, match=r"expected activation among .*, got 'swish'"):
+        nn.DepthwiseConv2d(4, 3, activation="swish")
+    with pytest.raises(ValueError, match=r"expected pointwise_activation among .*, got 'swish'"):
+        nn.DepthwiseSeparableConv2d(4, 4, 3, pointwise_activation="swish")

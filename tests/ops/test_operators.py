@@ -5,10 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mobilevit_fast import nn as mvf_nn
 from mobilevit_fast import ops
 from mobilevit_fast.ops.registry import BackendError
-from tests.samples import SAMPLES, Sample
-from tests.tolerance import assert_within_twice
+from tests.ops.compositions import COMPOSITIONS
+from tests.samples import LAYOUTS, SAMPLES, Sample
+from tests.tolerance import assert_within_twice, close
 
 ALL = [pytest.param(op, s, id=f"{op}-{s.name}") for op, samples in SAMPLES.items() for s in samples()]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -34,8 +36,11 @@ def test_every_operator_has_samples_and_a_reference() -> None:
 @pytest.mark.parametrize(("op", "sample"), ALL)
 def test_error_is_within_twice_pytorchs(op: str, sample: Sample, dtype: torch.dtype) -> None:
     arguments = sample.to(dtype)
-    exact = call(op, "reference", tuple(a.double() if isinstance(a, Tensor) else a for a in arguments))
-    plain = call(op, "reference", arguments)
+    layout = torch.channels_last
+    arguments = (arguments[0].contiguous(memory_format=layout), *arguments[1:])  # PyTorch's error depends on it
+    with torch.no_grad():
+        exact = COMPOSITIONS[op](*(a.double() if isinstance(a, Tensor) else a for a in arguments))
+        plain = COMPOSITIONS[op](*arguments)
     for backend in kernels(op, dtype, arguments):
         actual = call(op, backend, arguments)
         assert actual.dtype == dtype
@@ -55,7 +60,11 @@ def test_result_is_what_the_fake_promises(op: str, sample: Sample) -> None:
 
 @pytest.mark.parametrize("op", SAMPLES)
 def test_registration(op: str) -> None:
-    for sample in list(SAMPLES[op]())[:6]:
+    # One sample for each set of optional arguments and layout.
+    kinds = {
+        (tuple(a is None for a in sample.arguments), sample.name.rpartition("-")[2]): sample for sample in SAMPLES[op]()
+    }
+    for sample in kinds.values():
         for backend in kernels(op, torch.float32, sample.arguments):
             torch.library.opcheck(ops.OPS[op].overload(backend), sample.arguments)
 
@@ -147,3 +156,43 @@ def test_a_backend_that_does_not_take_the_case_says_why() -> None:
         ops.conv2d_bias_act(x, weight, backend="tpu")
     with pytest.raises(BackendError, match="expected activation among none, relu, silu, got 'gelu'"):
         ops.depthwise_conv2d(x, torch.randn(4, 1, 1, 1), activation="gelu", backend="cpu")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("op", SAMPLES)
+def test_the_layout_of_the_input_changes_nothing(op: str, layout: str) -> None:
+    for sample in SAMPLES[op]():
+        if not sample.name.endswith(layout):
+            continue
+        x, *rest = sample.arguments
+        for backend in kernels(op, torch.float32, sample.arguments):
+            expected = call(op, backend, (x.contiguous(memory_format=torch.channels_last), *rest))
+            close(call(op, backend, sample.arguments), expected)
+
+
+@pytest.mark.parametrize("op", SAMPLES)
+def test_autocast_around_an_operator_changes_nothing(op: str) -> None:
+    sample = next(SAMPLES[op]())
+    for backend in kernels(op, torch.float32, sample.arguments):
+        expected = call(op, backend, sample.arguments)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(call(op, backend, sample.arguments), expected)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    x = torch.randn(1, 4, 5, 5, requires_grad=True)
+    y = ops.depthwise_conv2d(x, torch.randn(4, 1, 3, 3), activation="silu")
+    (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_a_differentiated_operator_compiles() -> None:
+    torch._dynamo.reset()
+    module = mvf_nn.DepthwiseConv2d(4, 3, padding=1, activation="silu")
+    x = torch.randn(1, 4, 5, 5)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    compiled(x).sum().backward()
+    actual, module.weight.grad = module.weight.grad, None
+    module(x).sum().backward()
+    close(actual, module.weight.grad)
