@@ -39,7 +39,7 @@ def integrations() -> list[Integration]:
             table = importlib.import_module(f"{__name__}.{name}")
             rules = {rule.original: rule for rule in table.RULES}
             _LOADED[name] = Integration(name, rules, table.MARKERS)
-    return list(_LOADED.values())
+    return [_LOADED[name] for name in _TRIGGERS if name in _LOADED]  # in one order, whichever was imported first
 
 
 def supported_libraries() -> str:
