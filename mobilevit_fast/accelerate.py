@@ -74,8 +74,7 @@ def accelerate(
     if mode not in _MODES:
         raise ValueError(f"accelerate: expected mode among {', '.join(_MODES)}, got {mode!r}")
     _check_model(model, "accelerate")
-    if include is not None and not isinstance(include, str):
-        include = tuple(include)
+    include = None if include is None else _names(include)
     if compute_dtype is not None:
         _check_compute_dtype(model, compute_dtype)
     found = _survey(model, backend, compute_dtype, include)
@@ -90,7 +89,7 @@ def accelerate(
             fuse(module, rule, backend)
     if compute_dtype is not None:
         compute_in(model, compute_dtype)
-    model.__dict__["_mvf_request"] = _Request(backend, compute_dtype, None if include is None else tuple(include))
+    model.__dict__["_mvf_request"] = _Request(backend, compute_dtype, include)
     return model
 
 
@@ -237,13 +236,17 @@ def _examine(module: nn.Module, path: str, rule: Rule, backend: str, dtype: torc
     return region._replace(backends=backends, passed_over=tuple(sorted(passed_over)))
 
 
+def _names(include: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(include, str):
+        raise TypeError(f"accelerate: expected include to be several names, got the string {include!r}")
+    return tuple(include)
+
+
 class _Wanted:
     """The filter behind ``include``; remembers which of its names matched nothing."""
 
     def __init__(self, include: Iterable[str] | None, kinds: set[str]) -> None:
-        if isinstance(include, str):
-            raise TypeError(f"accelerate: expected include to be several names, got the string {include!r}")
-        self.names = None if include is None else list(include)
+        self.names = None if include is None else _names(include)
         self.kinds = kinds
         self.unmatched = set(self.names or ())
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from mobilevit_fast.nn.conv2d_bias_act import conv_geometry
+from mobilevit_fast.nn.conv2d_bias_act import require_pointwise
 from mobilevit_fast.nn.fused import Bound, Fused, bind
 from mobilevit_fast.nn.parameters import affine
-from mobilevit_fast.nn.parts import ClassifierParts, Unsupported
+from mobilevit_fast.nn.parts import ClassifierParts
 from mobilevit_fast.ops.classifier_head import OP
 
 
@@ -23,9 +23,7 @@ class ClassifierHead(Fused):
 
     @classmethod
     def bind(cls, parts: ClassifierParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
-        conv = parts.expand.conv
-        if conv.kernel_size != (1, 1) or conv.groups != 1 or conv_geometry(parts.expand)[:2] != ([1, 1], [0, 0]):
-            raise Unsupported("its last convolution is not a plain 1x1 one")
+        require_pointwise("last convolution", parts.expand)
         linear = parts.linear
         arguments = (*affine(parts.expand, dtype), linear.weight.to(dtype), linear.bias, parts.expand.activation)
         return {cls.kind: bind(OP, backend, dtype, 1, *arguments)}

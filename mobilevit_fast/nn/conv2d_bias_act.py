@@ -23,6 +23,13 @@ def conv_geometry(parts: ConvParts) -> tuple[list[int], list[int], list[int]]:
     return list(conv.stride), list(conv.padding), list(conv.dilation)
 
 
+def require_pointwise(name: str, parts: ConvParts) -> None:
+    """Raise :class:`Unsupported` unless a convolution is 1×1, of stride 1, unpadded and dense."""
+    conv = parts.conv
+    if (conv.kernel_size, conv.stride, conv.padding, conv.groups) != ((1, 1), (1, 1), (0, 0), 1):
+        raise Unsupported(f"its {name} is not a plain 1x1 convolution")
+
+
 def bind_dense(parts: ConvParts, backend: str, dtype: torch.dtype, num_inputs: int) -> Bound:
     """A dense convolution over one input, or over the channels of two, bound to a kernel."""
     if parts.conv.groups != 1:

@@ -56,12 +56,7 @@ class Bound(NamedTuple):
 def bind(op: Op, backend: str, dtype: torch.dtype, num_inputs: int, *arguments: Any) -> Bound:
     """Choose a kernel for these arguments, which follow the first ``num_inputs`` ones of the operator."""
     device = next(a.device for a in arguments if isinstance(a, Tensor))
-    attributes = {
-        name: value
-        for name, value in zip(op.argument_names[num_inputs:], arguments, strict=True)
-        if not isinstance(value, Tensor)
-    }
-    choice = op.choose(backend, device, dtype, attributes)
+    choice = op.choose(backend, device, dtype, op.attributes(arguments, num_inputs))
     return Bound(choice.overload, choice.backend, choice.passed_over, arguments)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mobilevit_fast.nn.conv2d_bias_act import require_pointwise
 from mobilevit_fast.nn.fused import Bound, Fused, bind
 from mobilevit_fast.nn.parameters import affine
-from mobilevit_fast.nn.parts import ConvParts, InvertedResidualParts, Unsupported
+from mobilevit_fast.nn.parts import InvertedResidualParts, Unsupported
 from mobilevit_fast.ops.depthwise_conv2d import channel_innermost
 from mobilevit_fast.ops.inverted_residual import OP
 
@@ -24,7 +25,7 @@ class InvertedResidual(Fused):
     def bind(cls, parts: InvertedResidualParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
         expand, depthwise, project = parts.expand, parts.depthwise, parts.project
         for name, pointwise in (("expansion", expand), ("projection", project)):
-            _require_pointwise(name, pointwise)
+            require_pointwise(name, pointwise)
         conv = depthwise.conv
         if conv.groups != conv.in_channels or conv.in_channels != conv.out_channels:
             raise Unsupported(f"its spatial convolution has {conv.groups} groups for {conv.in_channels} channels")
@@ -50,10 +51,3 @@ class InvertedResidual(Fused):
 
     def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
         return bounds[self.kind](x)
-
-
-def _require_pointwise(name: str, parts: ConvParts) -> None:
-    conv = parts.conv
-    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.groups)
-    if geometry != ((1, 1), (1, 1), (0, 0), 1):
-        raise Unsupported(f"its {name} is not a plain 1x1 convolution")

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from mobilevit_fast.nn.conv2d_bias_act import bind_dense, conv_geometry
+from mobilevit_fast.nn.conv2d_bias_act import bind_dense, require_pointwise
 from mobilevit_fast.nn.fused import Bound, Fused, bind
 from mobilevit_fast.nn.parameters import affine, stack_layers, statistics_type
 from mobilevit_fast.nn.parts import MobileViTBlockParts, Unsupported
@@ -41,10 +41,8 @@ class MobileViTBlock(Fused):
 def _bind_transformer(parts: MobileViTBlockParts, backend: str, dtype: torch.dtype) -> Bound:
     if not parts.layers:
         raise Unsupported("it has no transformer layers")
-    for conv_parts in (parts.conv_in, parts.conv_out):
-        conv = conv_parts.conv
-        if conv.kernel_size != (1, 1) or conv.groups != 1 or conv_geometry(conv_parts)[:2] != ([1, 1], [0, 0]):
-            raise Unsupported("the convolutions around its transformer are not plain 1x1 ones")
+    require_pointwise("convolution before the transformer", parts.conv_in)
+    require_pointwise("convolution after the transformer", parts.conv_out)
     if parts.conv_in.activation != "none" or parts.conv_in.norm is not None:
         raise Unsupported("its 1x1 convolution in has a normalisation or an activation")
     eps = _common("layer norm epsilons", [n.eps for n in _norms(parts)])

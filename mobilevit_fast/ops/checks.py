@@ -26,6 +26,11 @@ def pair(op: str, name: str, value: int | Sequence[int]) -> list[int]:
     refuse(op, f"{name} to be a whole number or a pair of them", repr(value))
 
 
+def pairs(op: str, **values: int | Sequence[int]) -> list[list[int]]:
+    """Several such values by name, in the order given."""
+    return [pair(op, name, value) for name, value in values.items()]
+
+
 def check_rank(op: str, x: Tensor, name: str, tensor: Tensor, shape: str) -> None:
     """A tensor with as many dimensions as ``shape``, a list of their names in brackets, has entries; none of size 0."""
     if tensor.dim() != shape.count(",") + 1 or 0 in tensor.shape:

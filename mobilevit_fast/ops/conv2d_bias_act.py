@@ -13,7 +13,7 @@ from mobilevit_fast.ops.checks import (
     check_parameter,
     check_rank,
     convolved_size,
-    pair,
+    pairs,
     refuse,
 )
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
@@ -34,9 +34,9 @@ def _output_shape(
 ) -> tuple[int, ...]:
     check_rank(_NAME, x, "weight", weight, "(outputs, inputs, kernel height, kernel width)")
     outputs, channels = weight.shape[:2]
-    if x2 is None or x.dim() != 4 or x2.dim() != 4:
-        if x2 is not None and x2.dim() != 4:
-            refuse(_NAME, "second input of shape (batch, channels, height, width)", f"{x2.dim()} dimensions", x)
+    if x2 is not None and x2.dim() != 4:
+        refuse(_NAME, "second input of shape (batch, channels, height, width)", f"{x2.dim()} dimensions", x)
+    if x2 is None or x.dim() != 4:
         check_image(_NAME, x, channels)
     else:
         check_image(_NAME, x2, channels - x.shape[1], "second input")
@@ -89,5 +89,5 @@ def conv2d_bias_act(
     Raises:
         ValueError: arguments that do not fit together, or a backend that does not take them.
     """
-    geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
+    geometry = pairs(_NAME, stride=stride, padding=padding, dilation=dilation)
     return OP(backend, x, x2, weight, scale, bias, *geometry, activation)

@@ -14,7 +14,7 @@ from mobilevit_fast.ops.checks import (
     check_parameter,
     check_rank,
     convolved_size,
-    pair,
+    pairs,
     refuse,
 )
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
@@ -86,7 +86,7 @@ def depthwise_conv2d(
     Raises:
         ValueError: arguments that do not fit together, or a backend that does not take them.
     """
-    geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
+    geometry = pairs(_NAME, stride=stride, padding=padding, dilation=dilation)
     return OP(backend, x, weight, scale, bias, *geometry, activation)
 
 

@@ -15,7 +15,7 @@ from mobilevit_fast.ops.checks import (
     check_parameter,
     check_rank,
     convolved_size,
-    pair,
+    pairs,
     refuse,
 )
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
@@ -103,7 +103,7 @@ def depthwise_separable_conv2d(
     Raises:
         ValueError: arguments that do not fit together, or a backend that does not take them.
     """
-    geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
+    geometry = pairs(_NAME, stride=stride, padding=padding, dilation=dilation)
     depthwise = (depthwise_weight, depthwise_scale, depthwise_bias)
     pointwise = (pointwise_weight, pointwise_scale, pointwise_bias)
     return OP(backend, x, *depthwise, *pointwise, *geometry, depthwise_activation, pointwise_activation)

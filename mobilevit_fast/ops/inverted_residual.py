@@ -16,7 +16,7 @@ from mobilevit_fast.ops.checks import (
     check_parameter,
     check_rank,
     convolved_size,
-    pair,
+    pairs,
     refuse,
 )
 from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
@@ -122,7 +122,7 @@ def inverted_residual(
     Raises:
         ValueError: arguments that do not fit together, or a backend that does not take them.
     """
-    geometry = [pair(_NAME, n, v) for n, v in (("stride", stride), ("dilation", dilation))]
+    geometry = pairs(_NAME, stride=stride, dilation=dilation)
     expand = (expand_weight, expand_scale, expand_bias)
     depthwise = (depthwise_weight, depthwise_scale, depthwise_bias)
     project = (project_weight, project_scale, project_bias)

@@ -102,6 +102,11 @@ class Op:
         """The dispatcher's handle of one backend's kernel."""
         return getattr(getattr(getattr(torch.ops, NAMESPACE), self.name), backend)
 
+    def attributes(self, arguments: Sequence[Any], first: int = 0) -> dict[str, Any]:
+        """Those of the operator's arguments from number ``first`` on that are not tensors, by name."""
+        named = zip(self.argument_names[first:], arguments, strict=True)
+        return {name: value for name, value in named if not isinstance(value, Tensor)}
+
     def choose(self, backend: str, device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Choice:
         """The kernel that ``backend`` ("auto" or a name) means for this device, type and these arguments.
 
@@ -132,12 +137,7 @@ class Op:
         if not isinstance(x, Tensor):
             raise TypeError(f"{NAMESPACE}.{self.name}: expected a torch.Tensor, got {type(x).__name__}")
         self.output_shape(*arguments)
-        attributes = {
-            name: value
-            for name, value in zip(self.argument_names, arguments, strict=True)
-            if not isinstance(value, Tensor)
-        }
-        overload = self.choose(backend, x.device, x.dtype, attributes).overload
+        overload = self.choose(backend, x.device, x.dtype, self.attributes(arguments)).overload
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
             if torch.compiler.is_compiling():
                 return self.reference(*arguments)  # the compiler differentiates it itself
