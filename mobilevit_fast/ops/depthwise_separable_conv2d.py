@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mobilevit_fast.kernels.cpu import depthwise_separable_conv2d as cpu
 from mobilevit_fast.kernels.reference import depthwise_separable_conv2d as reference
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -18,7 +17,8 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
-from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.packing import depthwise_floats, panel_floats
+from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "depthwise_separable_conv2d"
 
@@ -56,6 +56,14 @@ def _output_shape(
     return x.shape[0], outputs, height, width
 
 
+_PACKING = Packing(
+    (
+        *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
+        *("pointwise_weight", "pointwise_scale", "pointwise_bias"),
+    ),
+    lambda *p: depthwise_floats(p[0]) + panel_floats(p[3]),
+)
+
 OP = Op(
     _NAME,
     "Tensor x, Tensor depthwise_weight, Tensor? depthwise_scale, Tensor? depthwise_bias, "
@@ -63,7 +71,7 @@ OP = Op(
     "int[2] stride, int[2] padding, int[2] dilation, str depthwise_activation, str pointwise_activation",
     _output_shape,
     [
-        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), cpu),
+        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), packing=_PACKING),
         Kernel("reference", supports_everything, reference),
     ],
 )

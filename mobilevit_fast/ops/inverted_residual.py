@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mobilevit_fast.kernels.cpu import inverted_residual as cpu
 from mobilevit_fast.kernels.reference import inverted_residual as reference
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -19,7 +18,8 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
-from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.packing import depthwise_floats, panel_floats
+from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "inverted_residual"
 
@@ -69,6 +69,15 @@ def _output_shape(
     return x.shape[0], outputs, height, width
 
 
+_PACKING = Packing(
+    (
+        *("expand_weight", "expand_scale", "expand_bias"),
+        *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
+        *("project_weight", "project_scale", "project_bias"),
+    ),
+    lambda *p: panel_floats(p[0]) + depthwise_floats(p[3]) + panel_floats(p[6]),
+)
+
 OP = Op(
     _NAME,
     "Tensor x, Tensor expand_weight, Tensor? expand_scale, Tensor? expand_bias, "
@@ -77,7 +86,7 @@ OP = Op(
     "int[2] stride, int[2] dilation, bool residual, str activation",
     _output_shape,
     [
-        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), cpu),
+        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), packing=_PACKING),
         Kernel("reference", supports_everything, reference),
     ],
 )

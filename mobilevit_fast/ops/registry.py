@@ -43,6 +43,21 @@ class Support(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Packing:
+    """That a C++ kernel takes its parameters in an order of its own, made once by ``<backend>_pack``.
+
+    The kernel's schema has one more argument, ``Tensor? packed``, and it packs by itself where that is None.
+
+    Args:
+        parameters: the operator's arguments that go into it, by name.
+        floats: takes these arguments, returns how many numbers come out.
+    """
+
+    parameters: tuple[str, ...]
+    floats: Callable[..., int]
+
+
+@dataclass(frozen=True)
 class Kernel:
     """One backend's implementation of an operator.
 
@@ -54,6 +69,7 @@ class Kernel:
     backend: str
     supports: Callable[[torch.device, torch.dtype, dict[str, Any]], Support]
     implementation: Callable[..., Tensor] | None = None
+    packing: Packing | None = None
 
 
 class Choice(NamedTuple):
@@ -90,7 +106,10 @@ class Op:
         self.reference = reference
         for kernel in kernels:
             overload = f"{name}.{kernel.backend}"
-            LIBRARY.define(f"{overload}({arguments}) -> Tensor")
+            packed = ", Tensor? packed=None" if kernel.packing else ""
+            LIBRARY.define(f"{overload}({arguments}{packed}) -> Tensor")
+            if kernel.packing:
+                self._define_packing(kernel.backend, kernel.packing, arguments)
             if kernel.implementation is not None:
                 key = "CPU" if kernel.backend == "cpu" else "CompositeExplicitAutograd"
                 LIBRARY.impl(overload, self._checked(kernel.implementation), key)
@@ -101,6 +120,29 @@ class Op:
     def overload(self, backend: str) -> Any:
         """The dispatcher's handle of one backend's kernel."""
         return getattr(getattr(getattr(torch.ops, NAMESPACE), self.name), backend)
+
+    def _define_packing(self, backend: str, packing: Packing, arguments: str) -> None:
+        declared = {argument.split()[-1]: argument for argument in arguments.split(", ")}
+        parameters = ", ".join(declared[name] for name in packing.parameters)
+        LIBRARY.define(f"{self.name}.{backend}_pack({parameters}) -> Tensor")
+
+        def fake(*parameters: Any) -> Tensor:
+            weight = next(p for p in parameters if isinstance(p, Tensor))
+            return weight.new_empty(packing.floats(*parameters), dtype=torch.float32)
+
+        torch.library.register_fake(f"{NAMESPACE}::{self.name}.{backend}_pack", fake, lib=LIBRARY)
+
+    def pack(self, backend: str, arguments: Sequence[Any]) -> Tensor | None:
+        """The parameters in the order of a backend's kernel, its last argument; None where it takes them as they are.
+
+        ``arguments`` are the operator's; those that are no parameters may be None.
+        """
+        packing = self.kernels[backend].packing
+        if packing is None:
+            return None
+        named = dict(zip(self.argument_names, arguments, strict=True))
+        result: Tensor = self.overload(f"{backend}_pack")(*(named[name] for name in packing.parameters))
+        return result
 
     def attributes(self, arguments: Sequence[Any], first: int = 0) -> dict[str, Any]:
         """Those of the operator's arguments from number ``first`` on that are not tensors, by name."""
@@ -145,7 +187,7 @@ class Op:
         return overload(*arguments)
 
     def _fake(self, *arguments: Any) -> Tensor:
-        shape = self.output_shape(*arguments)
+        shape = self.output_shape(*arguments[: len(self.argument_names)])
         layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
         x = arguments[0]
         return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)

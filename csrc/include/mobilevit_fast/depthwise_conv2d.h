@@ -3,17 +3,13 @@
 
 #include <cstdint>
 
+#include "mobilevit_fast/activation.h"
 #include "mobilevit_fast/cpu_isa.h"
 
 namespace mobilevit_fast::cpu {
 
-enum class Activation : int { none, relu, silu };
-
-// Element types: x, weight and y share one; scale and bias are float32 or that same type. bfloat16 is its 16 bits.
-enum class Element : int { float32, bfloat16 };
-
 // y = activation(scale * conv(x) + bias). All strides count elements. The channel stride of x, weight and y is 1; y is
-// dense channels_last.
+// dense channels_last. x, weight and y share an element type; scale and bias are float32 or that same type.
 struct DepthwiseConv2dParams {
   const void* x;       // (batch, in_h, in_w, channels)
   const void* weight;  // (kernel_h, kernel_w, channels)
@@ -34,14 +30,16 @@ struct DepthwiseConv2dParams {
   int64_t rows_per_task, channels_per_task;
 };
 
-inline int64_t row_blocks(const DepthwiseConv2dParams& p) { return (p.out_h + p.rows_per_task - 1) / p.rows_per_task; }
+static inline int64_t row_blocks(const DepthwiseConv2dParams& p) {
+  return (p.out_h + p.rows_per_task - 1) / p.rows_per_task;
+}
 
-inline int64_t channel_blocks(const DepthwiseConv2dParams& p) {
+static inline int64_t channel_blocks(const DepthwiseConv2dParams& p) {
   const int64_t blocks = p.channels / p.channels_per_task;  // the last block takes the remainder as well
   return blocks > 0 ? blocks : 1;
 }
 
-inline int64_t task_count(const DepthwiseConv2dParams& p) { return p.batch * row_blocks(p) * channel_blocks(p); }
+static inline int64_t task_count(const DepthwiseConv2dParams& p) { return p.batch * row_blocks(p) * channel_blocks(p); }
 
 // Computes tasks [begin, end); one function per instruction set.
 #define MVF_DECLARE(isa)                                                             \

@@ -1,0 +1,219 @@
+// Matrix products in registers, on weights packed as gemm_layout.h says. Compiled once per instruction set.
+#pragma once
+
+#include "mobilevit_fast/activation.h"
+#include "mobilevit_fast/gemm_layout.h"
+#include "simd.h"
+
+namespace mobilevit_fast::cpu::MVF_ISA {
+namespace {
+
+// Vectors of outputs and rows of inputs that a tile holds in registers. 32 registers take 24 sums, 16 take 12.
+#if defined(__AVX512F__)
+constexpr int kMaxVectors = 4;
+constexpr int tile_height(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : 12; }
+#else
+constexpr int kMaxVectors = 2;
+constexpr int tile_height(int) { return 6; }
+#endif
+
+// A run of products: `a` elements into every row, `b` rows into the packed weights.
+struct Segment {
+  int64_t a, b;
+};
+
+// sum[m][v] += row m · column v over all segments of `length` products each.
+template <int kRows, int kVectors>
+MVF_INLINE void multiply_rows(const float* const* rows, const Segment* segments, int64_t count, int64_t length,
+                              const float* b, int64_t ldb, Float (&sum)[kRows * kVectors]) {
+  for (int64_t s = 0; s < count; ++s) {
+    const float* a[kRows];
+    MVF_UNROLL
+    for (int m = 0; m < kRows; ++m) a[m] = rows[m] + segments[s].a;
+    const float* column = b + segments[s].b * ldb;
+    for (int64_t k = 0; k < length; ++k, column += ldb) {
+      Float w[kVectors];
+      MVF_UNROLL
+      for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Float>(column + v * kLanes);
+      MVF_UNROLL
+      for (int m = 0; m < kRows; ++m) {
+        const Float x = splat(a[m][k]);
+        MVF_UNROLL
+        for (int v = 0; v < kVectors; ++v) sum[m * kVectors + v] += x * w[v];
+      }
+    }
+  }
+}
+
+// sum[m][v] += sum over k of a[k][m] · b[k][v].
+template <int kRows, int kVectors>
+MVF_INLINE void multiply_columns(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t depth,
+                                 Float (&sum)[kRows * kVectors]) {
+  for (int64_t k = 0; k < depth; ++k, a += lda, b += ldb) {
+    Float w[kVectors];
+    MVF_UNROLL
+    for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Float>(b + v * kLanes);
+    MVF_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      const Float x = splat(a[m]);
+      MVF_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[m * kVectors + v] += x * w[v];
+    }
+  }
+}
+
+template <int kCount>
+MVF_INLINE void activate(Activation activation, Float* v) {
+  if (activation == Activation::silu) {
+    silu_all<true, kCount>(v);
+  } else if (activation == Activation::relu) {
+    MVF_UNROLL
+    for (int i = 0; i < kCount; ++i) v[i] = relu(v[i]);
+  }
+}
+
+// One vector of consecutive numbers as elements of type T, or only the first `count` of them.
+MVF_INLINE void store_vector(float* target, Float v) { std::memcpy(target, &v, sizeof(v)); }
+MVF_INLINE void store_vector(BFloat16* target, Float v) {
+  typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+  const Half half = __builtin_convertvector(Channels<BFloat16>::rounded(v) >> 16, Half);
+  std::memcpy(target, &half, sizeof(half));
+}
+template <class T>
+MVF_INLINE void store_first(T* target, Float v, int64_t count) {
+  T buffer[kLanes];
+  store_vector(buffer, v);
+  for (int64_t i = 0; i < count; ++i) target[i] = buffer[i];
+}
+MVF_INLINE Float load_first(const float* source, int64_t count) {
+  float buffer[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) buffer[i] = source[i];
+  return load_unaligned<Float>(buffer);
+}
+
+// Where the pixels of a product go: activation(scale · sum + bias) + residual. `out` and `residual` hold one address
+// per pixel; residual may be null. Beyond `channels`, which lie in the padding, nothing is written.
+template <class T>
+struct PixelOutput {
+  T* const* out;
+  const float* const* residual;
+  const float *scale, *bias;
+  int64_t channels;
+  Activation activation;
+};
+
+// The inputs: one address per pixel, and the segments of products that start there.
+struct PixelInput {
+  const float* const* rows;
+  const Segment* segments;
+  int64_t count, length;
+};
+
+template <class T, int kRows, int kVectors>
+__attribute__((noinline)) void pixel_tile(const PixelInput& in, const float* b, int64_t ldb, const PixelOutput<T>& out,
+                                          int64_t pixel, int64_t channel) {
+  Float sum[kRows * kVectors] = {};
+  multiply_rows<kRows, kVectors>(in.rows + pixel, in.segments, in.count, in.length, b, ldb, sum);
+  MVF_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    const Float scale = load_unaligned<Float>(out.scale + channel + v * kLanes);
+    const Float bias = load_unaligned<Float>(out.bias + channel + v * kLanes);
+    MVF_UNROLL
+    for (int m = 0; m < kRows; ++m) sum[m * kVectors + v] = sum[m * kVectors + v] * scale + bias;
+  }
+  activate<kRows * kVectors>(out.activation, sum);
+  T* const* targets = out.out + pixel;
+  const int64_t valid = out.channels - channel;
+  if (valid >= kVectors * kLanes) {
+    if (out.residual != nullptr) {
+      MVF_UNROLL
+      for (int m = 0; m < kRows; ++m) {
+        MVF_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+          sum[m * kVectors + v] += load_unaligned<Float>(out.residual[pixel + m] + channel + v * kLanes);
+        }
+      }
+    }
+    MVF_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      T* target = targets[m] + channel;
+      MVF_UNROLL
+      for (int v = 0; v < kVectors; ++v) store_vector(target + v * kLanes, sum[m * kVectors + v]);
+    }
+    return;
+  }
+  for (int m = 0; m < kRows; ++m) {
+    for (int v = 0; v < kVectors && v * kLanes < valid; ++v) {
+      const int64_t first = channel + v * kLanes, count = smaller(kLanes, valid - v * kLanes);
+      Float value = sum[m * kVectors + v];
+      if (out.residual != nullptr) value += load_first(out.residual[pixel + m] + first, count);
+      store_first(targets[m] + first, value, count);
+    }
+  }
+}
+
+template <class T>
+using PixelTile = void (*)(const PixelInput&, const float*, int64_t, const PixelOutput<T>&, int64_t, int64_t);
+
+// The tile of `rows` rows, at most kRows.
+template <class T, int kRows, int kVectors>
+PixelTile<T> choose_pixel_tile(int64_t rows) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return choose_pixel_tile<T, kRows - 1, kVectors>(rows);
+  }
+  return pixel_tile<T, kRows, kVectors>;
+}
+
+template <class T, int kVectors>
+void multiply_panel(const PixelInput& in, int64_t pixels, const float* b, int64_t ldb, const PixelOutput<T>& out,
+                    int64_t channel) {
+  constexpr int kHeight = tile_height(kVectors);
+  int64_t pixel = 0;
+  for (; pixel + kHeight <= pixels; pixel += kHeight) {
+    pixel_tile<T, kHeight, kVectors>(in, b, ldb, out, pixel, channel);
+  }
+  if (pixel < pixels) choose_pixel_tile<T, kHeight, kVectors>(pixels - pixel)(in, b, ldb, out, pixel, channel);
+}
+
+// All pixels times panels [begin, end) of weights of `depth` products per output, packed for out.channels outputs.
+template <class T>
+void multiply_pixels(const PixelInput& in, int64_t pixels, int64_t depth, const float* packed,
+                     const PixelOutput<T>& out, int64_t begin, int64_t end) {
+  for (int64_t panel = begin; panel < end; ++panel) {
+    const int64_t first = panel_begin(out.channels, panel), width = panel_begin(out.channels, panel + 1) - first;
+    const float* b = packed + first * depth;
+    for (int64_t column = 0; column < width;) {
+      const int64_t vectors = smaller(kMaxVectors, (width - column) / kLanes);
+      const int64_t channel = first + column;
+      if (channel >= out.channels) break;
+      switch (vectors) {
+        case 1:
+          multiply_panel<T, 1>(in, pixels, b + column, width, out, channel);
+          break;
+        case 2:
+          multiply_panel<T, 2>(in, pixels, b + column, width, out, channel);
+          break;
+#if defined(__AVX512F__)
+        case 3:
+          multiply_panel<T, 3>(in, pixels, b + column, width, out, channel);
+          break;
+        default:
+          multiply_panel<T, 4>(in, pixels, b + column, width, out, channel);
+#endif
+      }
+      column += vectors * kLanes;
+    }
+  }
+}
+
+// The same over all panels; scale and bias of `out` are those packed behind the weights.
+template <class T>
+void multiply_pixels(const PixelInput& in, int64_t pixels, int64_t depth, const float* packed, PixelOutput<T> out) {
+  const int64_t padded = round_up(out.channels, kBlock);
+  out.scale = packed + depth * padded;
+  out.bias = out.scale + padded;
+  multiply_pixels<T>(in, pixels, depth, packed, out, 0, panel_count(out.channels));
+}
+
+}  // namespace
+}  // namespace mobilevit_fast::cpu::MVF_ISA

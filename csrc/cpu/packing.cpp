@@ -1,0 +1,122 @@
+#include "packing.h"
+
+#include <cstring>
+
+#include "mobilevit_fast/gemm_layout.h"
+
+namespace mobilevit_fast::cpu {
+namespace {
+
+// Numbers of a tensor of float32 or bfloat16, wherever its strides put them.
+class Reader {
+ public:
+  explicit Reader(const Tensor& tensor)
+      : data_(tensor.const_data_ptr()), wide_(tensor.scalar_type() == ScalarType::Float) {}
+
+  float operator[](int64_t offset) const {
+    if (wide_) return static_cast<const float*>(data_)[offset];
+    const uint32_t bits = uint32_t{static_cast<const uint16_t*>(data_)[offset]} << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+  }
+
+ private:
+  const void* data_;
+  bool wide_;
+};
+
+// Entry `i` of vector `row` of a tensor (outputs,) or (rows, outputs); `missing` where there is none.
+class Values {
+ public:
+  Values(const OptionalTensor& tensor, int64_t row, float missing) : missing_(missing) {
+    if (!tensor) return;
+    reader_.emplace(*tensor);
+    step_ = tensor->stride(tensor->dim() - 1);
+    begin_ = tensor->dim() > 1 ? row * tensor->stride(0) : 0;
+  }
+
+  float operator[](int64_t i) const { return reader_ ? (*reader_)[begin_ + i * step_] : missing_; }
+
+ private:
+  std::optional<Reader> reader_;
+  int64_t begin_ = 0, step_ = 0;
+  float missing_;
+};
+
+float* append(const Values& values, int64_t count, int64_t padded, float* target) {
+  for (int64_t i = 0; i < padded; ++i) *target++ = i < count ? values[i] : 0.0f;
+  return target;
+}
+
+float* append_affine(const OptionalTensor& scale, const OptionalTensor& bias, int64_t row, int64_t count,
+                     int64_t padded, float* target) {
+  target = append(Values(scale, row, 1.0f), count, padded, target);
+  return append(Values(bias, row, 0.0f), count, padded, target);
+}
+
+}  // namespace
+
+Tensor empty_floats(int64_t count) {
+  const int64_t stride = 1;
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &count, &stride, aoti_torch_dtype_float32(),
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target) {
+  const Reader read(weight);
+  const bool window = weight.dim() == 4;
+  const int64_t outputs = weight.size(0), channels = weight.size(1);
+  const int64_t kernel_h = window ? weight.size(2) : 1, kernel_w = window ? weight.size(3) : 1;
+  const int64_t step_h = window ? weight.stride(2) : 0, step_w = window ? weight.stride(3) : 0;
+  for (int64_t panel = 0; panel < panel_count(outputs); ++panel) {
+    const int64_t begin = panel_begin(outputs, panel), end = panel_begin(outputs, panel + 1);
+    for (int64_t kh = 0; kh < kernel_h; ++kh) {
+      for (int64_t kw = 0; kw < kernel_w; ++kw) {
+        for (int64_t c = 0; c < channels; ++c) {
+          const int64_t offset = c * weight.stride(1) + kh * step_h + kw * step_w;
+          for (int64_t o = begin; o < end; ++o) *target++ = o < outputs ? read[o * weight.stride(0) + offset] : 0.0f;
+        }
+      }
+    }
+  }
+  return append_affine(scale, bias, 0, outputs, round_up(outputs, kBlock), target);
+}
+
+float* pack_depthwise(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target) {
+  const Reader read(weight);
+  const int64_t channels = weight.size(0), padded = round_up(channels, kBlock);
+  for (int64_t kh = 0; kh < weight.size(2); ++kh) {
+    for (int64_t kw = 0; kw < weight.size(3); ++kw) {
+      const int64_t offset = kh * weight.stride(2) + kw * weight.stride(3);
+      for (int64_t c = 0; c < padded; ++c) *target++ = c < channels ? read[c * weight.stride(0) + offset] : 0.0f;
+    }
+  }
+  return append_affine(scale, bias, 0, channels, padded, target);
+}
+
+float* pack_row_groups(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t layer,
+                       float* target) {
+  const Reader read(weight);
+  const int64_t rank = weight.dim() == 4 ? 0 : 1;  // a 1x1 convolution has no layers
+  const int64_t outputs = weight.size(rank), channels = weight.size(rank + 1);
+  const int64_t begin = rank == 1 ? layer * weight.stride(0) : 0;
+  const int64_t padded = round_up(outputs, kRowGroup);
+  for (int64_t group = 0; group < padded; group += kRowGroup) {
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t o = group; o < group + kRowGroup; ++o) {
+        *target++ = o < outputs ? read[begin + o * weight.stride(rank) + c * weight.stride(rank + 1)] : 0.0f;
+      }
+    }
+  }
+  return append_affine(scale, bias, layer, outputs, padded, target);
+}
+
+float* pack_vector(const Tensor& values, int64_t layer, float* target) {
+  const int64_t count = values.size(values.dim() - 1);
+  return append(Values(values, layer, 0.0f), count, count, target);
+}
+
+}  // namespace mobilevit_fast::cpu

@@ -1,0 +1,28 @@
+// Weights in the order of the kernels (mobilevit_fast/gemm_layout.h), as float32.
+#pragma once
+
+#include <optional>
+
+#include "checks.h"
+
+namespace mobilevit_fast::cpu {
+
+using OptionalTensor = std::optional<Tensor>;
+
+// An uninitialised vector of float32 numbers.
+Tensor empty_floats(int64_t count);
+
+// Each writes one part at `target` and returns its end. Scales default to one, biases to zero.
+//
+// Panels of a convolution (outputs, channels, kernel height, kernel width) or a linear layer (outputs, channels); the
+// products of an output follow the window, channels innermost.
+float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target);
+// A depthwise convolution (channels, 1, kernel height, kernel width): (taps, padded channels), scales, biases.
+float* pack_depthwise(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target);
+// Row groups of a linear layer: matrix `layer` of (layers, outputs, channels), scale and bias (layers, outputs).
+float* pack_row_groups(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t layer,
+                       float* target);
+// Row `layer` of (layers, count), as it is.
+float* pack_vector(const Tensor& values, int64_t layer, float* target);
+
+}  // namespace mobilevit_fast::cpu

@@ -1,0 +1,71 @@
+// Rows of images as float32 pixels, and a kernel's working memory cut into arrays.
+#pragma once
+
+#include "mobilevit_fast/gemm_layout.h"
+#include "mobilevit_fast/image.h"
+#include "mobilevit_fast/scratch.h"
+#include "simd.h"
+
+namespace mobilevit_fast::cpu::MVF_ISA {
+namespace {
+
+MVF_INLINE float to_float(float value) { return value; }
+MVF_INLINE float to_float(BFloat16 value) {
+  const uint32_t bits = (uint32_t)value.bits << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof(result));
+  return result;
+}
+
+MVF_INLINE Float load_as_float(const float* source) { return load_unaligned<Float>(source); }
+MVF_INLINE Float load_as_float(const BFloat16* source) {
+  typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
+  const Half half = load_unaligned<Half>(source);
+  return (Float)(__builtin_convertvector(half, Uint) << 16);
+}
+
+// `count` pixels of `channels` channels, any strides, to float32 pixels `target_stride` apart.
+template <class T>
+void copy_pixels(const T* x, int64_t pixel_stride, int64_t channel_stride, int64_t count, int64_t channels,
+                 float* target, int64_t target_stride) {
+  if (channel_stride != 1) {
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t i = 0; i < count; ++i) {
+        target[i * target_stride + c] = to_float(x[i * pixel_stride + c * channel_stride]);
+      }
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i, x += pixel_stride, target += target_stride) {
+    int64_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+      const Float v = load_as_float(x + c);
+      std::memcpy(target + c, &v, sizeof(v));
+    }
+    for (; c < channels; ++c) target[c] = to_float(x[c]);
+  }
+}
+
+MVF_INLINE void fill_zero(float* target, int64_t count) { std::memset(target, 0, count * sizeof(float)); }
+
+// Arrays one after another in a block of memory, each on a cache line of its own; without a block, only their size.
+class Arena {
+ public:
+  explicit Arena(void* block) : block_((char*)block) {}
+
+  template <class T>
+  T* take(int64_t count) {
+    T* result = block_ == nullptr ? nullptr : (T*)(block_ + bytes_);
+    bytes_ += round_up(count * (int64_t)sizeof(T), 64);
+    return result;
+  }
+
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  char* block_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace
+}  // namespace mobilevit_fast::cpu::MVF_ISA

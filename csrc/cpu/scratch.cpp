@@ -1,0 +1,37 @@
+#include "mobilevit_fast/scratch.h"
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+namespace mobilevit_fast::cpu {
+namespace {
+
+constexpr int64_t kAlignment = 64, kKept = int64_t{64} << 20;
+
+struct Free {
+  void operator()(void* block) const { std::free(block); }
+};
+
+struct Scratch {
+  std::unique_ptr<void, Free> block;
+  int64_t bytes = 0;
+};
+
+}  // namespace
+
+void* thread_scratch(int64_t bytes) {
+  thread_local Scratch scratch;
+  if (bytes > scratch.bytes || scratch.bytes > kKept) {
+    scratch.block.reset();
+    scratch.bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    scratch.block.reset(std::aligned_alloc(kAlignment, scratch.bytes));
+    if (!scratch.block) {
+      scratch.bytes = 0;
+      throw std::bad_alloc();
+    }
+  }
+  return scratch.block.get();
+}
+
+}  // namespace mobilevit_fast::cpu

@@ -1,0 +1,41 @@
+// How the CPU kernels keep weights: made once by pack_* (csrc/cpu/packing.h), the same for every instruction set.
+//
+// Panels, where the outputs of a matrix product are channels of a pixel and lie in the lanes of vectors: the N outputs
+// are padded to blocks of 16 and cut into panels of one to four blocks, as even as possible. A panel of w outputs is
+// (K, w), row after row; panels follow one another; then the N padded scales, then the N padded biases.
+//
+// Row groups, where the lanes are tokens and an output is a row: groups of 12 outputs, each (K, 12); then scales and
+// biases, padded to whole groups.
+//
+// Padding is zero, so a padded output is activation(0).
+#pragma once
+
+#include <cstdint>
+
+namespace mobilevit_fast::cpu {
+
+constexpr int64_t kBlock = 16;
+constexpr int64_t kPanelBlocks = 4;
+constexpr int64_t kRowGroup = 12;
+
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static inline int64_t panel_count(int64_t outputs) { return ceil_div(ceil_div(outputs, kBlock), kPanelBlocks); }
+
+// First output of panel i; of the last panel's successor, the number of padded outputs.
+static inline int64_t panel_begin(int64_t outputs, int64_t i) {
+  const int64_t blocks = ceil_div(outputs, kBlock), panels = panel_count(outputs);
+  const int64_t wider = blocks % panels;
+  return (i * (blocks / panels) + smaller(i, wider)) * kBlock;
+}
+
+// Size of packed weights, scales and biases in float32 numbers, for `depth` products per output.
+static inline int64_t panel_floats(int64_t depth, int64_t outputs) { return (depth + 2) * round_up(outputs, kBlock); }
+static inline int64_t row_group_floats(int64_t depth, int64_t outputs) {
+  return (depth + 2) * round_up(outputs, kRowGroup);
+}
+
+}  // namespace mobilevit_fast::cpu

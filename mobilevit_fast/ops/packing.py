@@ -1,0 +1,28 @@
+"""Sizes of parameters in the order of the C++ CPU kernels (``csrc/include/mobilevit_fast/gemm_layout.h``)."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import Tensor
+
+_BLOCK, _ROW_GROUP = 16, 12
+
+
+def _padded(size: int, multiple: int) -> int:
+    return (size + multiple - 1) // multiple * multiple
+
+
+def panel_floats(weight: Tensor) -> int:
+    """Of a dense convolution (O, C, kh, kw) or a linear layer (O, C), with its scales and biases."""
+    return (prod(weight.shape[1:]) + 2) * _padded(weight.shape[0], _BLOCK)
+
+
+def depthwise_floats(weight: Tensor) -> int:
+    """Of a depthwise convolution (C, 1, kh, kw), with its scales and biases."""
+    return panel_floats(weight)
+
+
+def row_group_floats(outputs: int, inputs: int) -> int:
+    """Of a linear layer whose outputs are rows, with its scales and biases."""
+    return (inputs + 2) * _padded(outputs, _ROW_GROUP)
