@@ -1,9 +1,120 @@
-"""The shapes that MobileViT's regions have at 256 px, by size of model."""
+"""The operators that an accelerated MobileViT calls: with which tensors, of which shapes, by size of model.
 
-from typing import NamedTuple
+Nothing is computed from the configuration a second time: a forward of the model is watched.
+"""
 
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import mobilevit_fast as mvf
 from mobilevit_fast.config import PRESETS, MobileViTConfig
-from mobilevit_fast.models.layers import make_divisible
+from mobilevit_fast.nn.fused import Fused
+from mobilevit_fast.ops import BACKENDS, OPS
+
+
+class OperatorCall(NamedTuple):
+    """One call of an operator.
+
+    Attributes:
+        path: the fused module that makes it, as in ``named_modules``.
+        part: its name within the module.
+        op: name of the operator.
+        overload: the kernel.
+        arguments: those of the operator's schema.
+    """
+
+    path: str
+    part: str
+    op: str
+    overload: Any
+    arguments: tuple[Any, ...]
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The arguments by name, without the packed parameters that some kernels take at the end."""
+        return dict(zip(OPS[self.op].argument_names, self.arguments, strict=False))
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """The numbers that say how much work it is, but for the batch."""
+        return operator_shape(self.op, self.named)
+
+
+def operator_shape(op: str, named: dict[str, Any]) -> dict[str, int]:
+    """Channels, image size, kernel, stride and depth of an operator, from its arguments by name."""
+    x = named["x"]
+    shape: dict[str, int] = {"inputs": x.shape[1], "height": x.shape[2], "width": x.shape[3]}
+    if op == "inverted_residual":
+        widths = {"expanded": named["expand_weight"].shape[0], "outputs": named["project_weight"].shape[0]}
+        shape |= {**widths, "kernel": named["depthwise_weight"].shape[2]}
+    elif op == "conv2d_bias_act":
+        weight, x2 = named["weight"], named["x2"]
+        second = {} if x2 is None else {"second_inputs": x2.shape[1]}
+        shape |= {**second, "outputs": weight.shape[0], "kernel": weight.shape[2]}
+    elif op == "mobilevit_transformer":
+        layers, hidden = named["fc1_weight"].shape[:2]
+        width = named["in_weight"].shape[0]
+        shape |= {"layers": layers, "hidden_size": width, "mlp_size": hidden, "outputs": named["out_weight"].shape[0]}
+    elif op == "classifier_head":
+        shape |= {"expanded": named["expand_weight"].shape[0], "outputs": named["weight"].shape[0]}
+    elif op == "depthwise_separable_conv2d":
+        shape |= {"outputs": named["pointwise_weight"].shape[0], "kernel": named["depthwise_weight"].shape[2]}
+    elif op == "depthwise_conv2d":
+        shape |= {"kernel": named["weight"].shape[2]}
+    else:
+        raise ValueError(f"expected one of {', '.join(OPS)}, got {op}")
+    return {**shape, "stride": named["stride"][0]} if "stride" in named else shape
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps every call of an operator of the package, under the fused module that is running."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[OperatorCall] = []
+        self.running: list[tuple[str, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "mobilevit_fast" and func._schema.overload_name in BACKENDS:  # not the packing of weights
+            path, parts = self.running[-1]
+            name = func._schema.name.removeprefix("mobilevit_fast::")
+            self.calls.append(OperatorCall(path, next(parts), name, func, args))
+        return func(*args, **(kwargs or {}))
+
+
+def operator_calls(model: nn.Module, images: Tensor) -> list[OperatorCall]:
+    """The calls of operators in a forward of an accelerated model, in their order, with the very tensors they got."""
+    recorder = _Recorder()
+    handles = []
+    for path, module in model.named_modules():
+        if not isinstance(module, Fused):
+            continue
+
+        def enter(module: Any, args: Any, path: str = path) -> None:
+            recorder.running.append((path, iter(module.bounds_for(args[0]))))
+
+        def leave(module: Any, args: Any, output: Any) -> None:
+            recorder.running.pop()
+
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        with torch.no_grad(), recorder:
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return recorder.calls
+
+
+def preset_calls(preset: str, batch: int = 1, image_size: int = 256) -> list[OperatorCall]:
+    """The calls of a preset's classification model, on tensors without values: for their shapes."""
+    with torch.device("meta"):
+        model = mvf.MobileViTForImageClassification(MobileViTConfig.preset(preset, num_labels=1000)).eval()
+        images = torch.empty(batch, 3, image_size, image_size)
+    return operator_calls(mvf.accelerate(model), images)
 
 
 class InvertedResidualShape(NamedTuple):
@@ -18,17 +129,11 @@ class InvertedResidualShape(NamedTuple):
 
 def inverted_residuals(preset: str, image_size: int = 256) -> list[InvertedResidualShape]:
     """The different inverted residuals of a preset, in the order of the network (arXiv 2110.02178, table 4)."""
-    config = MobileViTConfig.preset(preset)
-    channels, size = config.neck_hidden_sizes, image_size // 2
-    steps = [(0, 1, 1), (1, 2, 2), (2, 2, 1), (2, 3, 2), (3, 4, 2), (4, 5, 2)]  # from, to, stride
-    shapes = []
-    for source, target, stride in steps:
-        inputs, outputs = channels[source], channels[target]
-        expanded = make_divisible(round(inputs * config.expand_ratio))
-        shapes.append(InvertedResidualShape(inputs, expanded, outputs, size, stride))
-        size //= stride
-    return shapes
+    shapes = [call.shape for call in preset_calls(preset, 1, image_size) if call.op == "inverted_residual"]
+    names = ("inputs", "expanded", "outputs", "height", "stride")
+    return list(dict.fromkeys(InvertedResidualShape(*(shape[name] for name in names)) for shape in shapes))
 
 
-ALL_INVERTED_RESIDUALS = [(preset, shape) for preset in PRESETS for shape in inverted_residuals(preset)]
-"""Every inverted residual of the three sizes."""
+def all_inverted_residuals() -> list[tuple[str, InvertedResidualShape]]:
+    """Every inverted residual of the three sizes, with the preset it belongs to."""
+    return [(preset, shape) for preset in PRESETS for shape in inverted_residuals(preset)]

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.shapes import ALL_INVERTED_RESIDUALS, InvertedResidualShape
+from benchmarks.shapes import InvertedResidualShape, all_inverted_residuals, inverted_residuals
 from mobilevit_fast import ops
 
-CASES = sorted({(s.expanded, s.size, s.stride) for _, s in ALL_INVERTED_RESIDUALS})
+CASES = sorted({(s.expanded, s.size, s.stride) for _, s in all_inverted_residuals()})
 
 
 def pytorch(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, stride: int) -> Tensor:
@@ -47,6 +47,6 @@ def test_depthwise_conv2d(
 
 
 def test_the_shapes_are_those_of_the_network() -> None:
-    small = [shape for preset, shape in ALL_INVERTED_RESIDUALS if preset == "small"]
+    small = inverted_residuals("small")
     assert small[0] == InvertedResidualShape(16, 64, 32, 128, 1)
     assert small[-1] == InvertedResidualShape(128, 512, 160, 16, 2)

@@ -228,7 +228,7 @@ def _examine(module: nn.Module, path: str, rule: Rule, backend: str, dtype: torc
     try:
         with torch.no_grad():
             parts = read_parts(module, rule)
-            bounds = rule.fused.bind(parts, backend, dtype or parameter_dtype(module))
+            bounds = rule.fused.bind(parts, backend, dtype or parameter_dtype(module, rule))
     except (Unsupported, BackendError) as reason:
         return region._replace(reason=str(reason))
     passed_over = {text for bound in bounds.values() for text in bound.passed_over}

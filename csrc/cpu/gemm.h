@@ -8,40 +8,77 @@
 namespace mobilevit_fast::cpu::MVF_ISA {
 namespace {
 
-// Vectors of outputs and rows of inputs that a tile holds in registers. 32 registers take 24 sums, 16 take 12.
+// Vectors of outputs and rows of inputs that a tile holds in registers. 32 registers take 24 sums, 16 take 12; more
+// than eight rows would not leave enough registers for their addresses.
 #if defined(__AVX512F__)
 constexpr int kMaxVectors = 4;
-constexpr int tile_height(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : 12; }
+constexpr int tile_height(int vectors) { return vectors == 4 ? 6 : 8; }
 #else
 constexpr int kMaxVectors = 2;
 constexpr int tile_height(int) { return 6; }
 #endif
+
+MVF_INLINE void store_vector(float* target, Float v) { std::memcpy(target, &v, sizeof(v)); }
 
 // A run of products: `a` elements into every row, `b` rows into the packed weights.
 struct Segment {
   int64_t a, b;
 };
 
-// sum[m][v] += row m · column v over all segments of `length` products each.
+// Products after which a sum is put aside and started anew: rounding grows with the length of a sum.
+constexpr int64_t kSumLength = 128;
+
+// sum[m][v] += row m · column v over `length` products.
+template <int kRows, int kVectors>
+MVF_INLINE void multiply_run(const float* const* rows, int64_t first, int64_t length, const float* column, int64_t ldb,
+                             Float (&sum)[kRows * kVectors]) {
+  const float* a[kRows];
+  MVF_UNROLL
+  for (int m = 0; m < kRows; ++m) a[m] = rows[m] + first;
+  for (int64_t k = 0; k < length; ++k, column += ldb) {
+    Float w[kVectors];
+    MVF_UNROLL
+    for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Float>(column + v * kLanes);
+    MVF_UNROLL
+    for (int m = 0; m < kRows; ++m) {
+      const Float x = splat(a[m][k]);
+      MVF_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[m * kVectors + v] += x * w[v];
+    }
+  }
+}
+
+// total[m][v] = row m · column v over all segments of `length` products each, in sums of about `sum_length` products.
 template <int kRows, int kVectors>
 MVF_INLINE void multiply_rows(const float* const* rows, const Segment* segments, int64_t count, int64_t length,
-                              const float* b, int64_t ldb, Float (&sum)[kRows * kVectors]) {
+                              int64_t sum_length, const float* b, int64_t ldb, float* total) {
+  constexpr int kCount = kRows * kVectors;
+  Float sum[kCount] = {};
+  bool first = true;
+  int64_t products = 0;
   for (int64_t s = 0; s < count; ++s) {
-    const float* a[kRows];
-    MVF_UNROLL
-    for (int m = 0; m < kRows; ++m) a[m] = rows[m] + segments[s].a;
-    const float* column = b + segments[s].b * ldb;
-    for (int64_t k = 0; k < length; ++k, column += ldb) {
-      Float w[kVectors];
-      MVF_UNROLL
-      for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Float>(column + v * kLanes);
-      MVF_UNROLL
-      for (int m = 0; m < kRows; ++m) {
-        const Float x = splat(a[m][k]);
+    for (int64_t begin = 0; begin < length;) {
+      if (products >= sum_length) {
         MVF_UNROLL
-        for (int v = 0; v < kVectors; ++v) sum[m * kVectors + v] += x * w[v];
+        for (int i = 0; i < kCount; ++i) {
+          if (!first) sum[i] += load_unaligned<Float>(total + i * kLanes);
+          store_vector(total + i * kLanes, sum[i]);
+          sum[i] = Float{};
+        }
+        first = false, products = 0;
       }
+      const int64_t run = smaller(length - begin, sum_length - products);
+      multiply_run<kRows, kVectors>(rows, segments[s].a + begin, run, b + (segments[s].b + begin) * ldb, ldb, sum);
+      begin += run, products += run;
     }
+  }
+  if (first) {
+    MVF_UNROLL
+    for (int i = 0; i < kCount; ++i) store_vector(total + i * kLanes, sum[i]);
+  } else {
+    MVF_UNROLL
+    for (int i = 0; i < kCount; ++i)
+      store_vector(total + i * kLanes, sum[i] + load_unaligned<Float>(total + i * kLanes));
   }
 }
 
@@ -73,7 +110,6 @@ MVF_INLINE void activate(Activation activation, Float* v) {
 }
 
 // One vector of consecutive numbers as elements of type T, or only the first `count` of them.
-MVF_INLINE void store_vector(float* target, Float v) { std::memcpy(target, &v, sizeof(v)); }
 MVF_INLINE void store_vector(BFloat16* target, Float v) {
   typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
   const Half half = __builtin_convertvector(Channels<BFloat16>::rounded(v) >> 16, Half);
@@ -107,48 +143,51 @@ struct PixelInput {
   const float* const* rows;
   const Segment* segments;
   int64_t count, length;
+  int64_t sum_length = kSumLength;
 };
+
+// Finishes and stores one row of a tile. Rows go through memory and a loop: unrolled over the whole tile, the epilogue
+// would need several times the registers there are.
+template <class T, int kVectors>
+MVF_INLINE void finish_pixel(const float* sums, const Float* scale, const Float* bias, const PixelOutput<T>& out,
+                             int64_t pixel, int64_t channel) {
+  Float v[kVectors];
+  MVF_UNROLL
+  for (int i = 0; i < kVectors; ++i) v[i] = load_unaligned<Float>(sums + i * kLanes) * scale[i] + bias[i];
+  activate<kVectors>(out.activation, v);
+  T* target = out.out[pixel] + channel;
+  const float* residual = out.residual == nullptr ? nullptr : out.residual[pixel] + channel;
+  const int64_t valid = out.channels - channel;
+  if (valid >= kVectors * kLanes) {
+    MVF_UNROLL
+    for (int i = 0; i < kVectors; ++i) {
+      if (residual != nullptr) v[i] += load_unaligned<Float>(residual + i * kLanes);
+      store_vector(target + i * kLanes, v[i]);
+    }
+    return;
+  }
+  for (int i = 0; i < kVectors && i * kLanes < valid; ++i) {
+    const int64_t count = smaller(kLanes, valid - i * kLanes);
+    if (residual != nullptr) v[i] += load_first(residual + i * kLanes, count);
+    store_first(target + i * kLanes, v[i], count);
+  }
+}
 
 template <class T, int kRows, int kVectors>
 __attribute__((noinline)) void pixel_tile(const PixelInput& in, const float* b, int64_t ldb, const PixelOutput<T>& out,
                                           int64_t pixel, int64_t channel) {
-  Float sum[kRows * kVectors] = {};
-  multiply_rows<kRows, kVectors>(in.rows + pixel, in.segments, in.count, in.length, b, ldb, sum);
+  float sums[kRows * kVectors * kLanes];
+  multiply_rows<kRows, kVectors>(in.rows + pixel, in.segments, in.count, in.length, in.sum_length, b, ldb, sums);
+  Float scale[kVectors], bias[kVectors];
   MVF_UNROLL
   for (int v = 0; v < kVectors; ++v) {
-    const Float scale = load_unaligned<Float>(out.scale + channel + v * kLanes);
-    const Float bias = load_unaligned<Float>(out.bias + channel + v * kLanes);
-    MVF_UNROLL
-    for (int m = 0; m < kRows; ++m) sum[m * kVectors + v] = sum[m * kVectors + v] * scale + bias;
+    scale[v] = load_unaligned<Float>(out.scale + channel + v * kLanes);
+    bias[v] = load_unaligned<Float>(out.bias + channel + v * kLanes);
   }
-  activate<kRows * kVectors>(out.activation, sum);
-  T* const* targets = out.out + pixel;
-  const int64_t valid = out.channels - channel;
-  if (valid >= kVectors * kLanes) {
-    if (out.residual != nullptr) {
-      MVF_UNROLL
-      for (int m = 0; m < kRows; ++m) {
-        MVF_UNROLL
-        for (int v = 0; v < kVectors; ++v) {
-          sum[m * kVectors + v] += load_unaligned<Float>(out.residual[pixel + m] + channel + v * kLanes);
-        }
-      }
-    }
-    MVF_UNROLL
-    for (int m = 0; m < kRows; ++m) {
-      T* target = targets[m] + channel;
-      MVF_UNROLL
-      for (int v = 0; v < kVectors; ++v) store_vector(target + v * kLanes, sum[m * kVectors + v]);
-    }
-    return;
-  }
-  for (int m = 0; m < kRows; ++m) {
-    for (int v = 0; v < kVectors && v * kLanes < valid; ++v) {
-      const int64_t first = channel + v * kLanes, count = smaller(kLanes, valid - v * kLanes);
-      Float value = sum[m * kVectors + v];
-      if (out.residual != nullptr) value += load_first(out.residual[pixel + m] + first, count);
-      store_first(targets[m] + first, value, count);
-    }
+  const PixelOutput<T> output = out;
+  const float* row = opaque(sums);
+  for (int m = 0; m < kRows; ++m, row += kVectors * kLanes) {
+    finish_pixel<T, kVectors>(row, scale, bias, output, pixel + m, channel);
   }
 }
 

@@ -17,6 +17,14 @@ MVF_INLINE float to_float(BFloat16 value) {
   return result;
 }
 
+MVF_INLINE void assign(float& target, float value) { target = value; }
+MVF_INLINE void assign(BFloat16& target, float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  const uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  target.bits = (uint16_t)(value != value ? (bits >> 16) | 0x40u : nearest);
+}
+
 MVF_INLINE Float load_as_float(const float* source) { return load_unaligned<Float>(source); }
 MVF_INLINE Float load_as_float(const BFloat16* source) {
   typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));

@@ -85,28 +85,25 @@ constexpr bool kEstimateIsCoarse = true;  // worse than bfloat16 needs
 constexpr bool kEstimateIsCoarse = false;
 #endif
 
-// v = v * sigmoid(v), for all kCount vectors step by step: a step depends on the one before, and a processor that looks
-// a hundred instructions ahead would wait for most of them.
-//
-// sigmoid(x) = 1 / (1 + exp(-x)), exp(-x) = 2^n * polynomial(rest), n a whole number. Relative error of the polynomial,
-// minimax on its range: 2^-28 (exp, degree 6) where kExact, otherwise 2^-13.7 (exp2, degree 3), a sixteenth of a
-// bfloat16 rounding step. Below -86, where the true value lies between -4e-36 and 0, the value at -86 stands.
-template <bool kExact, int kCount>
-MVF_INLINE void silu(Float* v) {
-  constexpr float kLimit = 86.0f;
-  constexpr float kLog2E = 1.44269504088896341f;
-  constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682030941723e-6f;  // 16 bits; the rest
-  constexpr float kRoundToInteger = 12582912.0f;  // 1.5 * 2^23: adding it leaves the integer in the low bits
-  Float rest[kCount], shifted[kCount], e[kCount];
 #define MVF_EACH \
   MVF_UNROLL     \
   for (int i = 0; i < kCount; ++i)
-  MVF_EACH v[i] = at_least(splat(-kLimit), v[i]);
-  MVF_EACH rest[i] = at_most(splat(kLimit), v[i]);
-  MVF_EACH shifted[i] = kRoundToInteger - rest[i] * kLog2E;
+
+// e = exp(x) for kCount vectors with |x| <= 88, step by step: a step depends on the one before, and a processor that
+// looks a hundred instructions ahead would wait for most of them.
+//
+// exp(x) = 2^n * polynomial(rest), n a whole number. Relative error of the polynomial, minimax on its range: 2^-28
+// (exp, degree 6) where kExact, otherwise 2^-13.7 (exp2, degree 3), a sixteenth of a bfloat16 rounding step.
+template <bool kExact, int kCount>
+MVF_INLINE void exponential(const Float* x, Float* e) {
+  constexpr float kLog2E = 1.44269504088896341f;
+  constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682030941723e-6f;  // 16 bits; the rest
+  constexpr float kRoundToInteger = 12582912.0f;  // 1.5 * 2^23: adding it leaves the integer in the low bits
+  Float rest[kCount], shifted[kCount];
+  MVF_EACH shifted[i] = x[i] * kLog2E + kRoundToInteger;
   MVF_EACH e[i] = shifted[i] - kRoundToInteger;
   if (kExact) {
-    MVF_EACH rest[i] = -rest[i] - e[i] * kLn2High;
+    MVF_EACH rest[i] = x[i] - e[i] * kLn2High;
     MVF_EACH rest[i] = rest[i] - e[i] * kLn2Low;
     MVF_EACH e[i] = 1.386378633e-3f * rest[i] + 8.367475777e-3f;
     MVF_EACH e[i] = e[i] * rest[i] + 4.166723758e-2f;
@@ -115,12 +112,32 @@ MVF_INLINE void silu(Float* v) {
     MVF_EACH e[i] = e[i] * rest[i] + 1.0f;
     MVF_EACH e[i] = e[i] * rest[i] + 1.0f;
   } else {
-    MVF_EACH rest[i] = -rest[i] * kLog2E - e[i];
+    MVF_EACH rest[i] = x[i] * kLog2E - e[i];
     MVF_EACH e[i] = 5.517166802e-2f * rest[i] + 2.426111221e-1f;
     MVF_EACH e[i] = e[i] * rest[i] + 6.932609857e-1f;
     MVF_EACH e[i] = e[i] * rest[i] + 9.999280735e-1f;
   }
   MVF_EACH e[i] = (Float)((Int)e[i] + ((Int)shifted[i] << 23));
+}
+
+// v = exp(v) where v <= 0; below -87, where the true value is under 2e-38, the value at -87 stands.
+template <int kCount>
+MVF_INLINE void exp_nonpositive(Float* v) {
+  Float e[kCount];
+  MVF_EACH v[i] = at_least(splat(-87.0f), v[i]);
+  exponential<true, kCount>(v, e);
+  MVF_EACH v[i] = e[i];
+}
+
+// v = v * sigmoid(v), sigmoid(x) = 1 / (1 + exp(-x)). Below -86, where the true value lies between -4e-36 and 0, the
+// value at -86 stands.
+template <bool kExact, int kCount>
+MVF_INLINE void silu(Float* v) {
+  constexpr float kLimit = 86.0f;
+  Float rest[kCount], e[kCount];
+  MVF_EACH v[i] = at_least(splat(-kLimit), v[i]);
+  MVF_EACH rest[i] = -at_most(splat(kLimit), v[i]);
+  exponential<kExact, kCount>(rest, e);
   MVF_EACH e[i] = 1.0f + e[i];
   MVF_EACH rest[i] = reciprocal_estimate(e[i]);
   if (kExact || kEstimateIsCoarse) {  // one Newton step
@@ -128,8 +145,8 @@ MVF_INLINE void silu(Float* v) {
     MVF_EACH rest[i] = rest[i] + rest[i] * e[i];
   }
   MVF_EACH v[i] = v[i] * rest[i];
-#undef MVF_EACH
 }
+#undef MVF_EACH
 
 // The same for any number of vectors, in groups that fit the registers.
 template <bool kExact, int kCount>

@@ -94,10 +94,11 @@ def read_parts(module: nn.Module, rule: Rule) -> Any:
 
 
 class Derived(NamedTuple):
-    """Kernels bound to derived weights, and a watch over what these were derived from."""
+    """Kernels bound to derived weights, and what these were derived from: a watch over it, and its type."""
 
     bounds: dict[str, Bound]
     watch: Watch
+    parameter_dtype: torch.dtype
 
 
 class State:
@@ -159,7 +160,7 @@ class Fused(Exchanged):
             name = f"{type(module).__module__}.{type(module).__qualname__}"
             raise TypeError(f"{cls.__name__}.from_module: expected a module that is one, got {name}")
         try:
-            rule.fused.bind(read_parts(module, rule), backend, parameter_dtype(module))
+            rule.fused.bind(read_parts(module, rule), backend, parameter_dtype(module, rule))
         except Unsupported as reason:
             raise ValueError(f"{cls.__name__}.from_module: {type(module).__name__}: {reason}") from None
         twin = original.__new__(original)
@@ -187,23 +188,26 @@ class Fused(Exchanged):
             if not torch.compiler.is_dynamo_compiling():
                 _warn_about_gradients()
             return None
-        if not _autocasting(x) and x.dtype != self._parameter_dtype():
-            return None  # the original modules refuse it in PyTorch's own words
         dtype = compute_dtype(x)
-        if torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            if _globally_observed():
+                return None
+            derived = state.derived.get(dtype)
+            if derived is not None and derived.watch.is_unchanged():
+                return derived.bounds if dtype == derived.parameter_dtype or _autocasting(x) else None
+        own_dtype = parameter_dtype(self, rule)
+        if dtype != own_dtype and not _autocasting(x):
+            return None  # the original modules refuse it in PyTorch's own words
+        if compiling:
             # Inside a compiled or exported graph the derivation is part of the graph: its inputs are the parameters.
             return self._bind(dtype)
-        if _globally_observed():
-            return None
-        derived = state.derived.get(dtype)
-        if derived is not None and derived.watch.is_unchanged():
-            return derived.bounds
         state.derived.pop(dtype, None)
         watch = Watch(list(absorbed(self, rule.absorbs)))
         with torch.no_grad():
             bounds = self._bind(dtype)
         if bounds is not None and watch.trustworthy:
-            state.derived[dtype] = Derived(bounds, watch)
+            state.derived[dtype] = Derived(bounds, watch, own_dtype)
         return bounds
 
     def _bind(self, dtype: torch.dtype) -> dict[str, Bound] | None:
@@ -215,10 +219,6 @@ class Fused(Exchanged):
             return type(self).bind(read_parts(self, rule), self._mvf.backend, dtype)
         except Unsupported:
             return None
-
-    def _parameter_dtype(self) -> torch.dtype:
-        children = absorbed(self, type(self).rule.absorbs)
-        return next((p.dtype for c in children for p in c.module._parameters.values() if p is not None), torch.float32)
 
     calls_children: ClassVar[bool] = False
     """Whether the fused forward calls modules of the region, whose results may then require gradients."""
@@ -241,12 +241,10 @@ class Fused(Exchanged):
         return super()._apply(*args, **kwargs)
 
 
-def parameter_dtype(module: nn.Module) -> torch.dtype:
-    """The floating point type of the parameters of a module."""
-    for parameter in module.parameters():
-        if parameter.dtype.is_floating_point:
-            return parameter.dtype
-    return torch.get_default_dtype()
+def parameter_dtype(module: nn.Module, rule: Rule) -> torch.dtype:
+    """The type of the parameters of a region."""
+    children = absorbed(module, rule.absorbs)
+    return next((p.dtype for c in children for p in c.module._parameters.values() if p is not None), torch.float32)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -262,13 +260,16 @@ def _globally_observed() -> bool:
 
 
 def _autocasting(x: Tensor) -> bool:
+    if x.is_cpu:
+        return torch.is_autocast_enabled("cpu")
     kind = x.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def compute_input(x: Tensor) -> Tensor:
     """``x`` in the type to compute in."""
-    return x.to(compute_dtype(x))
+    dtype = compute_dtype(x)
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def fuse(module: nn.Module, rule: Rule, backend: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import classifier_head as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank
-from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
+from mobilevit_fast.ops.packing import panel_floats
+from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "classifier_head"
 
@@ -33,12 +35,20 @@ def _output_shape(
     return x.shape[0], weight.shape[0]
 
 
+_PACKING = Packing(
+    ("expand_weight", "expand_scale", "expand_bias", "weight", "bias"),
+    lambda *p: panel_floats(p[0]) + panel_floats(p[3]),
+)
+
 OP = Op(
     _NAME,
     "Tensor x, Tensor expand_weight, Tensor? expand_scale, Tensor? expand_bias, "
     "Tensor weight, Tensor? bias, str activation",
     _output_shape,
-    [Kernel("reference", supports_everything, reference)],
+    [
+        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), packing=_PACKING),
+        Kernel("reference", supports_everything, reference),
+    ],
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import conv2d_bias_act as reference
@@ -16,7 +17,8 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
-from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
+from mobilevit_fast.ops.packing import panel_floats
+from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "conv2d_bias_act"
 
@@ -55,7 +57,14 @@ OP = Op(
     "Tensor x, Tensor? x2, Tensor weight, Tensor? scale, Tensor? bias, "
     "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
-    [Kernel("reference", supports_everything, reference)],
+    [
+        Kernel(
+            "cpu",
+            supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")),
+            packing=Packing(("weight", "scale", "bias"), lambda weight, scale, bias: panel_floats(weight)),
+        ),
+        Kernel("reference", supports_everything, reference),
+    ],
 )
 
 

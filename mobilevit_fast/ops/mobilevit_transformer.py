@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, pair, refuse
-from mobilevit_fast.ops.registry import Kernel, Op, supports_everything
+from mobilevit_fast.ops.packing import row_group_floats
+from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "mobilevit_transformer"
 
@@ -81,6 +83,23 @@ def _output_shape(
     return x.shape[0], outputs, x.shape[2], x.shape[3]
 
 
+_PARAMETERS = (
+    *("in_weight", "in_bias", "norm1_weight", "norm1_bias", "qkv_weight", "qkv_bias", "proj_weight", "proj_bias"),
+    *("norm2_weight", "norm2_bias", "fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias", "norm_weight", "norm_bias"),
+    *("out_weight", "out_scale", "out_bias"),
+)
+
+
+def _packed_floats(*parameters: Tensor) -> int:
+    by_name = dict(zip(_PARAMETERS, parameters, strict=True))
+    width, channels = by_name["in_weight"].shape[:2]
+    layers, hidden = by_name["fc1_weight"].shape[:2]
+    outputs = by_name["out_weight"].shape[0]
+    linears = ((3 * width, width), (width, width), (hidden, width), (width, hidden))
+    layer = 4 * width + sum(row_group_floats(*shape) for shape in linears)
+    return row_group_floats(width, channels) + layers * layer + 2 * width + row_group_floats(outputs, width)
+
+
 OP = Op(
     _NAME,
     "Tensor x, Tensor in_weight, Tensor? in_bias, Tensor norm1_weight, Tensor norm1_bias, "
@@ -89,7 +108,14 @@ OP = Op(
     "Tensor norm_weight, Tensor norm_bias, Tensor out_weight, Tensor? out_scale, Tensor? out_bias, "
     "int num_heads, int[2] patch_size, float eps, str mlp_activation, str out_activation",
     _output_shape,
-    [Kernel("reference", supports_everything, reference)],
+    [
+        Kernel(
+            "cpu",
+            supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")),
+            packing=Packing(_PARAMETERS, _packed_floats),
+        ),
+        Kernel("reference", supports_everything, reference),
+    ],
 )
 
 

@@ -1,0 +1,44 @@
+"""What a measurement was made on and with."""
+
+import datetime
+import importlib.metadata
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from mobilevit_fast import info
+
+_PEERS = ("openvino", "onnxruntime", "onnx", "onnxscript")
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Processor, versions, threads, date and commit, as plain values for JSON."""
+    collected = info.collect()
+    return {
+        "cpu": {"name": collected["devices"][0]["description"], "cores": os.cpu_count(), **collected["cpu"]},
+        "threads": threads,
+        "versions": {**collected["versions"], **{name: _version(name) for name in _PEERS}},
+        "platform": collected["platform"],
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "load_average": round(os.getloadavg()[0], 2),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": _git("status", "--porcelain") not in ("", None)},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints, None where there is no git or no repository."""
+    try:
+        result = subprocess.run(["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

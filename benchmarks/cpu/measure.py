@@ -1,0 +1,106 @@
+"""Timing in interleaved rounds, and what the machine can do at best."""
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+WARM_UP_CALLS = 2
+
+
+def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, seed: int = 0) -> dict[str, list[float]]:
+    """Seconds of each call in each round.
+
+    A round measures every call once, in an order drawn anew, so that whatever else the machine does meets all of them
+    alike. Directly before its measurement each call runs once unmeasured: it then finds in the caches what it left
+    there itself, its threads awake and those of the others asleep, as in a program that uses one library only.
+    """
+    shuffle = random.Random(seed).shuffle
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        for _ in range(WARM_UP_CALLS):
+            call()
+    collecting = gc.isenabled()
+    gc.disable()  # a collection would fall on whichever call happens to trigger it
+    try:
+        for _ in range(rounds):
+            order = list(calls)
+            shuffle(order)
+            for name in order:
+                call = calls[name]
+                call()
+                start = time.perf_counter()
+                call()
+                seconds[name].append(time.perf_counter() - start)
+    finally:
+        if collecting:
+            gc.enable()
+    return seconds
+
+
+def statistics(seconds: list[float], share: int = 1) -> dict[str, float]:
+    """Median, 20th and 80th percentile and minimum in milliseconds, each divided by ``share`` (images in a call)."""
+    p20, median, p80 = np.percentile(seconds, (20, 50, 80))
+    named = {"median_ms": median, "p20_ms": p20, "p80_ms": p80, "min_ms": min(seconds)}
+    return {name: float(f"{1e3 * value / share:.5g}") for name, value in named.items()}
+
+
+def matmul_rate(dtype: torch.dtype, threads: int, size: int = 1536, repeats: int = 8) -> float:
+    """Multiply-accumulates in a second, in 10⁹, of the best of several products of square matrices in PyTorch."""
+    a, b = torch.rand(size, size).to(dtype), torch.rand(size, size).to(dtype)
+    return size**3 / 1e9 / _best(lambda: torch.mm(a, b), threads, repeats)
+
+
+def copy_rate(threads: int, megabytes: int = 128, repeats: int = 8) -> float:
+    """Bytes read and written in a second, in 10⁹, of the best of several copies that no cache holds."""
+    source = torch.ones(megabytes * 2**18)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / 1e9 / _best(lambda: target.copy_(source), threads, repeats)
+
+
+def _best(call: Callable[[], Any], threads: int, repeats: int) -> float:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        call()
+        best = float("inf")
+        for _ in range(repeats):
+            start = time.perf_counter()
+            call()
+            best = min(best, time.perf_counter() - start)
+        return best
+    finally:
+        torch.set_num_threads(before)
+
+
+def machine_peak(threads: int, dtypes: Iterable[str] = ("float32",)) -> dict[str, Any]:
+    """What the machine does at best, by number of threads: the most that was measured, not what a data sheet says."""
+    counts = sorted({1, threads})
+    wanted = sorted({"float32", *dtypes})
+    return {
+        "meaning": "peak_gmac_s: best product of two 1536x1536 matrices measured in PyTorch, 1e9 multiply-accumulates "
+        "per second, by type and threads; copy_gb_s: best copy of 128 MiB measured, 1e9 bytes read and written per "
+        "second, by threads",
+        "peak_gmac_s": {
+            dtype: {str(n): round(matmul_rate(getattr(torch, dtype), n), 1) for n in counts} for dtype in wanted
+        },
+        "copy_gb_s": {str(n): round(copy_rate(n), 1) for n in counts},
+    }
+
+
+def better(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The larger of each number in two measurements of a machine."""
+    return {
+        name: better(value, second[name]) if isinstance(value, Mapping) else max(value, second[name])
+        for name, value in first.items()
+    }
+
+
+def peak_for(machine: Mapping[str, Any], dtype: str, threads: int) -> float:
+    """The rate to compare with: the better of float32's and the type's own, which some processors emulate."""
+    rates = machine["peak_gmac_s"]
+    return max(rates[name][str(threads)] for name in {"float32", dtype})

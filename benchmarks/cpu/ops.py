@@ -1,0 +1,142 @@
+"""Every operator of a model, with its true weights and inputs, against the same region in plain PyTorch.
+
+The inputs are those that a forward of the accelerated model hands to its operators; plain PyTorch runs the modules that
+the operators replace, in channels_last. Depthwise and depthwise separable convolutions are no regions of their own:
+they are taken from within the inverted residuals.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import mobilevit_fast as mvf
+from benchmarks.cpu.measure import interleaved, statistics
+from benchmarks.cpu.models import Case, exact_and_gmac, relative_error
+from benchmarks.shapes import OperatorCall, operator_calls
+from mobilevit_fast.ops import OPS
+
+Region = Callable[..., Tensor]
+
+
+def _transformer(block: Any, x: Tensor) -> Tensor:
+    """Within transformers' MobileViT block, from the 1×1 convolution in to the one out."""
+    patches, info = block.unfolding(block.conv_1x1(x))
+    features = block.folding(block.layernorm(block.transformer(patches)), info)
+    return block.conv_projection(features)
+
+
+def _head(model: Any, x: Tensor) -> Tensor:
+    return model.classifier(model.mobilevit.conv_1x1_exp(x).mean((-2, -1)))
+
+
+_PARTS: dict[str, Callable[[Any], Region]] = {
+    "local": lambda block: block.conv_kxk,
+    "transformer": lambda block: partial(_transformer, block),
+    "fusion": lambda block: lambda x, x2: block.fusion(torch.cat((x, x2), 1)),
+    "classifier_head": lambda model: partial(_head, model),
+    "depthwise_separable": lambda residual: lambda x: residual.reduce_1x1(residual.conv_3x3(x)),
+    "depthwise": lambda residual: residual.conv_3x3,
+}
+"""Parts of fused modules, by how transformers' modules compute them; other parts are the whole module."""
+
+
+def plain_region(model: nn.Module, call: OperatorCall) -> Region:
+    """What the modules of a model that is not accelerated compute where the operator is called."""
+    module = model.get_submodule(call.path)
+    return _PARTS[call.part](module) if call.part in _PARTS else module
+
+
+def _within(call: OperatorCall, residual: Any) -> Iterator[OperatorCall]:
+    """The depthwise separable and the depthwise convolution inside an inverted residual."""
+    named = call.named
+    x = residual.expand_1x1(named["x"])  # (N, E, H, W)
+    depthwise = [named[f"depthwise_{name}"] for name in ("weight", "scale", "bias")]
+    project = [named[f"project_{name}"] for name in ("weight", "scale", "bias")]
+    padding = [(size - 1) // 2 * d for size, d in zip(depthwise[0].shape[2:], named["dilation"], strict=True)]
+    geometry = [named["stride"], padding, named["dilation"]]
+    activation = named["activation"]
+    table: list[tuple[str, str, tuple[Any, ...]]] = [
+        ("depthwise_separable", "depthwise_separable_conv2d", (x, *depthwise, *project, *geometry, activation, "none")),
+        ("depthwise", "depthwise_conv2d", (x, *depthwise, *geometry, activation)),
+    ]
+    for part, name, arguments in table:
+        op = OPS[name]
+        choice = op.choose("auto", x.device, x.dtype, op.attributes(arguments))
+        packed = op.pack(choice.backend, arguments)
+        bound = arguments if packed is None else (*arguments, packed)
+        yield OperatorCall(call.path, part, name, choice.overload, bound)
+
+
+class Work(NamedTuple):
+    """An operator's call, how often the model makes one of its kind, and the same region in plain PyTorch.
+
+    ``inputs`` are the activations, without the weights.
+    """
+
+    call: OperatorCall
+    calls: int
+    inputs: tuple[Tensor, ...]
+    plain: Region
+    exact: Region
+
+
+@torch.no_grad()
+def works(case: Case) -> list[Work]:
+    """The different operator calls of a case, in the order of the network."""
+    plain = case.copy_of_model().to(memory_format=torch.channels_last)
+    exact = case.copy_of_model(torch.float64)
+    model = mvf.accelerate(case.copy_of_model(), strict=True)
+    calls = []
+    for call in operator_calls(model, case.images.to(case.dtype)):
+        calls.append(call)
+        if call.op == "inverted_residual":
+            calls += _within(call, plain.get_submodule(call.path))
+    found: dict[Any, Work] = {}
+    for call in calls:
+        key = (call.op, tuple(call.shape.items()), str([a for a in call.arguments if not isinstance(a, Tensor)]))
+        if key in found:
+            found[key] = found[key]._replace(calls=found[key].calls + 1)
+            continue
+        x2 = call.named.get("x2")
+        inputs = (call.arguments[0],) if x2 is None else (call.arguments[0], x2)
+        found[key] = Work(call, 1, inputs, plain_region(plain, call), plain_region(exact, call))
+    return list(found.values())
+
+
+def measure_operators(case: Case, rounds: int) -> Iterator[dict[str, Any]]:
+    """A row for every different operator call of a case. Times are per call, for the whole batch."""
+    for work in works(case):
+        yield _row(case, work, rounds)
+
+
+@torch.no_grad()
+def _row(case: Case, work: Work, rounds: int) -> dict[str, Any]:
+    call, plain = work.call, work.plain
+    channels_last = tuple(x.contiguous(memory_format=torch.channels_last) for x in work.inputs)
+    exact, gmac = exact_and_gmac(work.exact, work.inputs)
+    calls = {"ours": lambda: call.overload(*call.arguments), "plain": lambda: plain(*channels_last)}
+    with torch.inference_mode():
+        errors = {name: relative_error(run(), exact) for name, run in calls.items()}
+        times = {name: statistics(seconds) for name, seconds in interleaved(calls, rounds).items()}
+    rate = gmac / times["ours"]["median_ms"] * 1e3
+    return {
+        "kind": "operator",
+        "model": case.size,
+        "batch": case.batch,
+        "dtype": case.dtype_name,
+        "operator": call.op,
+        "backend": call.overload._schema.overload_name,
+        "path": call.path,
+        "calls": work.calls,
+        "shape": call.shape,
+        "gmac": float(f"{gmac:.4g}"),
+        **times["ours"],
+        **{f"plain_{name}": value for name, value in times["plain"].items()},
+        "ratio": round(times["plain"]["median_ms"] / times["ours"]["median_ms"], 3),
+        "gmac_s": float(f"{rate:.4g}"),
+        "error": float(f"{errors['ours']:.3g}"),
+        "plain_error": float(f"{errors['plain']:.3g}"),
+    }

@@ -1,0 +1,175 @@
+"""The README's table from a file of results: `python -m benchmarks.cpu.table FILE [--update|--check README]`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mobilevit_fast.cli.console import FAILURE, note
+
+BEGIN, END = "<!-- cpu-table:begin -->", "<!-- cpu-table:end -->"
+_VERSIONS = ("torch", "transformers", "onnxruntime", "openvino")
+
+Rows = list[dict[str, Any]]
+
+
+def markdown(results: dict[str, Any], *, operators: bool = False) -> str:
+    """The tables of a file of results, and what they were measured on."""
+    rows: Rows = results["rows"]
+    blocks = [_conditions(results["environment"])]
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        blocks.append(_model_table([r for r in rows if r["kind"] == "model" and r["dtype"] == dtype], dtype))
+        if operators:
+            blocks.append(_operator_table([r for r in rows if r["kind"] == "operator" and r["dtype"] == dtype], dtype))
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _conditions(environment: dict[str, Any]) -> str:
+    cpu, git, threads = environment["cpu"], environment["git"], environment["threads"]
+    versions = [f"{name} {environment['versions'].get(name) or 'not installed'}" for name in _VERSIONS]
+    rate = environment["machine"]["peak_gmac_s"]["float32"][str(threads)]
+    commit = f"{git['commit'][:7]}{' with changes' if git['dirty'] else ''}" if git["commit"] else "unknown"
+    return (
+        f"{cpu['name']}, {threads} thread{'s' if threads > 1 else ''}, kernel variant {cpu['variant'] or 'none'}; "
+        f"best float32 matrix product measured: {rate:.0f} · 10⁹ multiply-accumulates/s. {', '.join(versions)}; "
+        f"{environment['date']}, commit {commit}. Median of {environment['rounds']} rounds, in each of which every "
+        f"library runs once, in one process, on images of {environment['image_size']} px."
+    )
+
+
+def _grid(header: list[str], lines: list[list[str]], left: int = 1) -> str:
+    rule = "|" + "".join("---|" if i < left else "---:|" for i in range(len(header)))
+    return "\n".join([_line(header), rule, *map(_line, lines)])
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _milliseconds(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 else f"{value:.3f}"
+
+
+def _model_table(rows: Rows, dtype: str) -> str:
+    if not rows:
+        return ""
+    cases = list(dict.fromkeys((row["model"], row["batch"]) for row in rows))
+    lines, ratios = [], []
+    for provider in dict.fromkeys(row["provider"] for row in rows):
+        own = {(row["model"], row["batch"]): row for row in rows if row["provider"] == provider}
+        times = [own[case].get("median_ms") for case in cases if case in own]
+        if not any(times):
+            continue
+        errors = [row["error"] for row in own.values() if row["error"] is not None]
+        cells = [_milliseconds(ms) if ms else "–" for ms in (own.get(c, {}).get("median_ms") for c in cases)]
+        lines.append([next(iter(own.values()))["label"], *cells, f"{max(errors):.0e}"])
+    for case in cases:
+        ours, peers = _fastest(rows, case)
+        ratios.append(f"{peers / ours:.2f}×" if ours and peers else "–")
+    if any(ratio != "–" for ratio in ratios):
+        lines.append(["**fastest peer / mobilevit_fast**", *ratios, ""])
+    header = [f"{dtype}, ms per image", *(f"{model}, batch {batch}" for model, batch in cases), "error"]
+    return "\n\n".join([_grid(header, lines), *_reasons(rows)])
+
+
+def _fastest(rows: Rows, case: tuple[str, int]) -> tuple[float | None, float | None]:
+    """Times of this package, as users call it, and of the fastest of the others."""
+    measured = [row for row in rows if (row["model"], row["batch"]) == case and row.get("median_ms")]
+    ours = [row["median_ms"] for row in measured if row["provider"] == "ours"]
+    peers = [row["median_ms"] for row in measured if not row["provider"].startswith("ours")]
+    return (ours[0] if ours else None), min(peers, default=None)
+
+
+def _reasons(rows: Rows) -> Iterator[str]:
+    """Why cells are empty, one sentence for each provider and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["reason"]:
+            found.setdefault((row["label"], row["reason"]), []).append(f"{row['model']}, batch {row['batch']}")
+    every = len({(row["model"], row["batch"]) for row in rows})
+    for (label, reason), cases in found.items():
+        where = "" if len(cases) == every else f" ({'; '.join(cases)})"
+        yield f"Not measured: {label}{where}: {reason}."
+
+
+def _operator_table(rows: Rows, dtype: str) -> str:
+    if not rows:
+        return ""
+    header = [f"{dtype}, operator", "backend", "model", "shape", "batch", "calls", "GMAC"]
+    header += ["ms", "PyTorch, ms", "ratio", "GMAC/s", "of peak", "error", "PyTorch's"]
+    lines = [
+        [
+            f"`{row['operator']}`",
+            row["backend"],
+            row["model"],
+            shape_text(row["shape"]),
+            str(row["batch"]),
+            str(row["calls"]),
+            f"{row['gmac']:.3g}",
+            _milliseconds(row["median_ms"]),
+            _milliseconds(row["plain_median_ms"]),
+            f"{row['ratio']:.2f}×",
+            f"{row['gmac_s']:.1f}",
+            f"{100 * row['share_of_peak']:.0f} %",
+            f"{row['error']:.0e}",
+            f"{row['plain_error']:.0e}",
+        ]
+        for row in rows
+    ]
+    return _grid(header, lines, left=4)
+
+
+def shape_text(shape: dict[str, int]) -> str:
+    """A shape on one line: channels in, between and out, then size, kernel, stride and layers."""
+    inputs = f"{shape['inputs']}+{shape['second_inputs']}" if "second_inputs" in shape else str(shape["inputs"])
+    between = [str(shape[name]) for name in ("hidden_size", "expanded", "outputs") if name in shape]
+    words = ["→".join([inputs, *between]), f"{shape['height']}×{shape['width']}"]
+    words += [f"{name} {shape[name]}" for name in ("kernel", "stride", "layers") if name in shape]
+    return ", ".join(words)
+
+
+def replaced(readme: str, table: str) -> str:
+    """The text of a README with the table between its markers.
+
+    Raises:
+        ValueError: the markers are not there, once each and in order.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ValueError(f"expected {BEGIN} and then {END} in it, once each")
+    before, after = readme[: readme.index(BEGIN)], readme[readme.index(END) :]
+    return f"{before}{BEGIN}\n{table}\n{after}"
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def table(
+    file: Annotated[Path, typer.Argument(help="Results of `python -m benchmarks.cpu`.")],
+    update: Annotated[Path | None, typer.Option(help="README to write the table into, between its markers.")] = None,
+    check: Annotated[Path | None, typer.Option(help="README to compare: exit status 1 where it differs.")] = None,
+    operators: Annotated[bool, typer.Option("--ops", help="Also the tables of operators.")] = False,
+) -> None:
+    """Print the results as Markdown."""
+    text = markdown(json.loads(file.read_text(encoding="utf-8")), operators=operators)
+    if update is None and check is None:
+        typer.echo(text)
+    for readme in (path for path in (update, check) if path is not None):
+        current = readme.read_text(encoding="utf-8")
+        try:
+            wanted = replaced(current, text)
+        except ValueError as error:
+            note(f"error: {readme}: {error}")
+            raise typer.Exit(FAILURE) from error
+        if readme == update:
+            readme.write_text(wanted, encoding="utf-8")
+        elif current != wanted:
+            note(f"error: {readme}: its table differs; `python -m benchmarks.cpu.table {file} --update {readme}`")
+            raise typer.Exit(FAILURE)
+
+
+if __name__ == "__main__":
+    app()

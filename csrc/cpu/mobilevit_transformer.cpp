@@ -1,0 +1,163 @@
+// torch.ops.mobilevit_fast.mobilevit_transformer.cpu: checks, memory, launch.
+#include "mobilevit_fast/mobilevit_transformer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "arguments.h"
+#include "packing.h"
+
+namespace mobilevit_fast::cpu {
+namespace {
+
+using Params = MobileViTTransformerParams;
+
+struct Variant {
+  Plan (*plan)(const Params&);
+  void (*bundles)(const Params&, int64_t, int64_t);
+  void (*step)(const Params&, int64_t, int64_t, int64_t);
+  void (*resize)(const Params&, int64_t, int64_t);
+};
+
+#define MVF_ENTRY(isa)                                                                                   \
+  {isa::mobilevit_transformer_plan, isa::mobilevit_transformer_bundles, isa::mobilevit_transformer_step, \
+   isa::mobilevit_transformer_resize},
+constexpr Variant kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
+#undef MVF_ENTRY
+
+int64_t packed_floats(int64_t channels, int64_t width, int64_t hidden, int64_t outputs, int64_t layers) {
+  const int64_t layer = 4 * width + row_group_floats(width, 3 * width) + row_group_floats(width, width) +
+                        row_group_floats(width, hidden) + row_group_floats(hidden, width);
+  return row_group_floats(channels, width) + layers * layer + 2 * width + row_group_floats(width, outputs);
+}
+
+Tensor pack(Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight, Tensor norm1_bias, Tensor qkv_weight,
+            OptionalTensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor norm2_weight, Tensor norm2_bias,
+            Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, Tensor norm_weight,
+            Tensor norm_bias, Tensor out_weight, OptionalTensor out_scale, OptionalTensor out_bias) {
+  const int64_t layers = fc1_weight.size(0);
+  Tensor packed =
+      empty_floats(packed_floats(in_weight.size(1), in_weight.size(0), fc1_weight.size(1), out_weight.size(0), layers));
+  float* target = static_cast<float*>(packed.mutable_data_ptr());
+  target = pack_row_groups(in_weight, {}, in_bias, 0, target);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    target = pack_vector(norm1_weight, layer, target);
+    target = pack_vector(norm1_bias, layer, target);
+    target = pack_row_groups(qkv_weight, {}, qkv_bias, layer, target);
+    target = pack_row_groups(proj_weight, {}, proj_bias, layer, target);
+    target = pack_vector(norm2_weight, layer, target);
+    target = pack_vector(norm2_bias, layer, target);
+    target = pack_row_groups(fc1_weight, {}, fc1_bias, layer, target);
+    target = pack_row_groups(fc2_weight, {}, fc2_bias, layer, target);
+  }
+  target = pack_vector(norm_weight, 0, target);
+  target = pack_vector(norm_bias, 0, target);
+  pack_row_groups(out_weight, out_scale, out_bias, 0, target);
+  return packed;
+}
+
+// How far the busiest of `threads` threads is behind the average when `tasks` equal tasks are dealt out.
+double imbalance(int64_t tasks, int64_t threads) {
+  return static_cast<double>(ceil_div(tasks, threads) * threads) / static_cast<double>(tasks);
+}
+
+void run(Params& p) {
+  const Variant& variant = kVariants[static_cast<int>(active_isa())];
+  const int64_t threads = torch::stable::get_num_threads();
+  const Plan plan = variant.plan(p);
+  // Short sequences share passes over the weights as long as all threads have work.
+  constexpr int64_t kBlocksPerPass = 4, kStepsCost = 15;  // per cent
+  const int64_t units = plan.blocks / plan.blocks_per_unit;
+  const int64_t units_per_bundle =
+      std::clamp<int64_t>(units / threads, 1, larger(1, kBlocksPerPass / plan.blocks_per_unit));
+  p.blocks_per_bundle = units_per_bundle * plan.blocks_per_unit;
+  const int64_t bundles = ceil_div(plan.blocks, p.blocks_per_bundle);
+  Tensor shared = empty_floats(0);
+  if (100 * imbalance(bundles, threads) <= (100 + kStepsCost) * imbalance(plan.blocks, threads)) {
+    torch::stable::parallel_for(0, bundles, 1, [&](int64_t begin, int64_t end) { variant.bundles(p, begin, end); });
+  } else {
+    shared = empty_floats(plan.shared_floats);
+    p.shared = static_cast<float*>(shared.mutable_data_ptr());
+    for (int64_t step = 0; step <= p.layers; ++step) {
+      torch::stable::parallel_for(0, plan.blocks, 1,
+                                  [&](int64_t begin, int64_t end) { variant.step(p, step, begin, end); });
+    }
+  }
+  if (p.resized == nullptr) return;
+  torch::stable::parallel_for(0, p.x.batch * p.x.height, 1,
+                              [&](int64_t begin, int64_t end) { variant.resize(p, begin, end); });
+}
+
+Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight, Tensor norm1_bias,
+                             Tensor qkv_weight, OptionalTensor qkv_bias, Tensor proj_weight, Tensor proj_bias,
+                             Tensor norm2_weight, Tensor norm2_bias, Tensor fc1_weight, Tensor fc1_bias,
+                             Tensor fc2_weight, Tensor fc2_bias, Tensor norm_weight, Tensor norm_bias,
+                             Tensor out_weight, OptionalTensor out_scale, OptionalTensor out_bias, int64_t num_heads,
+                             std::vector<int64_t> patch_size, double eps, std::string mlp_activation,
+                             std::string out_activation, OptionalTensor packed) {
+  const Arguments arguments("mobilevit_transformer", x);
+  arguments.rank("in weight", in_weight, 4);
+  arguments.rank("fc1 weight", fc1_weight, 3);
+  arguments.rank("out weight", out_weight, 4);
+  const int64_t width = in_weight.size(0), channels = in_weight.size(1), outputs = out_weight.size(0);
+  const int64_t layers = fc1_weight.size(0), hidden = fc1_weight.size(1);
+  arguments.channels(channels);
+  arguments.parameter("in weight", in_weight, {width, channels, 1, 1}, false);
+  arguments.parameter("in bias", in_bias, {width});
+  arguments.parameter("norm1 weight", norm1_weight, {layers, width}, true);
+  arguments.parameter("norm1 bias", norm1_bias, {layers, width}, true);
+  arguments.parameter("qkv weight", qkv_weight, {layers, 3 * width, width}, false);
+  arguments.parameter("qkv bias", qkv_bias, {layers, 3 * width});
+  arguments.parameter("proj weight", proj_weight, {layers, width, width}, false);
+  arguments.parameter("proj bias", proj_bias, {layers, width}, true);
+  arguments.parameter("norm2 weight", norm2_weight, {layers, width}, true);
+  arguments.parameter("norm2 bias", norm2_bias, {layers, width}, true);
+  arguments.parameter("fc1 weight", fc1_weight, {layers, hidden, width}, false);
+  arguments.parameter("fc1 bias", fc1_bias, {layers, hidden}, true);
+  arguments.parameter("fc2 weight", fc2_weight, {layers, width, hidden}, false);
+  arguments.parameter("fc2 bias", fc2_bias, {layers, width}, true);
+  arguments.parameter("norm weight", norm_weight, {width}, true);
+  arguments.parameter("norm bias", norm_bias, {width}, true);
+  arguments.parameter("out weight", out_weight, {outputs, width, 1, 1}, false);
+  arguments.parameter("out scale", out_scale, {outputs});
+  arguments.parameter("out bias", out_bias, {outputs});
+  arguments.expect(num_heads >= 1 && width % num_heads == 0, "a number of heads that divides the width ", width,
+                   ", got ", num_heads);
+  arguments.pair("patch_size", patch_size, 1);
+  arguments.expect(eps >= 0, "an epsilon of at least 0, got ", eps);
+  arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got none");
+
+  Params p{};
+  p.element = element_of(x.scalar_type());
+  p.width = width, p.hidden = hidden, p.outputs = outputs, p.layers = layers, p.num_heads = num_heads;
+  p.patch_h = patch_size[0], p.patch_w = patch_size[1], p.eps = static_cast<float>(eps);
+  p.grid_h = ceil_div(x.size(2), p.patch_h), p.grid_w = ceil_div(x.size(3), p.patch_w);
+  p.mlp_activation = arguments.activation("mlp_activation", mlp_activation);
+  p.out_activation = arguments.activation("out_activation", out_activation);
+  const int64_t floats = packed_floats(channels, width, hidden, outputs, layers);
+  const Tensor weights = arguments.packed(packed, floats, [&] {
+    return pack(in_weight, in_bias, norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias,
+                norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias, norm_weight, norm_bias,
+                out_weight, out_scale, out_bias);
+  });
+  p.packed = static_cast<const float*>(weights.const_data_ptr()), p.packed_end = p.packed + floats;
+  Tensor y = empty_channels_last(x.size(0), outputs, x.size(2), x.size(3), x.scalar_type());
+  if (x.size(0) == 0) return y;
+  p.x = image_batch(x);
+  p.y = y.mutable_data_ptr();
+  const int64_t grid_height = p.grid_h * p.patch_h, grid_width = p.grid_w * p.patch_w;
+  const bool resized = grid_height != p.x.height || grid_width != p.x.width;
+  Tensor sums = empty_floats(resized ? p.x.batch * grid_height * grid_width * outputs : 0);
+  if (resized) p.resized = static_cast<float*>(sums.mutable_data_ptr());
+  run(p);
+  return y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mobilevit_fast, CPU, m) {
+  m.impl("mobilevit_transformer.cpu", TORCH_BOX(&mobilevit_transformer));
+  m.impl("mobilevit_transformer.cpu_pack", TORCH_BOX(&pack));
+}
+
+}  // namespace mobilevit_fast::cpu

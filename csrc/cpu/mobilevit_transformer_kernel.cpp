@@ -1,0 +1,283 @@
+// The transformer stack of a MobileViT block, pixels in, pixels out. Compiled once per instruction set, see simd.h.
+//
+// Unfold and fold are index arithmetic: a token is read from its pixel and written to it. A bundle of whole sequences
+// goes through all layers while its tokens stay in the cache; where there are fewer sequences than threads, all blocks
+// go through the stack layer by layer instead.
+#include "attention.h"
+#include "mobilevit_fast/mobilevit_transformer.h"
+#include "pixels.h"
+#include "resize.h"
+
+namespace mobilevit_fast::cpu::MVF_ISA {
+namespace {
+
+constexpr int64_t kMaxGroup = 4;  // blocks that share one pass over the weights
+
+struct Layer {
+  const float* norm1;
+  Linear qkv, proj;
+  const float* norm2;
+  Linear fc1, fc2;
+};
+
+struct Shape {
+  int64_t tokens;        // of a sequence
+  int64_t sequences;     // of the call
+  int64_t per_block;     // sequences in one block
+  int64_t per_sequence;  // blocks of one sequence
+  int64_t blocks;
+
+  explicit Shape(const MobileViTTransformerParams& p) {
+    tokens = p.grid_h * p.grid_w;
+    sequences = p.x.batch * p.patch_h * p.patch_w;
+    per_block = tokens <= kLanes ? kBlockTokens / tokens : 1;
+    per_sequence = ceil_div(tokens, kBlockTokens);
+    blocks = ceil_div(sequences, per_block) * per_sequence;
+  }
+};
+
+// Where a token's pixel is: image, row and column on the (possibly resized) grid of patches.
+struct Place {
+  int64_t image, row, column;
+};
+
+template <class T>
+struct Stack {
+  const MobileViTTransformerParams& p;
+  const Shape shape;
+  const int64_t width, qkv_width;
+  Blocks tokens;  // the residual stream, (width, kBlockTokens) a block
+  float* qkv[2];  // (3 * width, kBlockTokens) a block; two for a run step by step
+  Blocks normed;  // kMaxGroup blocks of (width, kBlockTokens)
+  Blocks wide;    // (hidden or width, kBlockTokens): hidden units, or the context
+  Blocks edge;    // (channels or outputs, kBlockTokens)
+  float* scores;
+
+  Stack(const MobileViTTransformerParams& params, Arena& local, Arena& state, int64_t blocks, int buffers)
+      : p(params), shape(params), width(p.width), qkv_width(3 * p.width) {
+    const int64_t wide_rows = larger(p.hidden, width), edge_rows = larger(p.x.channels, p.outputs);
+    tokens = {state.take<float>(blocks * width * kBlockTokens), width * kBlockTokens, blocks};
+    qkv[0] = state.take<float>(blocks * qkv_width * kBlockTokens);
+    qkv[1] = buffers > 1 ? state.take<float>(blocks * qkv_width * kBlockTokens) : qkv[0];
+    normed = {local.take<float>(kMaxGroup * width * kBlockTokens), width * kBlockTokens, kMaxGroup};
+    wide = {local.take<float>(kMaxGroup * wide_rows * kBlockTokens), wide_rows * kBlockTokens, kMaxGroup};
+    edge = {local.take<float>(kMaxGroup * edge_rows * kBlockTokens), edge_rows * kBlockTokens, kMaxGroup};
+    scores = local.take<float>((shape.tokens + kScoreRows) * kBlockTokens);
+  }
+
+  Blocks qkv_blocks(int buffer, int64_t block, int64_t count) const {
+    return Blocks{qkv[buffer], qkv_width * kBlockTokens, 0}.from(block, count);
+  }
+
+  Linear in() const { return {p.packed, p.x.channels, width}; }
+
+  Layer layer(int64_t index) const {
+    Layer l;
+    const float* next = in().end() + index * (layer_end(0) - in().end());
+    l.norm1 = next;
+    l.qkv = {l.norm1 + 2 * width, width, qkv_width};
+    l.proj = {l.qkv.end(), width, width};
+    l.norm2 = l.proj.end();
+    l.fc1 = {l.norm2 + 2 * width, width, p.hidden};
+    l.fc2 = {l.fc1.end(), p.hidden, width};
+    return l;
+  }
+  const float* layer_end(int64_t index) const {
+    const int64_t floats = 4 * width + row_group_floats(width, qkv_width) + row_group_floats(width, width) +
+                           row_group_floats(width, p.hidden) + row_group_floats(p.hidden, width);
+    return in().end() + (index + 1) * floats;
+  }
+
+  // The pixel of column `column` of a block. Columns beyond the last token repeat it, so that they hold usual numbers.
+  Place place(int64_t block, int64_t column) const {
+    int64_t sequence, token;
+    if (shape.per_block > 1) {
+      const int64_t first = block * shape.per_block;
+      sequence = first + smaller(column / shape.tokens, smaller(shape.per_block, shape.sequences - first) - 1);
+      token = smaller(column - (sequence - first) * shape.tokens, shape.tokens - 1);
+    } else {
+      sequence = block / shape.per_sequence;
+      token = smaller(block % shape.per_sequence * kBlockTokens + column, shape.tokens - 1);
+    }
+    const int64_t positions = p.patch_h * p.patch_w, position = sequence % positions;
+    return {sequence / positions, token / p.grid_w * p.patch_h + position / p.patch_w,
+            token % p.grid_w * p.patch_w + position % p.patch_w};
+  }
+
+  // Columns of a block that hold tokens.
+  int64_t filled(int64_t block) const {
+    if (shape.per_block > 1) {
+      return smaller(shape.per_block, shape.sequences - block * shape.per_block) * shape.tokens;
+    }
+    return smaller(kBlockTokens, shape.tokens - block % shape.per_sequence * kBlockTokens);
+  }
+
+  void gather(int64_t block, float* target) const {
+    for (int64_t column = 0; column < kBlockTokens; ++column) {
+      const Place at = place(block, column);
+      const T* image = (const T*)p.x.data + at.image * p.x.image_stride;
+      if (p.resized != nullptr) {
+        const Sample row(at.row, p.grid_h * p.patch_h, p.x.height), col(at.column, p.grid_w * p.patch_w, p.x.width);
+        for (int64_t c = 0; c < p.x.channels; ++c) {
+          const T* channel = image + c * p.x.channel_stride;
+          float value = 0;
+          for (int i = 0; i < 2; ++i) {
+            for (int j = 0; j < 2; ++j) {
+              value += row.weight[i] * col.weight[j] *
+                       to_float(channel[row.index[i] * p.x.row_stride + col.index[j] * p.x.pixel_stride]);
+            }
+          }
+          target[c * kBlockTokens + column] = value;
+        }
+        continue;
+      }
+      const T* pixel = image + at.row * p.x.row_stride + at.column * p.x.pixel_stride;
+      for (int64_t c = 0; c < p.x.channels; ++c) target[c * kBlockTokens + column] = to_float(pixel[c]);
+    }
+  }
+
+  void scatter(int64_t block, const float* source) const {
+    const int64_t columns = filled(block), height = p.grid_h * p.patch_h, row_width = p.grid_w * p.patch_w;
+    for (int64_t column = 0; column < columns; ++column) {
+      const Place at = place(block, column);
+      const int64_t pixel = ((at.image * height + at.row) * row_width + at.column) * p.outputs;
+      if (p.resized != nullptr) {
+        for (int64_t o = 0; o < p.outputs; ++o) p.resized[pixel + o] = source[o * kBlockTokens + column];
+      } else {
+        for (int64_t o = 0; o < p.outputs; ++o) assign(((T*)p.y)[pixel + o], source[o * kBlockTokens + column]);
+      }
+    }
+  }
+
+  void normalise(const Blocks& from, const float* parameters) const {
+    for (int64_t b = 0; b < from.count; ++b) layer_norm(from[b], normed[b], parameters, width, p.eps);
+  }
+
+  // Tokens of blocks [block, block + count), which are blocks `local` and on of this stack's memory.
+  void embed(int64_t block, int64_t local, int64_t count) const {
+    for (int64_t b = 0; b < count; ++b) gather(block + b, edge[b]);
+    multiply_tokens<false>(in(), edge.from(0, count), tokens.from(local, count), Activation::none);
+  }
+
+  void project_qkv(const Layer& l, int buffer, int64_t local, int64_t count) const {
+    normalise(tokens.from(local, count), l.norm1);
+    multiply_tokens<false>(l.qkv, normed.from(0, count), qkv_blocks(buffer, local, count), Activation::none);
+  }
+
+  // The context of one block. `local` counts from the first block of a sequence.
+  void attention(int buffer, int64_t local, int64_t block, float* context) const {
+    const int64_t channels = width / p.num_heads;
+    const float* own = qkv_blocks(buffer, local, 1)[0];
+    const float* first = qkv_blocks(buffer, local - block % shape.per_sequence, 1)[0];
+    const int64_t filled_columns = filled(block);
+    if (shape.per_block > 1 && filled_columns < kBlockTokens) fill_zero(context, width * kBlockTokens);
+    Head head;
+    head.channels = channels, head.tokens = shape.tokens, head.block_stride = qkv_width * kBlockTokens;
+    head.scale = 1.0f / __builtin_sqrtf((float)channels);
+    for (int64_t h = 0; h < p.num_heads; ++h) {
+      const int64_t row = h * channels * kBlockTokens;
+      head.query = own + row, head.key = first + width * kBlockTokens + row;
+      head.value = first + 2 * width * kBlockTokens + row;
+      if (shape.per_block == 1) {
+        attend<kBlockVectors>(head, scores, context + row, kBlockTokens);
+        continue;
+      }
+      for (int64_t column = 0; column < filled_columns; column += shape.tokens) {
+        attend<1>(head, scores, context + row + column, shape.tokens);
+        head.query += shape.tokens, head.key += shape.tokens, head.value += shape.tokens;
+      }
+    }
+  }
+
+  // The rest of a layer, behind its queries, keys and values.
+  void finish_layer(const Layer& l, int buffer, int64_t block, int64_t local, int64_t count) const {
+    const Blocks stream = tokens.from(local, count), context{wide.data, width * kBlockTokens, count};
+    for (int64_t b = 0; b < count; ++b) attention(buffer, local + b, block + b, context[b]);
+    multiply_tokens<true>(l.proj, context, stream, Activation::none);
+    normalise(stream, l.norm2);
+    multiply_tokens<false>(l.fc1, normed.from(0, count), wide.from(0, count), p.mlp_activation);
+    multiply_tokens<true>(l.fc2, wide.from(0, count), stream, Activation::none);
+  }
+
+  void unembed(int64_t block, int64_t local, int64_t count) const {
+    const float* norm = layer_end(p.layers - 1);
+    normalise(tokens.from(local, count), norm);
+    const Linear out{norm + 2 * width, width, p.outputs};
+    if (p.resized == nullptr) {
+      multiply_tokens<false>(out, normed.from(0, count), edge.from(0, count), p.out_activation);
+    } else {
+      multiply_sums(out, normed.from(0, count), edge.from(0, count));
+    }
+    for (int64_t b = 0; b < count; ++b) scatter(block + b, edge[b]);
+  }
+};
+
+// Calls f(block, count) for groups of blocks.
+template <class Function>
+void for_groups(int64_t begin, int64_t end, Function f) {
+  for (int64_t block = begin; block < end; block += kMaxGroup) f(block, smaller(kMaxGroup, end - block));
+}
+
+template <class T>
+void bundles(const MobileViTTransformerParams& p, int64_t begin, int64_t end) {
+  Arena counted(nullptr);
+  const Shape shape(p);
+  Stack<T>(p, counted, counted, p.blocks_per_bundle, 1);
+  Arena arena(thread_scratch(counted.bytes()));
+  const Stack<T> stack(p, arena, arena, p.blocks_per_bundle, 1);
+  for (int64_t bundle = begin; bundle < end; ++bundle) {
+    const int64_t first = bundle * p.blocks_per_bundle, last = smaller(first + p.blocks_per_bundle, shape.blocks);
+    for_groups(first, last, [&](int64_t b, int64_t n) { stack.embed(b, b - first, n); });
+    for (int64_t i = 0; i < p.layers; ++i) {
+      const Layer l = stack.layer(i);
+      for_groups(first, last, [&](int64_t b, int64_t n) { stack.project_qkv(l, 0, b - first, n); });
+      for_groups(first, last, [&](int64_t b, int64_t n) { stack.finish_layer(l, 0, b, b - first, n); });
+    }
+    for_groups(first, last, [&](int64_t b, int64_t n) { stack.unembed(b, b - first, n); });
+  }
+}
+
+template <class T>
+void step(const MobileViTTransformerParams& p, int64_t index, int64_t begin, int64_t end) {
+  Arena counted(nullptr), shared(p.shared);
+  const Shape shape(p);
+  Stack<T>(p, counted, shared, shape.blocks, 2);
+  Arena arena(thread_scratch(counted.bytes())), memory(p.shared);
+  const Stack<T> stack(p, arena, memory, shape.blocks, 2);
+  for_groups(begin, end, [&](int64_t b, int64_t n) {
+    if (index == 0) {
+      stack.embed(b, b, n);
+    } else {
+      stack.finish_layer(stack.layer(index - 1), (index - 1) % 2, b, b, n);
+    }
+    if (index < p.layers) {
+      stack.project_qkv(stack.layer(index), index % 2, b, n);
+    } else {
+      stack.unembed(b, b, n);
+    }
+  });
+}
+
+}  // namespace
+
+Plan mobilevit_transformer_plan(const MobileViTTransformerParams& p) {
+  Arena local(nullptr), shared(nullptr);
+  const Shape shape(p);
+  Stack<float>(p, local, shared, shape.blocks, 2);
+  return {shape.blocks, shape.per_sequence, ceil_div(shared.bytes(), sizeof(float))};
+}
+
+void mobilevit_transformer_bundles(const MobileViTTransformerParams& p, int64_t begin, int64_t end) {
+  (p.element == Element::float32 ? bundles<float> : bundles<BFloat16>)(p, begin, end);
+}
+
+void mobilevit_transformer_step(const MobileViTTransformerParams& p, int64_t index, int64_t begin, int64_t end) {
+  (p.element == Element::float32 ? step<float> : step<BFloat16>)(p, index, begin, end);
+}
+
+// Rows [begin, end) of all images of y, from the sums on the grid of patches.
+void mobilevit_transformer_resize(const MobileViTTransformerParams& p, int64_t begin, int64_t end) {
+  (p.element == Element::float32 ? resize_rows<float> : resize_rows<BFloat16>)(p, begin, end);
+}
+
+}  // namespace mobilevit_fast::cpu::MVF_ISA

@@ -1,0 +1,46 @@
+// Dense convolution with scale, bias and activation on the CPU: parameters and entry points.
+#pragma once
+
+#include "mobilevit_fast/activation.h"
+#include "mobilevit_fast/cpu_isa.h"
+#include "mobilevit_fast/gemm_layout.h"
+#include "mobilevit_fast/image.h"
+
+namespace mobilevit_fast::cpu {
+
+// y = activation(scale · conv(x, x2) + bias). The channels of x2 follow those of x; there may be none. y is dense
+// channels_last, of x's element type. `packed` is the panels of the weights (kernel_h, kernel_w, channels).
+struct Conv2dBiasActParams {
+  ImageBatch x, x2;  // x2.channels is 0 without a second input
+  Element element;
+  void* y;  // (batch, out_h, out_w, outputs)
+  const float* packed;
+  int64_t outputs, out_h, out_w;
+  Window window;
+  Activation activation;
+  int64_t groups, slices;  // a task is one group of output rows of one image, one slice of the panels
+};
+
+// Where part i of `parts` nearly equal parts of `count` things begins.
+static inline int64_t part_begin(int64_t count, int64_t parts, int64_t i) { return i * count / parts; }
+
+static inline int64_t tasks(const Conv2dBiasActParams& p) { return p.x.batch * p.groups * p.slices; }
+
+// Input rows that `rows` output rows and `taps` rows of the window meet: all between the first and the last, or, where
+// those are fewer, one for each pair.
+static inline bool lines_are_dense(const Window& window, int64_t rows, int64_t taps) {
+  return (rows - 1) * window.stride_h + (taps - 1) * window.dilation_h + 1 <= rows * taps;
+}
+static inline int64_t line_count(const Window& window, int64_t rows, int64_t taps) {
+  return smaller((rows - 1) * window.stride_h + (taps - 1) * window.dilation_h + 1, rows * taps);
+}
+
+// Computes tasks [begin, end); one function per instruction set.
+#define MVF_DECLARE(isa)                                                          \
+  namespace isa {                                                                 \
+  void conv2d_bias_act(const Conv2dBiasActParams& p, int64_t begin, int64_t end); \
+  }
+MVF_CPU_ISAS(MVF_DECLARE)
+#undef MVF_DECLARE
+
+}  // namespace mobilevit_fast::cpu
