@@ -17,16 +17,16 @@ inline Element element_of(ScalarType type) { return type == ScalarType::Float ? 
 // What is the same for all arguments of one call: the operator's name and its input.
 class Arguments {
  public:
-  Arguments(const char* op, const Tensor& x) : prefix_(std::string("mobilevit_fast.") + op + ": expected "), x_(x) {
-    check(x.dim() == 4, prefix_, "input of shape (batch, channels, height, width), got ", x.dim(), " dimensions", at());
+  Arguments(const char* op, const Tensor& x) : op_(op), x_(x) {
+    expect(x.dim() == 4, "input of shape (batch, channels, height, width), got ", x.dim(), " dimensions");
     const ScalarType type = x.scalar_type();
-    check(type == ScalarType::Float || type == ScalarType::BFloat16, prefix_,
-          "input of type torch.float32 or torch.bfloat16, got ", dtype_text(type), at());
+    expect(type == ScalarType::Float || type == ScalarType::BFloat16,
+           "input of type torch.float32 or torch.bfloat16, got ", dtype_text(type));
   }
 
   template <class... Parts>
   void expect(bool ok, const Parts&... parts) const {
-    check(ok, prefix_, parts..., at());
+    check(ok, "mobilevit_fast.", op_, ": expected ", parts..., " (x.shape=", shape_text(x_), ")");
   }
 
   // The rank, with every size at least 1.
@@ -100,9 +100,7 @@ class Arguments {
   }
 
  private:
-  std::string at() const { return " (x.shape=" + shape_text(x_) + ")"; }
-
-  std::string prefix_;
+  const char* op_;
   const Tensor& x_;
 };
 

@@ -26,14 +26,19 @@ void check(bool ok, const Parts&... parts) {
   throw std::runtime_error(message.str());
 }
 
-// "(1, 64, 32, 32)"
-inline std::string shape_text(const Tensor& tensor) {
-  std::ostringstream text;
-  text << '(';
-  for (int64_t i = 0; i < tensor.dim(); ++i) text << (i > 0 ? ", " : "") << tensor.size(i);
-  text << (tensor.dim() == 1 ? ",)" : ")");
-  return text.str();
+// Writes "(1, 64, 32, 32)"; nothing is formatted before that, since most checks succeed.
+struct ShapeText {
+  const Tensor& tensor;
+};
+
+inline std::ostream& operator<<(std::ostream& out, ShapeText shape) {
+  const int64_t rank = shape.tensor.dim();
+  out << '(';
+  for (int64_t i = 0; i < rank; ++i) out << (i > 0 ? ", " : "") << shape.tensor.size(i);
+  return out << (rank == 1 ? ",)" : ")");
 }
+
+inline ShapeText shape_text(const Tensor& tensor) { return {tensor}; }
 
 // The name as Python prints it, for the types a user is likely to pass.
 inline const char* dtype_text(ScalarType type) {

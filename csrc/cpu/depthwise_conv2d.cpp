@@ -7,62 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "checks.h"
+#include "arguments.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
-
-constexpr const char* kOp = "mobilevit_fast.depthwise_conv2d: expected ";
 
 using Kernel = void (*)(const DepthwiseConv2dParams&, int64_t, int64_t);
 
 #define MVF_ENTRY(isa) isa::depthwise_conv2d,
 constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 #undef MVF_ENTRY
-
-Element element_of(ScalarType type) { return type == ScalarType::Float ? Element::float32 : Element::bfloat16; }
-
-std::string at(const Tensor& x) { return " (x.shape=" + shape_text(x) + ")"; }
-
-Activation parse_activation(const std::string& name, const Tensor& x) {
-  if (name == "none") return Activation::none;
-  if (name == "relu") return Activation::relu;
-  check(name == "silu", kOp, "activation none, relu or silu, got '", name, "'", at(x));
-  return Activation::silu;
-}
-
-void check_tensors(const Tensor& x, const Tensor& weight) {
-  check(x.dim() == 4, kOp, "input of shape (batch, channels, height, width), got ", x.dim(), " dimensions", at(x));
-  const ScalarType type = x.scalar_type();
-  check(type == ScalarType::Float || type == ScalarType::BFloat16, kOp,
-        "input of type torch.float32 or torch.bfloat16, got ", dtype_text(type), at(x));
-  check(weight.dim() == 4 && weight.size(1) == 1, kOp,
-        "weight of shape (channels, 1, kernel height, kernel width), got ", shape_text(weight), at(x));
-  check(weight.size(2) > 0 && weight.size(3) > 0, kOp, "a kernel of at least 1x1, got ", weight.size(2), "x",
-        weight.size(3), at(x));
-  check(x.size(1) == weight.size(0), kOp, "input of ", weight.size(0), " channels, got ", x.size(1), at(x));
-  check(x.size(1) > 0, kOp, "at least one channel, got 0", at(x));
-  check(weight.scalar_type() == type, kOp, "weight of type ", dtype_text(type), ", like the input, got ",
-        dtype_text(weight.scalar_type()), at(x));
-  check(weight.is_cpu(), kOp, "weight on the CPU, like the input, got one on another device", at(x));
-}
-
-// Scale or bias: one value for each channel, of the input's type or float32.
-void check_per_channel(const char* name, const Tensor& x, const std::optional<Tensor>& values) {
-  if (!values) return;
-  check(values->dim() == 1 && values->size(0) == x.size(1), kOp, name, " of shape (", x.size(1), ",), got ",
-        shape_text(*values), at(x));
-  const ScalarType type = x.scalar_type(), given = values->scalar_type();
-  check(given == type || given == ScalarType::Float, kOp, name, " of type ", dtype_text(type),
-        " or torch.float32, got ", dtype_text(given), at(x));
-  check(values->is_cpu(), kOp, name, " on the CPU, like the input, got one on another device", at(x));
-}
-
-void check_pair(const char* name, const std::vector<int64_t>& values, int64_t least, const Tensor& x) {
-  check(values.size() == 2, kOp, "two values of ", name, ", got ", values.size(), at(x));
-  check(values[0] >= least && values[1] >= least, kOp, name, " of at least ", least, " in both directions, got [",
-        values[0], ", ", values[1], "]", at(x));
-}
 
 // Copies any weight (C, 1, kh, kw) to (kh, kw, C). `storage` owns the copy.
 template <class T>
@@ -111,26 +65,23 @@ const void* dense_address(std::optional<Tensor>& values) {
 Tensor depthwise_conv2d(Tensor x, Tensor weight, std::optional<Tensor> scale, std::optional<Tensor> bias,
                         std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
                         std::string activation) {
-  check_tensors(x, weight);
-  check_per_channel("scale", x, scale);
-  check_per_channel("bias", x, bias);
-  check_pair("stride", stride, 1, x);
-  check_pair("padding", padding, 0, x);
-  check_pair("dilation", dilation, 1, x);
+  const Arguments arguments("depthwise_conv2d", x);
+  arguments.rank("weight", weight, 4);
+  const int64_t channels = weight.size(0);
+  arguments.channels(channels);
+  arguments.parameter("weight", weight, {channels, 1, weight.size(2), weight.size(3)}, false);
+  arguments.parameter("scale", scale, {channels});
+  arguments.parameter("bias", bias, {channels});
 
   DepthwiseConv2dParams p{};
-  p.activation = parse_activation(activation, x);
+  const Window window = arguments.window(weight.size(2), weight.size(3), stride, padding, dilation, p.out_h, p.out_w);
+  p.activation = arguments.activation("activation", activation);
   p.element = element_of(x.scalar_type());
-  p.batch = x.size(0), p.channels = x.size(1), p.in_h = x.size(2), p.in_w = x.size(3);
-  p.kernel_h = weight.size(2), p.kernel_w = weight.size(3);
-  p.stride_h = stride[0], p.stride_w = stride[1];
-  p.padding_h = padding[0], p.padding_w = padding[1];
-  p.dilation_h = dilation[0], p.dilation_w = dilation[1];
-  const int64_t room_h = p.in_h + 2 * p.padding_h - p.dilation_h * (p.kernel_h - 1) - 1;
-  const int64_t room_w = p.in_w + 2 * p.padding_w - p.dilation_w * (p.kernel_w - 1) - 1;
-  check(p.in_h > 0 && p.in_w > 0 && room_h >= 0 && room_w >= 0, kOp, "an input that holds the ", p.kernel_h, "x",
-        p.kernel_w, " window at least once, got one it does not fit", at(x));
-  p.out_h = room_h / p.stride_h + 1, p.out_w = room_w / p.stride_w + 1;
+  p.batch = x.size(0), p.channels = channels, p.in_h = x.size(2), p.in_w = x.size(3);
+  p.kernel_h = window.kernel_h, p.kernel_w = window.kernel_w;
+  p.stride_h = window.stride_h, p.stride_w = window.stride_w;
+  p.padding_h = window.padding_h, p.padding_w = window.padding_w;
+  p.dilation_h = window.dilation_h, p.dilation_w = window.dilation_w;
 
   Tensor y = empty_channels_last(p.batch, p.channels, p.out_h, p.out_w, x.scalar_type());
   if (p.batch == 0) return y;

@@ -29,30 +29,38 @@ struct Linear {
   const float* end() const { return weight + row_group_floats(inputs, outputs); }
 };
 
+// Finishes and stores one output of one block, from sums in memory: see finish_pixel.
+template <bool kAdd, bool kAffine>
+MVF_INLINE void finish_row(const float* sums, float scale, float bias, Activation activation, float* out) {
+  Float v[kBlockVectors];
+  MVF_UNROLL
+  for (int i = 0; i < kBlockVectors; ++i) {
+    v[i] = load_unaligned<Float>(sums + i * kLanes);
+    if (kAffine) v[i] = v[i] * scale + bias;
+  }
+  if (kAffine) activate<kBlockVectors>(activation, v);
+  MVF_UNROLL
+  for (int i = 0; i < kBlockVectors; ++i) {
+    if (kAdd) v[i] += load_unaligned<Float>(out + i * kLanes);
+    store_vector(out + i * kLanes, v[i]);
+  }
+}
+
 // kRows outputs of one block: activation(scale · sum + bias), added to what is there with kAdd; the sum alone without
-// kAffine.
+// kAffine. Only the first `valid` are stored.
 template <int kRows, bool kAdd, bool kAffine>
 __attribute__((noinline)) void token_tile(const float* a, const float* b, int64_t depth, const float* scale,
                                           const float* bias, Activation activation, float* out, int64_t valid) {
-  Float sum[kRows * kBlockVectors] = {};
-  multiply_columns<kRows, kBlockVectors>(a, kRowGroup, b, kBlockTokens, depth, sum);
-  if (kAffine) {
+  float sums[kRows * kBlockTokens];
+  {
+    Float sum[kRows * kBlockVectors] = {};
+    multiply_columns<kRows, kBlockVectors>(a, kRowGroup, b, kBlockTokens, depth, sum);
     MVF_UNROLL
-    for (int i = 0; i < kRows * kBlockVectors; ++i) {
-      sum[i] = sum[i] * scale[i / kBlockVectors] + bias[i / kBlockVectors];
-    }
-    activate<kRows * kBlockVectors>(activation, sum);
+    for (int i = 0; i < kRows * kBlockVectors; ++i) store_vector(sums + i * kLanes, sum[i]);
   }
-  MVF_UNROLL
-  for (int m = 0; m < kRows; ++m) {
-    if (m >= valid) break;
-    float* row = opaque(out + m * kBlockTokens);
-    MVF_UNROLL
-    for (int v = 0; v < kBlockVectors; ++v) {
-      Float value = sum[m * kBlockVectors + v];
-      if (kAdd) value += load_unaligned<Float>(row + v * kLanes);
-      store_vector(row + v * kLanes, value);
-    }
+  const float* row = opaque(sums);
+  for (int m = 0; m < smaller(kRows, valid); ++m, row += kBlockTokens, out += kBlockTokens) {
+    finish_row<kAdd, kAffine>(row, scale[m], bias[m], activation, out);
   }
 }
 
