@@ -82,11 +82,14 @@ MVF_INLINE void multiply_rows(const float* const* rows, const Segment* segments,
   }
 }
 
-// sum[m][v] += sum over k of a[k][m] · b[k][v].
-template <int kRows, int kVectors>
+// sum[m][v] += sum over k of a[k][m] · b[k][v]. kPrefetch: has the cache read on behind these rows of a, where weights
+// lie that come next.
+template <int kRows, int kVectors, bool kPrefetch = false>
 MVF_INLINE void multiply_columns(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t depth,
                                  Float (&sum)[kRows * kVectors]) {
+  const int64_t next = depth * lda;
   for (int64_t k = 0; k < depth; ++k, a += lda, b += ldb) {
+    if (kPrefetch) __builtin_prefetch(a + next, 0, 2);
     Float w[kVectors];
     MVF_UNROLL
     for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Float>(b + v * kLanes);
@@ -203,12 +206,32 @@ PixelTile<T> choose_pixel_tile(int64_t rows) {
   return pixel_tile<T, kRows, kVectors>;
 }
 
+// Has the second-level cache read a panel of weights while another is worked on, some lines with each tile: the first
+// tile of a panel goes through it faster than memory can follow.
+class PanelPrefetch {
+ public:
+  // Reads `floats` numbers at `next`, or what is worth having, during `tiles` tiles.
+  PanelPrefetch(const float* next, int64_t floats, int64_t tiles)
+      : next_((const char*)next), lines_(ceil_div(smaller(floats, kMost) * (int64_t)sizeof(float), 64 * tiles)) {}
+
+  void step() {
+    for (int64_t i = 0; i < lines_; ++i, next_ += 64) __builtin_prefetch(next_, 0, 2);
+  }
+
+ private:
+  static constexpr int64_t kMost = 64 * 1024;
+
+  const char* next_;
+  int64_t lines_;
+};
+
 template <class T, int kVectors>
 void multiply_panel(const PixelInput& in, int64_t pixels, const float* b, int64_t ldb, const PixelOutput<T>& out,
-                    int64_t channel) {
+                    int64_t channel, PanelPrefetch prefetch) {
   constexpr int kHeight = tile_height(kVectors);
   int64_t pixel = 0;
   for (; pixel + kHeight <= pixels; pixel += kHeight) {
+    prefetch.step();
     pixel_tile<T, kHeight, kVectors>(in, b, ldb, out, pixel, channel);
   }
   if (pixel < pixels) choose_pixel_tile<T, kHeight, kVectors>(pixels - pixel)(in, b, ldb, out, pixel, channel);
@@ -221,23 +244,25 @@ void multiply_pixels(const PixelInput& in, int64_t pixels, int64_t depth, const 
   for (int64_t panel = begin; panel < end; ++panel) {
     const int64_t first = panel_begin(out.channels, panel), width = panel_begin(out.channels, panel + 1) - first;
     const float* b = packed + first * depth;
+    const int64_t following = panel + 1 < end ? panel_begin(out.channels, panel + 2) - (first + width) : 0;
+    const PanelPrefetch prefetch(b + width * depth, following * depth, larger(1, pixels / tile_height(kMaxVectors)));
     for (int64_t column = 0; column < width;) {
       const int64_t vectors = smaller(kMaxVectors, (width - column) / kLanes);
       const int64_t channel = first + column;
       if (channel >= out.channels) break;
       switch (vectors) {
         case 1:
-          multiply_panel<T, 1>(in, pixels, b + column, width, out, channel);
+          multiply_panel<T, 1>(in, pixels, b + column, width, out, channel, prefetch);
           break;
         case 2:
-          multiply_panel<T, 2>(in, pixels, b + column, width, out, channel);
+          multiply_panel<T, 2>(in, pixels, b + column, width, out, channel, prefetch);
           break;
 #if defined(__AVX512F__)
         case 3:
-          multiply_panel<T, 3>(in, pixels, b + column, width, out, channel);
+          multiply_panel<T, 3>(in, pixels, b + column, width, out, channel, prefetch);
           break;
         default:
-          multiply_panel<T, 4>(in, pixels, b + column, width, out, channel);
+          multiply_panel<T, 4>(in, pixels, b + column, width, out, channel, prefetch);
 #endif
       }
       column += vectors * kLanes;

@@ -54,7 +54,7 @@ __attribute__((noinline)) void token_tile(const float* a, const float* b, int64_
   float sums[kRows * kBlockTokens];
   {
     Float sum[kRows * kBlockVectors] = {};
-    multiply_columns<kRows, kBlockVectors>(a, kRowGroup, b, kBlockTokens, depth, sum);
+    multiply_columns<kRows, kBlockVectors, true>(a, kRowGroup, b, kBlockTokens, depth, sum);
     MVF_UNROLL
     for (int i = 0; i < kRows * kBlockVectors; ++i) store_vector(sums + i * kLanes, sum[i]);
   }
