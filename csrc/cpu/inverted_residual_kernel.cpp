@@ -223,7 +223,10 @@ struct Strip {
     }
     const Segment segment{0, 0};
     const PixelOutput<T> output{out, p.residual ? skip : nullptr, nullptr, nullptr, p.outputs, p.project_activation};
-    multiply_pixels<T>({projected, &segment, 1, p.expanded}, count * p.out_w, p.expanded, packed, output);
+    // Of an image of a few pixels PyTorch computes the products like those of a vector, in shorter sums.
+    constexpr int64_t kFewPixels = 16, kShortSum = 16;
+    const int64_t sum_length = p.out_h * p.out_w < kFewPixels ? kShortSum : kSumLength;
+    multiply_pixels<T>({projected, &segment, 1, p.expanded, sum_length}, count * p.out_w, p.expanded, packed, output);
   }
 
   void run(const T* image, T* y, int64_t begin, int64_t end) const {

@@ -1,0 +1,377 @@
+// Runs every CPU kernel, in every variant of this machine, on blocks of exact size over many shapes. Compiled together
+// with the kernels under AddressSanitizer and UndefinedBehaviorSanitizer by test_sanitizers.py, without torch.
+//
+//   sanitize --variants
+//   sanitize [--only TEXT] [--plant x|y|packed|scratch|stride]
+//
+// --variants prints the names of those that this machine can run; --only runs the cases whose name, "variant operator
+// ...", contains the text; --plant makes that buffer one element too short, or the image stride too large for the
+// addresses, which a sanitizer has to report.
+#include <vector>
+
+#include "buffers.h"
+#include "mobilevit_fast/classifier_head.h"
+#include "mobilevit_fast/conv2d_bias_act.h"
+#include "mobilevit_fast/depthwise_conv2d.h"
+#include "mobilevit_fast/inverted_residual.h"
+#include "mobilevit_fast/mobilevit_transformer.h"
+
+namespace sanitize {
+namespace {
+
+struct Variant {
+  Isa isa;
+  void (*depthwise)(const DepthwiseConv2dParams&, int64_t, int64_t);
+  void (*inverted_residual)(const InvertedResidualParams&, int64_t, int64_t);
+  void (*conv)(const Conv2dBiasActParams&, int64_t, int64_t);
+  void (*pool)(const ClassifierHeadParams&, int64_t, int64_t);
+  void (*classify)(const ClassifierHeadParams&, int64_t, int64_t);
+  Plan (*plan)(const MobileViTTransformerParams&);
+  void (*bundles)(const MobileViTTransformerParams&, int64_t, int64_t);
+  void (*step)(const MobileViTTransformerParams&, int64_t, int64_t, int64_t);
+  void (*resize)(const MobileViTTransformerParams&, int64_t, int64_t);
+};
+
+#define MVF_ENTRY(isa)                 \
+  {Isa::isa,                           \
+   isa::depthwise_conv2d,              \
+   isa::inverted_residual,             \
+   isa::conv2d_bias_act,               \
+   isa::pool_expansion,                \
+   isa::classify,                      \
+   isa::mobilevit_transformer_plan,    \
+   isa::mobilevit_transformer_bundles, \
+   isa::mobilevit_transformer_step,    \
+   isa::mobilevit_transformer_resize},
+constexpr Variant kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
+#undef MVF_ENTRY
+
+const Variant* variant;
+std::string only;
+int64_t runs = 0;
+
+constexpr Element kElements[] = {Element::float32, Element::bfloat16};
+constexpr Layout kLayouts[] = {Layout::channels_last, Layout::spread, Layout::nchw};
+
+// Whether the case of this name is to run.
+bool begins(const char* op, Element element, std::initializer_list<int64_t> numbers) {
+  running = std::string(isa_name(variant->isa)) + " " + op + (element == Element::float32 ? " float32" : " bfloat16");
+  for (const int64_t number : numbers) running += " " + std::to_string(number);
+  const bool chosen = running.find(only) != std::string::npos;
+  runs += chosen;
+  return chosen;
+}
+
+// Changes with every call, so that neighbouring cases differ in it.
+Activation next_activation() {
+  static int calls = 0;
+  return static_cast<Activation>(calls++ % 3);
+}
+
+// All tasks at once, then one by one from the last to the first.
+template <class Run>
+void in_pieces(int64_t tasks, Buffer& y, Run run) {
+  run(0, tasks);
+  y.expect_finite();
+  y.clear();
+  for (int64_t task = tasks - 1; task >= 0; --task) run(task, task + 1);
+  y.expect_finite();
+}
+
+ImageBatch image_batch(const Image& image) {
+  ImageBatch batch = image.batch();
+  if (planted == "stride") batch.image_stride = INT64_MAX / 2 + 1;
+  return batch;
+}
+
+int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+  return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+}
+
+// A window that is the same in both directions, or, where the input is `oblong`, is not.
+struct Geometry {
+  int64_t kernel, stride, padding, dilation;
+  bool oblong = false;
+
+  Window window() const {
+    const int64_t more = oblong ? 1 : 0;
+    return {kernel, kernel + more, stride + more, stride, padding, padding + more, dilation, dilation + more};
+  }
+};
+
+void set_output(const Window& w, int64_t height, int64_t width, int64_t& out_h, int64_t& out_w) {
+  out_h = output_size(height, w.kernel_h, w.stride_h, w.padding_h, w.dilation_h);
+  out_w = output_size(width, w.kernel_w, w.stride_w, w.padding_w, w.dilation_w);
+}
+
+struct Size {
+  int64_t batch, height, width;
+};
+
+void run_depthwise(int64_t channels, Size size, Geometry geometry, Element element, bool affine) {
+  const Window w = geometry.window();
+  if (!begins("depthwise_conv2d", element, {channels, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
+    return;
+  }
+  const Image image(size.batch, channels, size.height, size.width, element, affine ? kLayouts[0] : kLayouts[1]);
+  const ImageBatch x = image_batch(image);
+  const int64_t tap = channels + (affine ? 0 : 2), row = w.kernel_w * tap;
+  Buffer weight("weight", (w.kernel_h - 1) * row + (w.kernel_w - 1) * tap + channels, element);
+  Buffer scale("scale", channels, element), bias("bias", channels);
+  weight.fill(1), scale.fill(0.5f, 1), bias.fill(1);
+  DepthwiseConv2dParams p{};
+  p.x = x.data, p.weight = weight;
+  p.scale = affine ? scale.data() : nullptr, p.bias = affine ? bias.data() : nullptr;
+  p.element = p.scale_element = element, p.bias_element = Element::float32;
+  p.activation = next_activation();
+  p.batch = size.batch, p.channels = channels, p.in_h = size.height, p.in_w = size.width;
+  set_output(w, size.height, size.width, p.out_h, p.out_w);
+  p.x_image_stride = x.image_stride, p.x_row_stride = x.row_stride, p.x_pixel_stride = x.pixel_stride;
+  p.weight_row_stride = row, p.weight_tap_stride = tap;
+  p.kernel_h = w.kernel_h, p.kernel_w = w.kernel_w, p.stride_h = w.stride_h, p.stride_w = w.stride_w;
+  p.padding_h = w.padding_h, p.padding_w = w.padding_w, p.dilation_h = w.dilation_h, p.dilation_w = w.dilation_w;
+  p.rows_per_task = 2, p.channels_per_task = channels >= 128 ? 64 : channels;
+  Buffer y("y", size.batch * p.out_h * p.out_w * channels, element);
+  p.y = y;
+  in_pieces(task_count(p), y, [&](int64_t begin, int64_t end) { variant->depthwise(p, begin, end); });
+}
+
+void run_inverted_residual(bool expands, int64_t channels, int64_t expanded, int64_t outputs, Size size,
+                           Geometry geometry, Element element, Layout layout, int64_t rows_per_task) {
+  const Window w = geometry.window();
+  if (!begins(expands ? "inverted_residual" : "depthwise_separable_conv2d", element,
+              {channels, expanded, outputs, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
+    return;
+  }
+  const Image image(size.batch, channels, size.height, size.width, element, layout);
+  const int64_t floats = (expands ? panel_floats(channels, expanded) : 0) +
+                         depthwise_floats(w.kernel_h * w.kernel_w, expanded) + panel_floats(expanded, outputs);
+  Buffer packed("packed", floats);
+  packed.fill(0.1f);
+  InvertedResidualParams p{};
+  p.x = image_batch(image), p.element = element, p.packed = packed;
+  p.expanded = expanded, p.outputs = outputs, p.window = w, p.expands = expands;
+  set_output(w, size.height, size.width, p.out_h, p.out_w);
+  p.residual = expands && channels == outputs && p.out_h == size.height && p.out_w == size.width;
+  p.expand_activation = p.depthwise_activation = next_activation();
+  p.project_activation = expands ? Activation::none : Activation::silu;
+  p.rows_per_task = smaller(p.out_h, rows_per_task);
+  Buffer y("y", size.batch * p.out_h * p.out_w * outputs, element);
+  p.y = y;
+  in_pieces(size.batch * strips(p), y, [&](int64_t begin, int64_t end) { variant->inverted_residual(p, begin, end); });
+}
+
+void run_conv(int64_t channels, int64_t channels2, int64_t outputs, Size size, Geometry geometry, Element element,
+              Layout layout, int64_t groups) {
+  const Window w = geometry.window();
+  if (!begins("conv2d_bias_act", element,
+              {channels, channels2, outputs, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
+    return;
+  }
+  const Image image(size.batch, channels, size.height, size.width, element, layout);
+  const Image image2(size.batch, larger(1, channels2), size.height, size.width, element, kLayouts[0]);
+  Buffer packed("packed", panel_floats((channels + channels2) * w.kernel_h * w.kernel_w, outputs));
+  packed.fill(0.1f);
+  Conv2dBiasActParams p{};
+  p.x = image_batch(image), p.element = element, p.packed = packed;
+  if (channels2 > 0) p.x2 = image_batch(image2);
+  p.outputs = outputs, p.window = w, p.activation = next_activation();
+  set_output(w, size.height, size.width, p.out_h, p.out_w);
+  p.groups = smaller(p.out_h, groups), p.slices = groups > 1 ? panel_count(outputs) : 1;
+  Buffer y("y", size.batch * p.out_h * p.out_w * outputs, element);
+  p.y = y;
+  in_pieces(tasks(p), y, [&](int64_t begin, int64_t end) { variant->conv(p, begin, end); });
+}
+
+void run_classifier(int64_t channels, int64_t expanded, int64_t classes, Size size, Element element, Layout layout) {
+  if (!begins("classifier_head", element, {channels, expanded, classes, size.batch, size.height, size.width})) return;
+  const Image image(size.batch, channels, size.height, size.width, element, layout);
+  Buffer packed("packed", panel_floats(channels, expanded) + panel_floats(expanded, classes));
+  Buffer pooled("pooled", size.batch * round_up(expanded, kBlock)), y("y", size.batch * classes, element);
+  packed.fill(0.1f);
+  ClassifierHeadParams p{};
+  p.x = image_batch(image), p.element = element, p.y = y, p.pooled = pooled, p.packed = packed;
+  p.expanded = expanded, p.classes = classes, p.activation = next_activation();
+  in_pieces(pool_tasks(p), pooled, [&](int64_t begin, int64_t end) { variant->pool(p, begin, end); });
+  in_pieces(classify_tasks(p), y, [&](int64_t begin, int64_t end) { variant->classify(p, begin, end); });
+}
+
+struct Transformer {
+  int64_t channels, width, hidden, outputs, layers, heads;
+};
+
+void run_transformer(Transformer t, Size size, int64_t patch_h, int64_t patch_w, Element element) {
+  if (!begins("mobilevit_transformer", element,
+              {t.channels, t.width, t.heads, size.batch, size.height, size.width, patch_h, patch_w})) {
+    return;
+  }
+  const Image image(size.batch, t.channels, size.height, size.width, element, kLayouts[t.channels % 2]);
+  const int64_t layer = 4 * t.width + row_group_floats(t.width, 3 * t.width) + row_group_floats(t.width, t.width) +
+                        row_group_floats(t.width, t.hidden) + row_group_floats(t.hidden, t.width);
+  const int64_t floats =
+      row_group_floats(t.channels, t.width) + t.layers * layer + 2 * t.width + row_group_floats(t.width, t.outputs);
+  Buffer packed("packed", floats);
+  packed.fill(0.2f);
+  MobileViTTransformerParams p{};
+  p.x = image_batch(image), p.element = element;
+  p.packed = packed, p.packed_end = p.packed + floats;
+  p.width = t.width, p.hidden = t.hidden, p.outputs = t.outputs, p.layers = t.layers, p.num_heads = t.heads;
+  p.patch_h = patch_h, p.patch_w = patch_w, p.eps = 1e-5f;
+  p.grid_h = ceil_div(size.height, patch_h), p.grid_w = ceil_div(size.width, patch_w);
+  p.mlp_activation = Activation::silu, p.out_activation = next_activation();
+  const int64_t height = p.grid_h * patch_h, width = p.grid_w * patch_w;
+  const bool resized = height != size.height || width != size.width;
+  Buffer y("y", size.batch * size.height * size.width * t.outputs, element);
+  Buffer sums("resized", resized ? size.batch * height * width * t.outputs : 0);
+  p.y = y, p.resized = resized ? sums.floats() : nullptr;
+  const Plan plan = variant->plan(p);
+  const int64_t rows = size.batch * size.height;
+
+  for (const int64_t units : {1, 3}) {  // of a bundle
+    y.clear(), sums.clear();
+    p.blocks_per_bundle = units * plan.blocks_per_unit;
+    in_pieces(ceil_div(plan.blocks, p.blocks_per_bundle), resized ? sums : y,
+              [&](int64_t begin, int64_t end) { variant->bundles(p, begin, end); });
+    if (resized) in_pieces(rows, y, [&](int64_t begin, int64_t end) { variant->resize(p, begin, end); });
+  }
+
+  y.clear(), sums.clear();
+  Buffer shared("shared", plan.shared_floats);
+  p.shared = shared;
+  for (int64_t step = 0; step <= t.layers; ++step) {
+    const int64_t middle = (plan.blocks + 1) / 2;
+    variant->step(p, step, middle, plan.blocks);
+    variant->step(p, step, 0, middle);
+  }
+  (resized ? sums : y).expect_finite();
+  if (resized) in_pieces(rows, y, [&](int64_t begin, int64_t end) { variant->resize(p, begin, end); });
+}
+
+constexpr int64_t kFewChannels[] = {1, 3, 7, 17, 24, 33, 65};
+
+constexpr Geometry kGeometries[] = {
+    {3, 1, 1, 1}, {3, 2, 1, 1}, {1, 1, 0, 1}, {5, 1, 2, 1},       {5, 2, 2, 1},       {7, 1, 3, 1},       {7, 2, 3, 1},
+    {3, 1, 2, 2}, {3, 1, 4, 4}, {3, 3, 1, 1}, {3, 1, 0, 1, true}, {2, 1, 1, 2, true}, {3, 1, 1, 1, true}, {3, 1, 6, 1},
+};
+constexpr Size kSizes[] = {{2, 5, 7}, {1, 9, 6}, {3, 4, 3}, {1, 8, 16}};
+
+void depthwise_cases(Element element) {
+  for (const int64_t channels : {1, 3, 7, 17, 24, 32, 48, 64, 65, 100, 192}) {
+    int64_t i = 0;
+    for (const Geometry& geometry : kGeometries) {
+      for (const int64_t more : {0, 1}) {
+        Size size = kSizes[i++ % 4];
+        size.height = larger(size.height, 5), size.width = larger(size.width, more == 0 ? 3 : 9);
+        run_depthwise(channels, size, geometry, element, (i + more) % 2 == 0);
+      }
+    }
+  }
+}
+
+void inverted_residual_cases(Element element) {
+  // Inputs, expanded channels, outputs and stride of the three model sizes.
+  constexpr int64_t kModel[][4] = {
+      {16, 32, 16, 1},  {16, 32, 24, 2},  {24, 48, 24, 1},  {24, 48, 48, 2},   {48, 96, 64, 2},    {64, 128, 80, 2},
+      {16, 64, 32, 1},  {32, 128, 48, 2}, {48, 192, 48, 1}, {48, 192, 64, 2},  {64, 256, 80, 2},   {80, 320, 96, 2},
+      {32, 128, 64, 2}, {64, 256, 64, 1}, {64, 256, 96, 2}, {96, 384, 128, 2}, {128, 512, 160, 2},
+  };
+  int64_t i = 0;
+  for (const auto& m : kModel) {
+    const Size size = kSizes[i++ % 4];
+    const Geometry geometry{3, m[3], 1, 1};
+    run_inverted_residual(true, m[0], m[1], m[2], size, geometry, element, kLayouts[i % 3], 3);
+    run_inverted_residual(false, m[1], m[1], m[2], size, geometry, element, kLayouts[(i + 1) % 3], 100);
+  }
+  for (const int64_t channels : kFewChannels) {
+    for (const Geometry& geometry : kGeometries) {
+      Size size = kSizes[i++ % 4];
+      size.height = larger(size.height, 5), size.width = larger(size.width, 5);
+      const int64_t outputs = i % 2 == 0 ? channels : channels + 13;
+      run_inverted_residual(true, channels, 2 * channels + 1, outputs, size, geometry, element, kLayouts[i % 3],
+                            i % 4 + 1);
+      run_inverted_residual(false, channels, channels, outputs, size, geometry, element, kLayouts[i % 3], i % 3 + 1);
+    }
+  }
+}
+
+void conv_cases(Element element) {
+  int64_t i = 0;
+  for (const int64_t outputs : {1, 7, 16, 17, 24, 48, 65, 100}) {
+    for (const Geometry& geometry : kGeometries) {
+      Size size = kSizes[i++ % 4];
+      size.height = larger(size.height, 5), size.width = larger(size.width, 5);
+      const int64_t channels = kFewChannels[i % (geometry.kernel > 3 ? 5 : 7)],
+                    channels2 = i % 3 == 0 ? kFewChannels[i / 3 % 7] : 0;
+      run_conv(channels, channels2, outputs, size, geometry, element, kLayouts[i % 3], i % 4 + 1);
+    }
+  }
+  for (const int64_t width : {5, 6, 7, 11, 12, 13, 24, 26}) {  // the stem
+    run_conv(3, 0, 16, {2, 9, width}, {3, 2, 1, 1}, element, kLayouts[width % 3], width % 3 + 1);
+  }
+  for (const int64_t channels : {48, 64, 80, 160}) {  // before and behind the transformers
+    run_conv(channels, 0, channels, {1, 3, 4}, {3, 1, 1, 1}, element, kLayouts[0], 2);
+    run_conv(channels, channels, channels, {1, 2, 3}, {3, 1, 1, 1}, element, kLayouts[0], 1);
+  }
+  for (const int64_t dilation : {6, 12, 18}) {  // the segmentation head
+    run_conv(20, 0, 40, {1, 8, 9}, {3, 1, dilation, dilation}, element, kLayouts[dilation % 3], dilation / 3);
+    run_conv(40, 0, 21, {1, 1, 1}, {1, 1, 0, 1}, element, kLayouts[0], 1);
+  }
+}
+
+void classifier_cases(Element element) {
+  run_classifier(80, 320, 1000, {1, 3, 3}, element, kLayouts[0]);
+  run_classifier(96, 384, 10, {2, 4, 3}, element, kLayouts[1]);
+  run_classifier(160, 640, 21, {1, 2, 2}, element, kLayouts[2]);
+  int64_t i = 0;
+  for (const int64_t channels : kFewChannels) {
+    for (const int64_t classes : {1, 5, 16, 100}) {
+      const Size size{i % 5 == 0 ? 67 : i % 3 + 1, i % 4 == 0 ? 9 : 1, i % 4 == 0 ? 15 : i % 7 + 1};
+      run_classifier(channels, 3 * channels + i % 2, classes, size, element, kLayouts[i % 3]);
+      ++i;
+    }
+  }
+}
+
+void transformer_cases(Element element) {
+  const Size kImages[] = {{1, 4, 4}, {1, 3, 5}, {3, 2, 2}, {1, 6, 4}, {1, 7, 9}, {2, 5, 3}, {1, 10, 12}, {5, 1, 1}};
+  int64_t i = 0;
+  for (const int64_t width : {64, 80, 96, 120, 144, 192, 240}) {  // of the three model sizes
+    run_transformer({width / 2, width, 2 * width, width / 2, 1, 4}, kImages[i++ % 4], 2, 2, element);
+  }
+  for (const Size& size : kImages) {
+    for (const int64_t patch : {1, 2, 3, 4}) {
+      const int64_t heads = i % 4 + 1, few = kFewChannels[i % 7];
+      run_transformer({few, heads * (i % 9 + 3), i % 30 + 1, kFewChannels[i / 2 % 7], i % 2 + 1, heads}, size, patch,
+                      i % 2 == 0 ? patch : 2, element);
+      ++i;
+    }
+  }
+  run_transformer({8, 12, 24, 8, 1, 2}, {1, 9, 17}, 1, 1, element);  // a sequence of several blocks
+}
+
+void run_all() {
+  for (const Element element : kElements) {
+    depthwise_cases(element);
+    inverted_residual_cases(element);
+    conv_cases(element);
+    classifier_cases(element);
+    transformer_cases(element);
+  }
+}
+
+}  // namespace
+}  // namespace sanitize
+
+int main(int argc, char** argv) {
+  using namespace sanitize;
+  const bool listing = argc == 2 && std::string(argv[1]) == "--variants";
+  for (int i = 1; i + 1 < argc; i += 2) (std::string(argv[i]) == "--only" ? only : planted) = argv[i + 1];
+  for (const Variant& each : kVariants) {
+    if (!isa_available(each.isa)) continue;
+    if (listing) std::puts(isa_name(each.isa));
+    variant = &each;
+    if (!listing) run_all();
+  }
+  if (!listing) std::printf("%lld cases passed\n", static_cast<long long>(runs));
+  return 0;
+}

@@ -1,0 +1,134 @@
+"""The CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer, without torch; see sanitize.cpp."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.paths import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).resolve().parent
+CPU = REPOSITORY / "csrc" / "cpu"
+PROCESSES = 2
+# Of what UndefinedBehaviorSanitizer looks for, null, object-size and pointer-overflow are left out: AddressSanitizer
+# reports the accesses that follow from them, and they would double the time to compile.
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize=null,object-size,pointer-overflow"]
+# Checks are calls, not code in place: unrolled loops would take a compiler minutes.
+CALLS = {
+    "gcc": ["--param", "asan-instrumentation-with-call-threshold=0"],
+    "clang": ["-mllvm", "-asan-instrumentation-with-call-threshold=0"],
+}
+FLAGS = [*SANITIZE, "-fno-sanitize-recover=all", "-std=c++17", "-O1", "-g1", "-fno-omit-frame-pointer"]
+# The kernels allocate nothing, and looking for leaks does not work in every container.
+ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=600
+    )
+
+
+def cmake_list(name: str) -> list[str]:
+    """The value of a variable in CMakeLists.txt, or nothing where it is not set."""
+    found = re.search(rf"^\s*set\({name}\s+([^)]*)\)", (REPOSITORY / "CMakeLists.txt").read_text(), re.MULTILINE)
+    return [] if found is None else found[1].replace('"', "").split()
+
+
+def find_compiler(folder: Path) -> list[str]:
+    """The system's C++ compiler with flags; skips where it cannot make a program with sanitizers that runs."""
+    path = shutil.which("c++")
+    if path is None:
+        pytest.skip("there is no C++ compiler named c++")
+    kind = "clang" if "clang" in run(path, "--version").stdout else "gcc"
+    compiler = [path, *FLAGS, *CALLS[kind]]
+    source, program = folder / "empty.cpp", folder / "empty"
+    source.write_text("int main() {}\n")
+    for command in ([*compiler, source, "-o", program], [program]):
+        result = run(*command)
+        if result.returncode != 0:
+            pytest.skip(f"{path} makes no programs with sanitizers: {(result.stdout + result.stderr).strip()[:200]}")
+    return compiler
+
+
+def compile_all(compiler: Sequence[str], folder: Path) -> Path:
+    """The driver with all kernels, each compiled for every instruction set with the flags of the real build."""
+    host = ["-I", REPOSITORY / "csrc" / "include"]
+    jobs = [[HERE / "sanitize.cpp", *host], [CPU / "cpu_isa.cpp", *host]]
+    for isa in ("avx512", "avx2", "portable"):  # longest first
+        flags = [*cmake_list("MVF_KERNEL_FLAGS"), *cmake_list(f"MVF_ISA_FLAGS_{isa}"), f"-DMVF_ISA={isa}"]
+        if isa == "portable" or isa in cmake_list("MVF_ISAS"):
+            jobs += [[REPOSITORY / kernel, *host, *flags] for kernel in cmake_list("MVF_CPU_KERNELS")]
+    objects = [folder / f"{i}.o" for i in range(len(jobs))]
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        commands = [(*compiler, "-c", *job, "-o", target) for job, target in zip(jobs, objects, strict=True)]
+        for result in pool.map(lambda command: run(*command), commands):
+            assert result.returncode == 0, result.stderr[-4000:]
+    program = folder / "sanitize"
+    result = run(*compiler, *objects, "-o", program)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return program
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled driver; test processes that run beside each other share one."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "sanitize"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "sanitize"
+        return done if done.exists() else compile_all(find_compiler(folder), folder)
+
+
+def test_kernels_stay_within_their_memory(program: Path) -> None:
+    variants = run(program, "--variants").stdout.split()
+    assert "portable" in variants
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        results = list(pool.map(lambda variant: run(program, "--only", f"{variant} "), variants))
+    for variant, result in zip(variants, results, strict=True):
+        assert result.returncode == 0, f"{variant}: {result.stdout}{result.stderr[:6000]}"
+        cases = int(re.fullmatch(r"(\d+) cases passed\n", result.stdout)[1])
+        assert cases > 1000
+
+
+OPERATORS = [
+    "depthwise_conv2d",
+    "inverted_residual",
+    "depthwise_separable_conv2d",
+    "conv2d_bias_act",
+    "mobilevit_transformer",
+    "classifier_head",
+]
+FAULTS = [(buffer, operator) for buffer in ("x", "y", "packed") for operator in OPERATORS]
+FAULTS.remove(("packed", "depthwise_conv2d"))  # it has none
+FAULTS.append(("scratch", "conv2d_bias_act"))  # of which the last array is used to its end
+
+
+@pytest.mark.parametrize(("buffer", "operator"), FAULTS)
+def test_a_buffer_that_is_too_short_is_reported(program: Path, buffer: str, operator: str) -> None:
+    variants = run(program, "--variants").stdout.split()
+    variant = variants[FAULTS.index((buffer, operator)) % len(variants)]
+    result = run(program, "--only", f"{variant} {operator}", "--plant", buffer)
+    assert result.returncode != 0
+    # An access that begins inside the block and ends outside is an "unknown-crash".
+    assert re.search(r"ERROR: AddressSanitizer: (heap-buffer-overflow|unknown-crash)", result.stderr), result.stderr
+    assert f"mobilevit_fast::cpu::{variant}::" in result.stderr
+
+
+def test_an_overflow_is_reported(program: Path) -> None:
+    for operator in OPERATORS:
+        result = run(program, "--only", f"portable {operator}", "--plant", "stride")
+        assert result.returncode != 0
+        assert "runtime error: signed integer overflow" in result.stderr, result.stderr

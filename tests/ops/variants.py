@@ -1,0 +1,81 @@
+"""The C++ kernels of the CPU in every variant that this machine can run, and what tests of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mobilevit_fast import native, ops
+
+EXTENSION: Any = native.extension()
+if EXTENSION is None:
+    pytest.skip(f"native libraries: {native.status()['_C'].reason}", allow_module_level=True)
+
+ISAS: list[str] = EXTENSION.cpu_isas()
+NATIVE = [name for name, op in ops.OPS.items() if "cpu" in op.kernels]
+"""Operators that have a C++ kernel."""
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+@contextmanager
+def using_isa(name: str) -> Iterator[None]:
+    """Have every kernel use one variant."""
+    before = EXTENSION.cpu_isa()
+    EXTENSION.set_cpu_isa(name)
+    try:
+        yield
+    finally:
+        EXTENSION.set_cpu_isa(before)
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Have PyTorch, and so the kernels, use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def nan_in_new_memory() -> Iterator[None]:
+    """Have PyTorch fill new tensors with NaN: those of results, packed weights and working memory of the kernels."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.utils.deterministic.fill_uninitialized_memory
+        assert torch.empty(1).isnan()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def run(op: str, arguments: tuple[Any, ...], backend: str = "cpu") -> Tensor:
+    """The result of one kernel, in memory that held NaN before."""
+    with nan_in_new_memory(), torch.no_grad():
+        result: Tensor = ops.OPS[op].overload(backend)(*arguments)
+    return result
+
+
+def in_type(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
+    """The same arguments with every tensor in a type, strides kept."""
+    return tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in arguments)
+
+
+def dense(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same arguments with every image in channels_last, in which PyTorch's rounding errors are smallest."""
+    is_image = [isinstance(a, Tensor) and a.dim() == 4 and i < 2 for i, a in enumerate(arguments)]
+    layout = torch.channels_last
+    return tuple(a.contiguous(memory_format=layout) if i else a for a, i in zip(arguments, is_image, strict=True))
+
+
+def exact_and_plain(op: str, arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    """The result in float64, and that of plain PyTorch in the arguments' type in channels_last."""
+    return run(op, in_type(arguments, torch.float64), "reference"), run(op, dense(arguments), "reference")
