@@ -191,3 +191,10 @@ def test_shapes_follow_the_network() -> None:
     stem, fusion = calls[0].shape, next(call.shape for call in calls if call.part == "fusion")
     assert table.shape_text(stem) == "3→16, 256×256, kernel 3, stride 2"
     assert table.shape_text(fusion) == "48+48→48, 32×32, kernel 3, stride 1"
+
+
+def test_the_readme_shows_the_committed_results() -> None:
+    root = Path(__file__).resolve().parents[2]
+    (results,) = (root / "benchmarks" / "results").glob("cpu-models-*.json")
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert table.replaced(readme, table.markdown(json.loads(results.read_text(encoding="utf-8")))) == readme
