@@ -12,7 +12,9 @@ CLASSIFIERS = ["native", "transformers", "timm"]
 
 
 def operators(graph: torch.fx.Graph) -> list[str]:
-    return [str(node.target) for node in graph.nodes if "mobilevit_fast" in str(node.target)]
+    """The fused operators of a graph; packing the weights for them, which some backends need, is not counted."""
+    names = [str(node.target) for node in graph.nodes if "mobilevit_fast" in str(node.target)]
+    return [name for name in names if not name.endswith("_pack")]
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
