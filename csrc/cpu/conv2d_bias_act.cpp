@@ -14,6 +14,9 @@ using Kernel = void (*)(const Conv2dBiasActParams&, int64_t, int64_t);
 #define MVF_ENTRY(isa) isa::conv2d_bias_act,
 constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 #undef MVF_ENTRY
+#define MVF_ENTRY(isa) isa::conv2d_winograd,
+constexpr Kernel kWinogradVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
+#undef MVF_ENTRY
 
 // Copying of few channels is cheaper in any order than a conversion before it.
 constexpr int64_t kFewChannels = 4;
@@ -35,9 +38,31 @@ void split(Conv2dBiasActParams& p, int64_t threads) {
   p.slices = smaller(panel_count(p.outputs), ceil_div(threads, p.x.batch * p.groups));
 }
 
-Tensor pack(Tensor weight, OptionalTensor scale, OptionalTensor bias) {
-  Tensor packed = empty_floats(panel_floats(weight.size(1) * weight.size(2) * weight.size(3), weight.size(0)));
-  pack_panels(weight, scale, bias, static_cast<float*>(packed.mutable_data_ptr()));
+// So many tiles that reading the weights costs little, but what is computed of them stays in the second-level cache.
+void split_winograd(Conv2dBiasActParams& p, int64_t threads) {
+  constexpr int64_t kTiles = 48, kFewTiles = 12;
+  const int64_t tiles = winograd_tiles(p), groups = ceil_div(tiles, kTiles);
+  p.groups = smaller(larger(groups, tiles / kFewTiles), round_up(groups, threads));
+  p.slices = smaller(panel_count(p.outputs), ceil_div(threads, p.groups));
+}
+
+// Whether conv2d_winograd computes it: with fewer channels the transforms cost more than they save.
+bool takes_winograd(const Tensor& weight, const std::vector<int64_t>& stride, const std::vector<int64_t>& dilation) {
+  constexpr int64_t kLeast = 32;
+  const std::vector<int64_t> one{1, 1};
+  return weight.size(2) == 3 && weight.size(3) == 3 && stride == one && dilation == one && weight.size(0) >= kLeast &&
+         weight.size(1) >= kLeast;
+}
+
+int64_t packed_floats(const Tensor& weight, bool winograd) {
+  return panel_floats(weight.size(1) * (winograd ? kWinogradEntries : weight.size(2) * weight.size(3)), weight.size(0));
+}
+
+Tensor pack(Tensor weight, OptionalTensor scale, OptionalTensor bias, std::vector<int64_t> stride,
+            std::vector<int64_t> dilation) {
+  const bool winograd = takes_winograd(weight, stride, dilation);
+  Tensor packed = empty_floats(packed_floats(weight, winograd));
+  (winograd ? pack_winograd : pack_panels)(weight, scale, bias, static_cast<float*>(packed.mutable_data_ptr()));
   return packed;
 }
 
@@ -67,8 +92,9 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   p.activation = arguments.activation("activation", activation);
   const ScalarType type = x.scalar_type();
   p.element = element_of(type);
-  const Tensor weights = arguments.packed(packed, panel_floats(channels * kernel_h * kernel_w, outputs),
-                                          [&] { return pack(weight, scale, bias); });
+  const bool winograd = takes_winograd(weight, stride, dilation);
+  const Tensor weights = arguments.packed(packed, packed_floats(weight, winograd),
+                                          [&] { return pack(weight, scale, bias, stride, dilation); });
   p.packed = static_cast<const float*>(weights.const_data_ptr());
 
   Tensor y = empty_channels_last(x.size(0), outputs, p.out_h, p.out_w, type);
@@ -76,9 +102,10 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   p.y = y.mutable_data_ptr();
   p.x = image_batch(x, x.size(1) <= kFewChannels);
   if (x2) p.x2 = image_batch(*x2, x2->size(1) <= kFewChannels);
-  split(p, torch::stable::get_num_threads());
-  const Kernel kernel = kVariants[static_cast<int>(active_isa())];
-  torch::stable::parallel_for(0, tasks(p), 1, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+  (winograd ? split_winograd : split)(p, torch::stable::get_num_threads());
+  const int64_t count = winograd ? p.groups * p.slices : tasks(p);
+  const Kernel kernel = (winograd ? kWinogradVariants : kVariants)[static_cast<int>(active_isa())];
+  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   return y;
 }
 

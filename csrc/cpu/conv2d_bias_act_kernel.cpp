@@ -4,6 +4,7 @@
 // the second-level cache; there the channels of two inputs lie side by side. The products of an output pixel are then
 // runs of consecutive numbers, one per row of the window.
 #include "gemm.h"
+#include "lines.h"
 #include "mobilevit_fast/conv2d_bias_act.h"
 #include "pixels.h"
 
@@ -82,22 +83,13 @@ __attribute__((noinline)) void stem_tile(const float* line, const Segment* segme
   }
 }
 
-// `count` pixels of three planes, as float32 pixels side by side.
-template <class T>
-void interleave(const T* __restrict x, int64_t plane, int64_t count, float* __restrict target) {
-  for (int64_t i = 0; i < count; ++i) {
-    target[i * 3] = to_float(x[i]);
-    target[i * 3 + 1] = to_float(x[i + plane]);
-    target[i * 3 + 2] = to_float(x[i + 2 * plane]);
-  }
-}
-
 // Memory of one task. Also counts it, without memory.
 template <class T>
 struct Group {
   const Conv2dBiasActParams& p;
   const Window& window;
-  int64_t channels, left, width;  // a line: its first column in the image, its number of pixels
+  LineSource<T> source;
+  int64_t channels, width;  // of a line
   Taps columns;
   bool direct;  // pixels of x can be read where they are
   bool stem;    // stem_tile does
@@ -107,11 +99,10 @@ struct Group {
   Segment* segments;
   int64_t segment_count = 0, segment_length = 0, pixels = 0, bytes;
 
-  Group(const Conv2dBiasActParams& params, void* block) : p(params), window(params.window) {
-    channels = p.x.channels + p.x2.channels;
+  Group(const Conv2dBiasActParams& params, void* block)
+      : p(params), window(params.window), source{p.x, p.x2}, channels(source.channels()) {
     const int64_t reach = (p.out_w - 1) * window.stride_w;
     columns = taps_inside(window.kernel_w, window.dilation_w, -window.padding_w, reach, p.x.width);
-    left = columns.begin * window.dilation_w - window.padding_w;
     width = reach + larger(0, columns.count() - 1) * window.dilation_w + 1;
     direct = sizeof(T) == sizeof(float) && p.x.channel_stride == 1 && p.x2.channels == 0 && window.kernel_h == 1 &&
              window.kernel_w == 1 && window.padding_h == 0 && window.padding_w == 0;
@@ -126,41 +117,16 @@ struct Group {
     bytes = arena.bytes();
   }
 
-  void copy(const ImageBatch& x, int64_t image, int64_t row, int64_t begin, int64_t end, float* target) const {
-    const T* source = (const T*)x.data + image * x.image_stride + row * x.row_stride + begin * x.pixel_stride;
-    const int64_t count = end - begin;
-    const bool alone = x.channels == channels;
-    if (alone && x.channel_stride == 1 && x.pixel_stride == channels) {  // nothing between the pixels
-      copy_pixels<T>(source, 0, 1, 1, count * channels, target, 0);
-    } else if (alone && channels == kStemChannels && x.pixel_stride == 1) {
-      interleave<T>(source, x.channel_stride, count, target);
-    } else {
-      copy_pixels<T>(source, x.pixel_stride, x.channel_stride, count, x.channels, target, channels);
-    }
-  }
-
-  void copy_line(int64_t image, int64_t row, float* line) const {
-    const int64_t begin = larger(left, 0), end = smaller(left + width, p.x.width);
-    if (row < 0 || row >= p.x.height || begin >= end) {
-      fill_zero(line, width * channels);
-      return;
-    }
-    float* target = line + (begin - left) * channels;
-    fill_zero(line, (begin - left) * channels);
-    copy(p.x, image, row, begin, end, target);
-    if (p.x2.channels > 0) copy(p.x2, image, row, begin, end, target + p.x.channels);
-    fill_zero(line + (end - left) * channels, (left + width - end) * channels);
-  }
-
   void read_lines(int64_t image, int64_t row, int64_t count) {
     const int64_t first = row * window.stride_h - window.padding_h;
+    const int64_t left = columns.begin * window.dilation_w - window.padding_w;
     const Taps rows = taps_inside(window.kernel_h, window.dilation_h, first, (count - 1) * window.stride_h, p.x.height);
     const bool dense = lines_are_dense(window, count, rows.count());
     const int64_t origin = first + rows.begin * window.dilation_h;
     const int64_t found = rows.count() == 0 ? 0 : line_count(window, count, rows.count());
     for (int64_t line = 0; line < found; ++line) {
       const int64_t offset = dense ? line : line % count * window.stride_h + line / count * window.dilation_h;
-      copy_line(image, origin + offset, lines + line * width * channels);
+      source.copy(image, origin + offset, left, width, lines + line * width * channels);
     }
     const int64_t row_step = dense ? window.stride_h : 1, tap_step = dense ? window.dilation_h : count;
     for (int64_t r = 0; r < count; ++r) {

@@ -28,14 +28,23 @@ struct Segment {
 // Products after which a sum is put aside and started anew: rounding grows with the length of a sum.
 constexpr int64_t kSumLength = 128;
 
+// Weights that come next, `step` numbers of which the second-level cache reads with each product: the first tile of a
+// panel goes through it faster than memory can follow. Many reads at once would hold up those of the tile.
+struct Ahead {
+  const float* next;
+  int64_t step;
+};
+
 // sum[m][v] += row m · column v over `length` products.
 template <int kRows, int kVectors>
 MVF_INLINE void multiply_run(const float* const* rows, int64_t first, int64_t length, const float* column, int64_t ldb,
-                             Float (&sum)[kRows * kVectors]) {
+                             Ahead& ahead, Float (&sum)[kRows * kVectors]) {
   const float* a[kRows];
   MVF_UNROLL
   for (int m = 0; m < kRows; ++m) a[m] = rows[m] + first;
-  for (int64_t k = 0; k < length; ++k, column += ldb) {
+  for (int64_t k = 0; k < length; ++k, column += ldb, ahead.next += ahead.step) {
+    __builtin_prefetch(ahead.next, 0, 2);
+    __builtin_prefetch(ahead.next + kBlock, 0, 2);
     Float w[kVectors];
     MVF_UNROLL
     for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Float>(column + v * kLanes);
@@ -51,7 +60,7 @@ MVF_INLINE void multiply_run(const float* const* rows, int64_t first, int64_t le
 // total[m][v] = row m · column v over all segments of `length` products each, in sums of about `sum_length` products.
 template <int kRows, int kVectors>
 MVF_INLINE void multiply_rows(const float* const* rows, const Segment* segments, int64_t count, int64_t length,
-                              int64_t sum_length, const float* b, int64_t ldb, float* total) {
+                              int64_t sum_length, const float* b, int64_t ldb, Ahead ahead, float* total) {
   constexpr int kCount = kRows * kVectors;
   Float sum[kCount] = {};
   bool first = true;
@@ -68,7 +77,8 @@ MVF_INLINE void multiply_rows(const float* const* rows, const Segment* segments,
         first = false, products = 0;
       }
       const int64_t run = smaller(length - begin, sum_length - products);
-      multiply_run<kRows, kVectors>(rows, segments[s].a + begin, run, b + (segments[s].b + begin) * ldb, ldb, sum);
+      multiply_run<kRows, kVectors>(rows, segments[s].a + begin, run, b + (segments[s].b + begin) * ldb, ldb, ahead,
+                                    sum);
       begin += run, products += run;
     }
   }
@@ -131,7 +141,8 @@ MVF_INLINE Float load_first(const float* source, int64_t count) {
 }
 
 // Where the pixels of a product go: activation(scale · sum + bias) + residual. `out` and `residual` hold one address
-// per pixel; residual may be null. Beyond `channels`, which lie in the padding, nothing is written.
+// per pixel; residual may be null. Beyond `channels`, which lie in the padding, nothing is written. Without scales the
+// sums are stored as they are, those of the padding too.
 template <class T>
 struct PixelOutput {
   T* const* out;
@@ -177,10 +188,19 @@ MVF_INLINE void finish_pixel(const float* sums, const Float* scale, const Float*
 }
 
 template <class T, int kRows, int kVectors>
-__attribute__((noinline)) void pixel_tile(const PixelInput& in, const float* b, int64_t ldb, const PixelOutput<T>& out,
-                                          int64_t pixel, int64_t channel) {
+__attribute__((noinline)) void pixel_tile(const PixelInput& in, const float* b, int64_t ldb, const Ahead& ahead,
+                                          const PixelOutput<T>& out, int64_t pixel, int64_t channel) {
   float sums[kRows * kVectors * kLanes];
-  multiply_rows<kRows, kVectors>(in.rows + pixel, in.segments, in.count, in.length, in.sum_length, b, ldb, sums);
+  multiply_rows<kRows, kVectors>(in.rows + pixel, in.segments, in.count, in.length, in.sum_length, b, ldb, ahead, sums);
+  if (out.scale == nullptr) {
+    const float* sum = opaque(sums);
+    for (int m = 0; m < kRows; ++m, sum += kVectors * kLanes) {
+      T* target = out.out[pixel + m] + channel;
+      MVF_UNROLL
+      for (int v = 0; v < kVectors; ++v) store_vector(target + v * kLanes, load_unaligned<Float>(sum + v * kLanes));
+    }
+    return;
+  }
   Float scale[kVectors], bias[kVectors];
   MVF_UNROLL
   for (int v = 0; v < kVectors; ++v) {
@@ -195,7 +215,8 @@ __attribute__((noinline)) void pixel_tile(const PixelInput& in, const float* b, 
 }
 
 template <class T>
-using PixelTile = void (*)(const PixelInput&, const float*, int64_t, const PixelOutput<T>&, int64_t, int64_t);
+using PixelTile = void (*)(const PixelInput&, const float*, int64_t, const Ahead&, const PixelOutput<T>&, int64_t,
+                           int64_t);
 
 // The tile of `rows` rows, at most kRows.
 template <class T, int kRows, int kVectors>
@@ -206,35 +227,43 @@ PixelTile<T> choose_pixel_tile(int64_t rows) {
   return pixel_tile<T, kRows, kVectors>;
 }
 
-// Has the second-level cache read a panel of weights while another is worked on, some lines with each tile: the first
-// tile of a panel goes through it faster than memory can follow.
-class PanelPrefetch {
- public:
-  // Reads `floats` numbers at `next`, or what is worth having, during `tiles` tiles.
-  PanelPrefetch(const float* next, int64_t floats, int64_t tiles)
-      : next_((const char*)next), lines_(ceil_div(smaller(floats, kMost) * (int64_t)sizeof(float), 64 * tiles)) {}
-
-  void step() {
-    for (int64_t i = 0; i < lines_; ++i, next_ += 64) __builtin_prefetch(next_, 0, 2);
-  }
-
- private:
-  static constexpr int64_t kMost = 64 * 1024;
-
-  const char* next_;
-  int64_t lines_;
-};
-
+// All pixels times the columns `b` of a panel; `next` are the weights that follow it, `floats` of them worth reading.
 template <class T, int kVectors>
-void multiply_panel(const PixelInput& in, int64_t pixels, const float* b, int64_t ldb, const PixelOutput<T>& out,
-                    int64_t channel, PanelPrefetch prefetch) {
+void multiply_strip(const PixelInput& in, int64_t pixels, const float* b, int64_t ldb, const float* next,
+                    int64_t floats, const PixelOutput<T>& out, int64_t channel) {
   constexpr int kHeight = tile_height(kVectors);
+  const int64_t depth = in.count * in.length;  // 0 where nothing but padding is seen
+  Ahead ahead{next, ceil_div(floats, larger(1, ceil_div(pixels, kHeight) * depth))};
   int64_t pixel = 0;
-  for (; pixel + kHeight <= pixels; pixel += kHeight) {
-    prefetch.step();
-    pixel_tile<T, kHeight, kVectors>(in, b, ldb, out, pixel, channel);
+  for (; pixel + kHeight <= pixels; pixel += kHeight, ahead.next += depth * ahead.step) {
+    pixel_tile<T, kHeight, kVectors>(in, b, ldb, ahead, out, pixel, channel);
   }
-  if (pixel < pixels) choose_pixel_tile<T, kHeight, kVectors>(pixels - pixel)(in, b, ldb, out, pixel, channel);
+  if (pixel < pixels) choose_pixel_tile<T, kHeight, kVectors>(pixels - pixel)(in, b, ldb, ahead, out, pixel, channel);
+}
+
+// All pixels times the panel `b` of weights, whose `width` outputs begin with `first`.
+template <class T>
+void multiply_panel(const PixelInput& in, int64_t pixels, const float* b, int64_t width, const float* next,
+                    int64_t floats, const PixelOutput<T>& out, int64_t first) {
+  for (int64_t column = 0; column < width && first + column < out.channels;) {
+    const int64_t vectors = smaller(kMaxVectors, (width - column) / kLanes);
+    switch (vectors) {
+      case 1:
+        multiply_strip<T, 1>(in, pixels, b + column, width, next, floats, out, first + column);
+        break;
+      case 2:
+        multiply_strip<T, 2>(in, pixels, b + column, width, next, floats, out, first + column);
+        break;
+#if defined(__AVX512F__)
+      case 3:
+        multiply_strip<T, 3>(in, pixels, b + column, width, next, floats, out, first + column);
+        break;
+      default:
+        multiply_strip<T, 4>(in, pixels, b + column, width, next, floats, out, first + column);
+#endif
+    }
+    column += vectors * kLanes;
+  }
 }
 
 // All pixels times panels [begin, end) of weights of `depth` products per output, packed for out.channels outputs.
@@ -245,28 +274,7 @@ void multiply_pixels(const PixelInput& in, int64_t pixels, int64_t depth, const 
     const int64_t first = panel_begin(out.channels, panel), width = panel_begin(out.channels, panel + 1) - first;
     const float* b = packed + first * depth;
     const int64_t following = panel + 1 < end ? panel_begin(out.channels, panel + 2) - (first + width) : 0;
-    const PanelPrefetch prefetch(b + width * depth, following * depth, larger(1, pixels / tile_height(kMaxVectors)));
-    for (int64_t column = 0; column < width;) {
-      const int64_t vectors = smaller(kMaxVectors, (width - column) / kLanes);
-      const int64_t channel = first + column;
-      if (channel >= out.channels) break;
-      switch (vectors) {
-        case 1:
-          multiply_panel<T, 1>(in, pixels, b + column, width, out, channel, prefetch);
-          break;
-        case 2:
-          multiply_panel<T, 2>(in, pixels, b + column, width, out, channel, prefetch);
-          break;
-#if defined(__AVX512F__)
-        case 3:
-          multiply_panel<T, 3>(in, pixels, b + column, width, out, channel, prefetch);
-          break;
-        default:
-          multiply_panel<T, 4>(in, pixels, b + column, width, out, channel, prefetch);
-#endif
-      }
-      column += vectors * kLanes;
-    }
+    multiply_panel<T>(in, pixels, b, width, b + width * depth, following * depth, out, first);
   }
 }
 

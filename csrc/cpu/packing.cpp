@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "mobilevit_fast/conv2d_bias_act.h"
 #include "mobilevit_fast/gemm_layout.h"
 
 namespace mobilevit_fast::cpu {
@@ -81,6 +82,36 @@ float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const Opti
         }
       }
     }
+  }
+  return append_affine(scale, bias, 0, outputs, round_up(outputs, kBlock), target);
+}
+
+float* pack_winograd(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target) {
+  // Lavin and Gray, arXiv 1509.09308, section 4.1.
+  constexpr double kG[kWinogradSide][3] = {{1.0, 0.0, 0.0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0.0, 0.0, 1.0}};
+  const Reader read(weight);
+  const int64_t outputs = weight.size(0), channels = weight.size(1);
+  for (int64_t panel = 0; panel < panel_count(outputs); ++panel) {
+    const int64_t begin = panel_begin(outputs, panel), width = panel_begin(outputs, panel + 1) - begin;
+    const int64_t entry = channels * width;
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t i = 0; i < width; ++i) {
+        const int64_t offset = (begin + i) * weight.stride(0) + c * weight.stride(1);
+        double g[3][3] = {};
+        for (int64_t k = 0; k < 9 && begin + i < outputs; ++k) {
+          g[k / 3][k % 3] = read[offset + k / 3 * weight.stride(2) + k % 3 * weight.stride(3)];
+        }
+        for (int64_t row = 0; row < kWinogradSide; ++row) {
+          double line[3];  // of G g
+          for (int64_t k = 0; k < 3; ++k) line[k] = kG[row][0] * g[0][k] + kG[row][1] * g[1][k] + kG[row][2] * g[2][k];
+          for (int64_t column = 0; column < kWinogradSide; ++column) {
+            const double sum = line[0] * kG[column][0] + line[1] * kG[column][1] + line[2] * kG[column][2];
+            target[(row * kWinogradSide + column) * entry + c * width + i] = static_cast<float>(sum);
+          }
+        }
+      }
+    }
+    target += kWinogradEntries * entry;
   }
   return append_affine(scale, bias, 0, outputs, round_up(outputs, kBlock), target);
 }

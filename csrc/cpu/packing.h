@@ -17,6 +17,8 @@ Tensor empty_floats(int64_t count);
 // Panels of a convolution (outputs, channels, kernel height, kernel width) or a linear layer (outputs, channels); the
 // products of an output follow the window, channels innermost.
 float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target);
+// The same of a 3x3 convolution by Winograd's algorithm: 4x4 entries of G g G^T in place of the window g.
+float* pack_winograd(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target);
 // A depthwise convolution (channels, 1, kernel height, kernel width): (taps, padded channels), scales, biases.
 float* pack_depthwise(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target);
 // Row groups of a linear layer: matrix `layer` of (layers, outputs, channels), scale and bias (layers, outputs).

@@ -17,7 +17,7 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
-from mobilevit_fast.ops.packing import panel_floats
+from mobilevit_fast.ops.packing import conv2d_floats
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "conv2d_bias_act"
@@ -61,7 +61,10 @@ OP = Op(
         Kernel(
             "cpu",
             supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")),
-            packing=Packing(("weight", "scale", "bias"), lambda weight, scale, bias: panel_floats(weight)),
+            packing=Packing(
+                ("weight", "scale", "bias", "stride", "dilation"),
+                lambda weight, scale, bias, stride, dilation: conv2d_floats(weight, stride, dilation),
+            ),
         ),
         Kernel("reference", supports_everything, reference),
     ],

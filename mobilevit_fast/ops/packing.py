@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from torch import Tensor
 
-_BLOCK, _ROW_GROUP = 16, 12
+_BLOCK, _ROW_GROUP, _WINOGRAD_ENTRIES = 16, 12, 16
 
 
 def _padded(size: int, multiple: int) -> int:
@@ -16,6 +17,14 @@ def _padded(size: int, multiple: int) -> int:
 def panel_floats(weight: Tensor) -> int:
     """Of a dense convolution (O, C, kh, kw) or a linear layer (O, C), with its scales and biases."""
     return (prod(weight.shape[1:]) + 2) * _padded(weight.shape[0], _BLOCK)
+
+
+def conv2d_floats(weight: Tensor, stride: Sequence[int], dilation: Sequence[int]) -> int:
+    """Of a dense convolution, by Winograd's algorithm where ``csrc/cpu/conv2d_bias_act.cpp`` takes it."""
+    outputs, channels, *window = weight.shape
+    if window == [3, 3] and list(stride) == [1, 1] and list(dilation) == [1, 1] and min(outputs, channels) >= 32:
+        return (_WINOGRAD_ENTRIES * channels + 2) * _padded(outputs, _BLOCK)
+    return panel_floats(weight)
 
 
 def depthwise_floats(weight: Tensor) -> int:

@@ -24,6 +24,7 @@ struct Variant {
   void (*depthwise)(const DepthwiseConv2dParams&, int64_t, int64_t);
   void (*inverted_residual)(const InvertedResidualParams&, int64_t, int64_t);
   void (*conv)(const Conv2dBiasActParams&, int64_t, int64_t);
+  void (*winograd)(const Conv2dBiasActParams&, int64_t, int64_t);
   void (*pool)(const ClassifierHeadParams&, int64_t, int64_t);
   void (*classify)(const ClassifierHeadParams&, int64_t, int64_t);
   Plan (*plan)(const MobileViTTransformerParams&);
@@ -37,6 +38,7 @@ struct Variant {
    isa::depthwise_conv2d,              \
    isa::inverted_residual,             \
    isa::conv2d_bias_act,               \
+   isa::conv2d_winograd,               \
    isa::pool_expansion,                \
    isa::classify,                      \
    isa::mobilevit_transformer_plan,    \
@@ -162,25 +164,28 @@ void run_inverted_residual(bool expands, int64_t channels, int64_t expanded, int
 }
 
 void run_conv(int64_t channels, int64_t channels2, int64_t outputs, Size size, Geometry geometry, Element element,
-              Layout layout, int64_t groups) {
+              Layout layout, int64_t groups, bool winograd = false) {
   const Window w = geometry.window();
-  if (!begins("conv2d_bias_act", element,
+  if (!begins(winograd ? "conv2d_winograd" : "conv2d_bias_act", element,
               {channels, channels2, outputs, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
     return;
   }
   const Image image(size.batch, channels, size.height, size.width, element, layout);
   const Image image2(size.batch, larger(1, channels2), size.height, size.width, element, kLayouts[0]);
-  Buffer packed("packed", panel_floats((channels + channels2) * w.kernel_h * w.kernel_w, outputs));
+  const int64_t entries = winograd ? kWinogradEntries : w.kernel_h * w.kernel_w;
+  Buffer packed("packed", panel_floats((channels + channels2) * entries, outputs));
   packed.fill(0.1f);
   Conv2dBiasActParams p{};
   p.x = image_batch(image), p.element = element, p.packed = packed;
   if (channels2 > 0) p.x2 = image_batch(image2);
   p.outputs = outputs, p.window = w, p.activation = next_activation();
   set_output(w, size.height, size.width, p.out_h, p.out_w);
-  p.groups = smaller(p.out_h, groups), p.slices = groups > 1 ? panel_count(outputs) : 1;
+  p.groups = smaller(winograd ? winograd_tiles(p) : p.out_h, groups);
+  p.slices = groups > 1 ? panel_count(outputs) : 1;
   Buffer y("y", size.batch * p.out_h * p.out_w * outputs, element);
   p.y = y;
-  in_pieces(tasks(p), y, [&](int64_t begin, int64_t end) { variant->conv(p, begin, end); });
+  in_pieces(winograd ? p.groups * p.slices : tasks(p), y,
+            [&](int64_t begin, int64_t end) { (winograd ? variant->winograd : variant->conv)(p, begin, end); });
 }
 
 void run_classifier(int64_t channels, int64_t expanded, int64_t classes, Size size, Element element, Layout layout) {
@@ -305,12 +310,21 @@ void conv_cases(Element element) {
       run_conv(channels, channels2, outputs, size, geometry, element, kLayouts[i % 3], i % 4 + 1);
     }
   }
+  for (const int64_t outputs : {1, 16, 17, 48, 65, 100}) {
+    for (const int64_t padding : {0, 1, 2}) {
+      Size size = kSizes[i++ % 4];
+      size.height = larger(size.height, 3), size.width = larger(size.width, 3);
+      const int64_t channels2 = i % 3 == 0 ? kFewChannels[i / 3 % 7] : 0;
+      run_conv(kFewChannels[i % 7], channels2, outputs, size, {3, 1, padding, 1}, element, kLayouts[i % 3], i % 6 + 1,
+               true);
+    }
+  }
   for (const int64_t width : {5, 6, 7, 11, 12, 13, 24, 26}) {  // the stem
     run_conv(3, 0, 16, {2, 9, width}, {3, 2, 1, 1}, element, kLayouts[width % 3], width % 3 + 1);
   }
   for (const int64_t channels : {48, 64, 80, 160}) {  // before and behind the transformers
-    run_conv(channels, 0, channels, {1, 3, 4}, {3, 1, 1, 1}, element, kLayouts[0], 2);
-    run_conv(channels, channels, channels, {1, 2, 3}, {3, 1, 1, 1}, element, kLayouts[0], 1);
+    run_conv(channels, 0, channels, {1, 3, 4}, {3, 1, 1, 1}, element, kLayouts[0], 2, true);
+    run_conv(channels, channels, channels, {1, 2, 3}, {3, 1, 1, 1}, element, kLayouts[0], 1, true);
   }
   for (const int64_t dilation : {6, 12, 18}) {  // the segmentation head
     run_conv(20, 0, 40, {1, 8, 9}, {3, 1, dilation, dilation}, element, kLayouts[dilation % 3], dilation / 3);

@@ -108,6 +108,7 @@ OPERATORS = [
     "inverted_residual",
     "depthwise_separable_conv2d",
     "conv2d_bias_act",
+    "conv2d_winograd",
     "mobilevit_transformer",
     "classifier_head",
 ]

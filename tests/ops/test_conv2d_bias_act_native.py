@@ -173,6 +173,29 @@ def test_any_geometry(shape: tuple[int, ...], window: tuple[Any, ...], activatio
             C.set_cpu_isa(before)
 
 
+@settings(max_examples=200)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(32, 70), st.integers(0, 40), st.integers(32, 100), SIZE, SIZE),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    activation=st.sampled_from(tuple(ACTIVATIONS)),
+)
+def test_any_image_under_a_dense_window(shape: tuple[int, ...], padding: tuple[int, int], activation: str) -> None:
+    """Windows of 3x3 without stride and dilation go another way where channels are many."""
+    n, c, c2, o, h, w = shape
+    padding = tuple(max(p, (3 - size + 1) // 2) for p, size in zip(padding, (h, w), strict=True))
+    x, x2 = torch.randn(n, c, h, w), torch.randn(n, c2, h, w) if c2 else None
+    weight = torch.randn(o, c + c2, 3, 3)
+    arguments = (weight, torch.randn(o), torch.randn(o), [1, 1], list(padding), [1, 1], activation)
+    exact = plain(*with_images((x, x2), torch.float64), weight.double(), *arguments[1:])
+    before = C.cpu_isa()
+    for isa in C.cpu_isas():
+        C.set_cpu_isa(isa)
+        try:
+            close(kernel(x, x2, *arguments), exact)
+        finally:
+            C.set_cpu_isa(before)
+
+
 def strided(x: Tensor) -> dict[str, Tensor]:
     """The same numbers in other layouts."""
     n, c, h, w = x.shape
@@ -188,7 +211,7 @@ def strided(x: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", [STEM, TWO_INPUTS, DILATED, STRIDED_POINTWISE], ids=name)
+@pytest.mark.parametrize("case", [STEM, TWO_INPUTS, FUSION, DILATED, STRIDED_POINTWISE], ids=name)
 def test_every_layout_gives_the_same(isa: str, case: Case, dtype: torch.dtype) -> None:
     x, x2, *rest = sample(case, dtype)
     result = kernel(x, x2, *rest)
@@ -223,7 +246,7 @@ def test_an_expanded_batch(isa: str, case: Case) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", [STEM, TWO_INPUTS, STRIDED_POINTWISE], ids=name)
+@pytest.mark.parametrize("case", [STEM, TWO_INPUTS, FUSION, STRIDED_POINTWISE], ids=name)
 def test_packed_weights_give_the_same(isa: str, case: Case, dtype: torch.dtype) -> None:
     arguments = sample(case, dtype)
     packed = OPS["conv2d_bias_act"].pack("cpu", arguments)

@@ -9,7 +9,8 @@
 namespace mobilevit_fast::cpu {
 
 // y = activation(scale · conv(x, x2) + bias). The channels of x2 follow those of x; there may be none. y is dense
-// channels_last, of x's element type. `packed` is the panels of the weights (kernel_h, kernel_w, channels).
+// channels_last, of x's element type. `packed` is the panels of the weights (kernel_h, kernel_w, channels), or what
+// conv2d_winograd takes.
 struct Conv2dBiasActParams {
   ImageBatch x, x2;  // x2.channels is 0 without a second input
   Element element;
@@ -20,6 +21,15 @@ struct Conv2dBiasActParams {
   Activation activation;
   int64_t groups, slices;  // a task is one group of output rows of one image, one slice of the panels
 };
+
+// conv2d_winograd computes the same for 3x3 windows without stride and dilation, in tiles of 2x2 outputs that see 4x4
+// inputs. `packed` is then panels whose products are (4x4 transformed weights, channels). A task is one group of the
+// tiles of all images, one slice of the panels.
+constexpr int64_t kWinogradTile = 2, kWinogradSide = 4, kWinogradEntries = kWinogradSide * kWinogradSide;
+
+static inline int64_t winograd_tiles(const Conv2dBiasActParams& p) {
+  return p.x.batch * ceil_div(p.out_h, kWinogradTile) * ceil_div(p.out_w, kWinogradTile);
+}
 
 // Where part i of `parts` nearly equal parts of `count` things begins.
 static inline int64_t part_begin(int64_t count, int64_t parts, int64_t i) { return i * count / parts; }
@@ -35,10 +45,11 @@ static inline int64_t line_count(const Window& window, int64_t rows, int64_t tap
   return smaller((rows - 1) * window.stride_h + (taps - 1) * window.dilation_h + 1, rows * taps);
 }
 
-// Computes tasks [begin, end); one function per instruction set.
+// Each computes tasks [begin, end); one function per instruction set.
 #define MVF_DECLARE(isa)                                                          \
   namespace isa {                                                                 \
   void conv2d_bias_act(const Conv2dBiasActParams& p, int64_t begin, int64_t end); \
+  void conv2d_winograd(const Conv2dBiasActParams& p, int64_t begin, int64_t end); \
   }
 MVF_CPU_ISAS(MVF_DECLARE)
 #undef MVF_DECLARE

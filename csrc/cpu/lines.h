@@ -1,0 +1,58 @@
+// Rows of images as float32 lines with their padding.
+#pragma once
+
+#include "pixels.h"
+
+namespace mobilevit_fast::cpu::MVF_ISA {
+namespace {
+
+// `count` pixels of three planes, as float32 pixels side by side.
+template <class T>
+void interleave(const T* __restrict x, int64_t plane, int64_t count, float* __restrict target) {
+  for (int64_t i = 0; i < count; ++i) {
+    target[i * 3] = to_float(x[i]);
+    target[i * 3 + 1] = to_float(x[i + plane]);
+    target[i * 3 + 2] = to_float(x[i + 2 * plane]);
+  }
+}
+
+// Where lines come from: the channels of two images lie side by side; x2.channels may be 0.
+template <class T>
+struct LineSource {
+  const ImageBatch &x, &x2;
+
+  int64_t channels() const { return x.channels + x2.channels; }
+
+  // Columns [left, left + width) of a row, which may lie outside the image.
+  void copy(int64_t image, int64_t row, int64_t left, int64_t width, float* line) const {
+    const int64_t begin = larger(left, 0), end = smaller(left + width, x.width), channels = this->channels();
+    if (row < 0 || row >= x.height || begin >= end) {
+      fill_zero(line, width * channels);
+      return;
+    }
+    float* target = line + (begin - left) * channels;
+    fill_zero(line, (begin - left) * channels);
+    copy_inside(x, image, row, begin, end, target);
+    if (x2.channels > 0) copy_inside(x2, image, row, begin, end, target + x.channels);
+    fill_zero(line + (end - left) * channels, (left + width - end) * channels);
+  }
+
+ private:
+  void copy_inside(const ImageBatch& from, int64_t image, int64_t row, int64_t begin, int64_t end,
+                   float* target) const {
+    const T* source =
+        (const T*)from.data + image * from.image_stride + row * from.row_stride + begin * from.pixel_stride;
+    const int64_t count = end - begin, channels = this->channels();
+    const bool alone = from.channels == channels;
+    if (alone && from.channel_stride == 1 && from.pixel_stride == channels) {  // nothing between the pixels
+      copy_pixels<T>(source, 0, 1, 1, count * channels, target, 0);
+    } else if (alone && channels == 3 && from.pixel_stride == 1) {
+      interleave<T>(source, from.channel_stride, count, target);
+    } else {
+      copy_pixels<T>(source, from.pixel_stride, from.channel_stride, count, from.channels, target, channels);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace mobilevit_fast::cpu::MVF_ISA
