@@ -2,6 +2,7 @@
 #include "mobilevit_fast/classifier_head.h"
 
 #include "arguments.h"
+#include "deal.h"
 #include "packing.h"
 
 namespace mobilevit_fast::cpu {
@@ -68,10 +69,8 @@ Tensor classifier_head(Tensor x, Tensor expand_weight, OptionalTensor expand_sca
   p.pooled = static_cast<float*>(pooled.mutable_data_ptr());
   p.x = image_batch(x);
   const int isa = static_cast<int>(active_isa());
-  torch::stable::parallel_for(0, pool_tasks(p), 1,
-                              [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
-  torch::stable::parallel_for(0, classify_tasks(p), 1,
-                              [&](int64_t begin, int64_t end) { kClassifyVariants[isa](p, begin, end); });
+  deal(pool_tasks(p), [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
+  deal(classify_tasks(p), [&](int64_t begin, int64_t end) { kClassifyVariants[isa](p, begin, end); });
   return y;
 }
 

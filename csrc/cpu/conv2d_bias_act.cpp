@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "arguments.h"
+#include "deal.h"
 #include "packing.h"
 
 namespace mobilevit_fast::cpu {
@@ -105,7 +106,7 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   (winograd ? split_winograd : split)(p, torch::stable::get_num_threads());
   const int64_t count = winograd ? p.groups * p.slices : tasks(p);
   const Kernel kernel = (winograd ? kWinogradVariants : kVariants)[static_cast<int>(active_isa())];
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+  deal(count, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   return y;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arguments.h"
+#include "deal.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -109,8 +110,7 @@ Tensor depthwise_conv2d(Tensor x, Tensor weight, std::optional<Tensor> scale, st
 
   plan_tasks(p, torch::stable::get_num_threads());
   const Kernel kernel = kVariants[static_cast<int>(active_isa())];
-  torch::stable::parallel_for(0, task_count(p), grain_size(p),
-                              [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+  deal(task_count(p), [&](int64_t begin, int64_t end) { kernel(p, begin, end); }, grain_size(p));
   return y;
 }
 

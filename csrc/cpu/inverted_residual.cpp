@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "arguments.h"
+#include "deal.h"
 #include "packing.h"
 
 namespace mobilevit_fast::cpu {
@@ -16,10 +17,14 @@ constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 #undef MVF_ENTRY
 
 // One strip of rows per thread and image suffices where images are many; the rows between two strips are expanded
-// twice, so strips are as long as keeping all threads busy allows.
+// twice, so strips are as long as keeping all threads busy allows. Of long ones there are more, so that a thread that
+// is slowed down leaves some to the others.
 int64_t rows_per_task(const InvertedResidualParams& p, int64_t threads) {
-  const int64_t strips_per_image = p.x.batch % threads == 0 ? 1 : ceil_div(threads, std::min(p.x.batch, threads));
-  return larger(1, ceil_div(p.out_h, strips_per_image));
+  constexpr int64_t kManyRows = 32;
+  if (p.x.batch % threads == 0) return p.out_h;
+  const int64_t strips_per_image = ceil_div(threads, std::min(p.x.batch, threads));
+  const int64_t most = larger(strips_per_image, p.out_h / kManyRows);
+  return larger(1, ceil_div(p.out_h, smaller(most, 2 * strips_per_image)));
 }
 
 Tensor launch(InvertedResidualParams& p, ScalarType type) {
@@ -28,7 +33,7 @@ Tensor launch(InvertedResidualParams& p, ScalarType type) {
   p.y = y.mutable_data_ptr();
   p.rows_per_task = rows_per_task(p, torch::stable::get_num_threads());
   const Kernel kernel = kVariants[static_cast<int>(active_isa())];
-  torch::stable::parallel_for(0, p.x.batch * strips(p), 1, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+  deal(p.x.batch * strips(p), [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   return y;
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "arguments.h"
+#include "deal.h"
 #include "packing.h"
 
 namespace mobilevit_fast::cpu {
@@ -74,18 +75,16 @@ void run(Params& p) {
   const int64_t bundles = ceil_div(plan.blocks, p.blocks_per_bundle);
   Tensor shared = empty_floats(0);
   if (100 * imbalance(bundles, threads) <= (100 + kStepsCost) * imbalance(plan.blocks, threads)) {
-    torch::stable::parallel_for(0, bundles, 1, [&](int64_t begin, int64_t end) { variant.bundles(p, begin, end); });
+    deal(bundles, [&](int64_t begin, int64_t end) { variant.bundles(p, begin, end); });
   } else {
     shared = empty_floats(plan.shared_floats);
     p.shared = static_cast<float*>(shared.mutable_data_ptr());
     for (int64_t step = 0; step <= p.layers; ++step) {
-      torch::stable::parallel_for(0, plan.blocks, 1,
-                                  [&](int64_t begin, int64_t end) { variant.step(p, step, begin, end); });
+      deal(plan.blocks, [&](int64_t begin, int64_t end) { variant.step(p, step, begin, end); });
     }
   }
   if (p.resized == nullptr) return;
-  torch::stable::parallel_for(0, p.x.batch * p.x.height, 1,
-                              [&](int64_t begin, int64_t end) { variant.resize(p, begin, end); });
+  deal(p.x.batch * p.x.height, [&](int64_t begin, int64_t end) { variant.resize(p, begin, end); });
 }
 
 Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight, Tensor norm1_bias,
