@@ -10,14 +10,17 @@ import numpy as np
 import torch
 
 WARM_UP_CALLS = 2
+REST_SECONDS = 0.05
+"""After each turn. Waiting threads of OpenMP and ONNX Runtime spin for up to 20 ms before they sleep."""
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, seed: int = 0) -> dict[str, list[float]]:
     """Seconds of each call in each round.
 
     A round measures every call once, in an order drawn anew, so that whatever else the machine does meets all of them
-    alike. Directly before its measurement each call runs once unmeasured: it then finds in the caches what it left
-    there itself, its threads awake and those of the others asleep, as in a program that uses one library only.
+    alike. Threads of the library before it have time to fall asleep. Then, directly before its measurement, each call
+    runs once unmeasured: it finds in the caches what it left there itself and its threads awake, as in a program that
+    uses one library only.
     """
     shuffle = random.Random(seed).shuffle
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -36,6 +39,7 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, seed: int =
                 start = time.perf_counter()
                 call()
                 seconds[name].append(time.perf_counter() - start)
+                time.sleep(REST_SECONDS)
     finally:
         if collecting:
             gc.enable()

@@ -1,9 +1,7 @@
 """The ways to run a MobileViT that are compared. Each makes, of a case, a call that returns the logits.
 
 A provider that is not installed or does not work is a row with its reason. Every library gets the same number of
-threads, and none may spin while it waits for work: it would slow down the one measured after it. OpenMP (PyTorch, this
-package) is told so by OMP_WAIT_POLICY, ONNX Runtime by a session option; OpenVINO's threads sleep anyway. Other options
-stay at their defaults. OpenVINO by default ties its own threads to cores, and only those.
+threads; other options stay at their defaults, as users have them.
 """
 
 import math
@@ -145,7 +143,6 @@ def onnxruntime(case: Case) -> Call:
     options = ort.SessionOptions()
     options.intra_op_num_threads = case.threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
