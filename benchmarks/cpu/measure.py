@@ -11,10 +11,12 @@ import torch
 
 WARM_UP_CALLS = 2
 REST_SECONDS = 0.05
-"""After each turn. Waiting threads of OpenMP and ONNX Runtime spin for up to 20 ms before they sleep."""
+"""After each turn of a library. Waiting threads of OpenMP and ONNX Runtime spin for up to 20 ms before they sleep."""
 
 
-def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, seed: int = 0) -> dict[str, list[float]]:
+def interleaved(
+    calls: Mapping[str, Callable[[], Any]], rounds: int, seed: int = 0, rest: float = REST_SECONDS
+) -> dict[str, list[float]]:
     """Seconds of each call in each round.
 
     A round measures every call once, in an order drawn anew, so that whatever else the machine does meets all of them
@@ -39,7 +41,7 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, seed: int =
                 start = time.perf_counter()
                 call()
                 seconds[name].append(time.perf_counter() - start)
-                time.sleep(REST_SECONDS)
+                time.sleep(rest)
     finally:
         if collecting:
             gc.enable()
