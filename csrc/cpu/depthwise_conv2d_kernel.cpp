@@ -70,6 +70,8 @@ MVF_INLINE void add_input_row(const DepthwiseConv2dParams& p, const T* x, const 
     if (kChecked && !inside(iw + column, p.in_w)) continue;
     Float pixel[kVectors];
     Channels<T>::load(x + column * p.x_pixel_stride, pixel);
+    // The tile to the right reads it next. Large images come from memory, in too many streams for the processor to see.
+    if (column >= K - S) __builtin_prefetch(x + (column + kColumns * S) * p.x_pixel_stride);
     MVF_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const int kh = row - r * S;
