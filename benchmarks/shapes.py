@@ -60,6 +60,9 @@ def operator_shape(op: str, named: dict[str, Any]) -> dict[str, int]:
         shape |= {"layers": layers, "hidden_size": width, "mlp_size": hidden, "outputs": named["out_weight"].shape[0]}
     elif op == "classifier_head":
         shape |= {"expanded": named["expand_weight"].shape[0], "outputs": named["weight"].shape[0]}
+    elif op == "aspp":
+        widths = {"features": named["pool_weight"].shape[0], "outputs": named["project_weight"].shape[0]}
+        shape |= {**widths, "rates": len(named["rates"])}
     elif op == "depthwise_separable_conv2d":
         shape |= {"outputs": named["pointwise_weight"].shape[0], "kernel": named["depthwise_weight"].shape[2]}
     elif op == "depthwise_conv2d":

@@ -15,7 +15,7 @@ class Region(NamedTuple):
 
     Attributes:
         path: of its module, as in ``named_modules``; empty for the model itself.
-        kind: of region: inverted_residual, mobilevit_block, conv2d_bias_act, classifier_head.
+        kind: of region: inverted_residual, mobilevit_block, conv2d_bias_act, classifier_head, aspp.
         module: name of the class.
         backends: operator (within the region) to backend; empty where the region is not fused.
         reason: why it is not fused; empty where it is.

@@ -170,6 +170,28 @@ def classifier_head() -> Iterator[Sample]:
         yield Sample(f"c{c}-e{e}-k{k}-{h}x{w}-{layout}", (make.image(n, c, h, w, layout), *weights, "silu"))
 
 
+def aspp() -> Iterator[Sample]:
+    """Segmentation heads: one to four rates, within the image and beyond it, with norms and biases or without."""
+    make = _Maker(7)
+    cases = [
+        (2, 24, 40, 20, (13, 10), (2, 4, 6), "relu"),
+        (1, 80, 64, 64, (12, 12), (6, 12, 18), "relu"),
+        (3, 5, 7, 3, (1, 6), (1,), "silu"),
+        (1, 16, 12, 24, (9, 7), (3, 5, 1, 9), "none"),
+    ]
+    for (n, c, k, o, (h, w), rates, act), layout in itertools.product(cases, LAYOUTS):
+        r = len(rates)
+
+        def affine(*shape: int, act: str = act) -> tuple[Tensor | None, Tensor | None]:
+            return None if act == "silu" else 1 + 0.2 * make(*shape), None if act == "none" else make(*shape)
+
+        atrous = torch.stack([make.weight(k, c, 3, 3) for _ in rates])
+        branches = (make.weight(k, c, 1, 1), *affine(k), atrous, *affine(r, k), make.weight(k, c, 1, 1), *affine(k))
+        project = (make.weight(o, (r + 2) * k, 1, 1), *affine(o))
+        arguments = (make.image(n, c, h, w, layout), *branches, *project, list(rates), act)
+        yield Sample(f"c{c}-k{k}-o{o}-r{r}-{h}x{w}-{act}-{layout}", arguments)
+
+
 SAMPLES: dict[str, Callable[[], Iterator[Sample]]] = {
     "depthwise_conv2d": depthwise_conv2d,
     "depthwise_separable_conv2d": depthwise_separable_conv2d,
@@ -177,5 +199,6 @@ SAMPLES: dict[str, Callable[[], Iterator[Sample]]] = {
     "conv2d_bias_act": conv2d_bias_act,
     "mobilevit_transformer": mobilevit_transformer,
     "classifier_head": classifier_head,
+    "aspp": aspp,
 }
 """The samples of every operator, by its name."""

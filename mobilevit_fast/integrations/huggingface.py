@@ -9,12 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from mobilevit_fast.integrations.leaves import TORCH_CLASSES, activation_name, conv_parts
+from mobilevit_fast.nn.aspp import ASPP
 from mobilevit_fast.nn.classifier_head import ClassifierHead
 from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
+from mobilevit_fast.nn.exchange import original_class
 from mobilevit_fast.nn.fused import Bound, Fused, Rule, compute_input
 from mobilevit_fast.nn.inverted_residual import InvertedResidual
 from mobilevit_fast.nn.mobilevit_block import MobileViTBlock
 from mobilevit_fast.nn.parts import (
+    ASPPParts,
     ClassifierParts,
     ConvParts,
     InvertedResidualParts,
@@ -23,7 +26,8 @@ from mobilevit_fast.nn.parts import (
     Unsupported,
 )
 
-_BLOCK_CLASSES = (
+_PART_CLASSES = (
+    "MobileViTASPPPooling",
     "MobileViTAttention",
     "MobileViTConvLayer",
     "MobileViTIntermediate",
@@ -91,7 +95,7 @@ def rules_for(
         classification: the fused class for ``MobileViTForImageClassification``, with the library's class of outputs.
         activations: the library's activation classes, by the operators' names.
     """
-    classes = {name: getattr(library, name) for name in _BLOCK_CLASSES}
+    classes = {name: getattr(library, name) for name in _PART_CLASSES}
     known = TORCH_CLASSES | frozenset(classes.values()) | frozenset(activations)
 
     def read_conv(module: Any) -> ConvParts:
@@ -130,6 +134,20 @@ def rules_for(
             raise Unsupported("it has no linear classifier (num_labels=0)")
         return ClassifierParts(read_conv(module.mobilevit.conv_1x1_exp), module.classifier)
 
+    def read_aspp(module: Any) -> ASPPParts:
+        *convs, pooling = module.convs
+        found = [original_class(branch) for branch in module.convs]
+        expected = [classes["MobileViTConvLayer"]] * len(convs) + [classes["MobileViTASPPPooling"]]
+        if len(convs) < 2 or found != expected:
+            raise Unsupported(f"its branches are {', '.join(kind.__name__ for kind in found)}")
+        pool = pooling.global_pool
+        if not isinstance(pool, nn.AdaptiveAvgPool2d) or pool.output_size not in (1, (1, 1)):
+            raise Unsupported(f"its pooling is {pool!r}, not the mean over the image")
+        if not isinstance(module.dropout, nn.Dropout):
+            raise Unsupported(f"its dropout is a {type(module.dropout).__name__}")
+        pointwise, *atrous = map(read_conv, convs)
+        return ASPPParts(pointwise, tuple(atrous), read_conv(pooling.conv_1x1), read_conv(module.project))
+
     conv_children = ("convolution", "normalization", "activation")
     residual_children = ("expand_1x1", "conv_3x3", "reduce_1x1")
     block_children = ("conv_kxk", "conv_1x1", "transformer", "layernorm", "conv_projection", "fusion")
@@ -138,6 +156,7 @@ def rules_for(
         ("MobileViTConvLayer", ConvNormAct, read_conv, conv_children),
         ("MobileViTInvertedResidual", InvertedResidual, read_inverted_residual, residual_children),
         ("MobileViTLayer", DownsamplingMobileViTBlock, read_block, block_children),
+        ("MobileViTASPP", ASPP, read_aspp, ("convs", "project", "dropout")),
         ("MobileViTForImageClassification", classification, read_classifier, head_children),
     ]
     return [Rule(getattr(library, name), fused, read, absorbs, known) for name, fused, read, absorbs in table]

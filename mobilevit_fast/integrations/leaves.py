@@ -24,6 +24,7 @@ ACTIVATION_NAMES: dict[type[nn.Module], str] = {
 TORCH_CLASSES: frozenset[type[nn.Module]] = frozenset(
     {
         *ACTIVATION_NAMES,
+        nn.AdaptiveAvgPool2d,
         nn.BatchNorm2d,
         nn.Conv2d,
         nn.Dropout,

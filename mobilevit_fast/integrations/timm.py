@@ -29,7 +29,6 @@ MARKERS: tuple[type[nn.Module], ...] = (mobilevit.MobileVitBlock,)
 """timm builds many models from the other classes; one that holds none of these is no MobileViT."""
 
 _KNOWN = TORCH_CLASSES | {
-    nn.AdaptiveAvgPool2d,
     layers.BatchNormAct2d,
     layers.ClassifierHead,
     layers.ConvNormAct,

@@ -1,5 +1,6 @@
 """Modules that run the fused operators."""
 
+from mobilevit_fast.nn.aspp import ASPP
 from mobilevit_fast.nn.classifier_head import ClassifierHead
 from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
 from mobilevit_fast.nn.depthwise import DepthwiseConv2d, DepthwiseSeparableConv2d
@@ -7,6 +8,7 @@ from mobilevit_fast.nn.inverted_residual import InvertedResidual
 from mobilevit_fast.nn.mobilevit_block import MobileViTBlock
 
 __all__ = [
+    "ASPP",
     "ClassifierHead",
     "ConvNormAct",
     "DepthwiseConv2d",

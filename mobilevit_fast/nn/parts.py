@@ -60,6 +60,15 @@ class ClassifierParts(NamedTuple):
     linear: nn.Linear
 
 
+class ASPPParts(NamedTuple):
+    """The branches of atrous spatial pyramid pooling in the order of their features, and the projection of these."""
+
+    pointwise: ConvParts
+    atrous: tuple[ConvParts, ...]
+    pool: ConvParts
+    project: ConvParts
+
+
 class AffineConv(NamedTuple):
     """A convolution and its normalisation: scale·conv(x) + bias, scale and bias per output channel."""
 

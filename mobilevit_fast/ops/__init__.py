@@ -2,6 +2,7 @@
 
 from mobilevit_fast import native
 from mobilevit_fast.kernels.epilogue import ACTIVATIONS
+from mobilevit_fast.ops.aspp import aspp
 from mobilevit_fast.ops.classifier_head import classifier_head
 from mobilevit_fast.ops.conv2d_bias_act import conv2d_bias_act
 from mobilevit_fast.ops.depthwise_conv2d import channel_innermost, depthwise_conv2d
@@ -17,6 +18,7 @@ __all__ = [
     "BACKENDS",
     "OPS",
     "Support",
+    "aspp",
     "channel_innermost",
     "classifier_head",
     "conv2d_bias_act",

@@ -1,8 +1,11 @@
 """What is fused and what is left alone, with the reason in words; wrong arguments."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -125,7 +128,7 @@ def test_include() -> None:
     ]
     model = mvf.accelerate(zoo.SMALL["native"](), include=["mobilevit.encoder.layer.3*"])
     assert len(mvf.report(model).fused) == 2
-    with pytest.raises(ValueError, match=r"expected include to name kinds \(classifier_head, .*got \['attention'\]"):
+    with pytest.raises(ValueError, match=r"expected include to name kinds \(aspp, class.*got \['attention'\]"):
         mvf.accelerate(zoo.SMALL["native"](), include=["attention"])
     with pytest.raises(TypeError, match="expected include to be several names, got the string"):
         mvf.accelerate(zoo.SMALL["native"](), include="mobilevit_block")
@@ -225,6 +228,77 @@ def test_parametrised_children_are_skipped_with_the_reason() -> None:
     block = model.mobilevit.encoder.layer[4]
     torch.nn.utils.parametrizations.weight_norm(block.transformer.layer[0].output.dense)
     assert "ParametrizedLinear" in reasons(model)["mobilevit.encoder.layer.4"]
+
+
+def unpadded(head: Any) -> None:
+    head.convs[2].convolution.padding = (2, 2)
+
+
+def another_activation(head: Any) -> None:
+    head.convs[1].activation = nn.SiLU()
+
+
+def another_pooling(head: Any) -> None:
+    head.convs[4].global_pool = nn.AdaptiveAvgPool2d(2)
+
+
+def another_branch(head: Any) -> None:
+    head.convs[4] = nn.Identity()
+
+
+def another_width(head: Any) -> None:
+    head.convs[0].convolution, head.convs[0].normalization = nn.Conv2d(12, 7, 1), nn.BatchNorm2d(7)
+
+
+def no_norm(head: Any) -> None:
+    head.convs[3].normalization = None
+
+
+def observed(head: Any) -> None:
+    head.convs[4].conv_1x1.register_forward_hook(lambda *_: None)
+
+
+HEADS = [
+    (unpadded, r"one of its atrous convolutions has dilation \[12, 12\] and padding \[2, 2\]"),
+    (another_activation, "its convolutions have different activations: relu, silu"),
+    (another_pooling, r"its pooling is AdaptiveAvgPool2d\(output_size=2\), not the mean over the image"),
+    (another_branch, "its branches are MobileViTConvLayer, .*, Identity"),
+    (another_width, "its 5 branches and its projection have channels that do not fit together"),
+    (no_norm, "some of its atrous convolutions have a normalisation and others have none"),
+    (observed, r"its child convs\.4\.conv_1x1 has a hook"),
+]
+
+
+@pytest.mark.parametrize("name", ["native-segmentation", "transformers-segmentation"])
+@pytest.mark.parametrize(("change", "reason"), HEADS)
+def test_segmentation_heads_that_are_skipped(name: str, change: Callable[[Any], None], reason: str) -> None:
+    model = zoo.SMALL[name]()
+    change(model.segmentation_head.aspp)
+    assert re.search(reason, reasons(model)["segmentation_head.aspp"])
+    mvf.accelerate(model)
+    kinds = {region.path: region.kind for region in mvf.report(model).fused}
+    assert kinds["segmentation_head.aspp.project"] == "conv2d_bias_act"  # its convolutions are fused one by one
+
+
+@pytest.mark.parametrize("name", ["native-segmentation", "transformers-segmentation"])
+def test_a_segmentation_head_is_one_region(name: str) -> None:
+    model = mvf.accelerate(zoo.SMALL[name](), strict=True)
+    within = [region for region in mvf.report(model) if region.path.startswith("segmentation_head")]
+    assert [(region.path, region.kind) for region in within] == [
+        ("segmentation_head.aspp", "aspp"),
+        ("segmentation_head.classifier", "conv2d_bias_act"),
+    ]
+    assert within[0].backends == {"aspp": "cpu"}
+
+
+def test_dropout_inside_a_segmentation_head_is_respected() -> None:
+    model = mvf.accelerate(zoo.SMALL["native-segmentation"]())
+    dropout = model.segmentation_head.aspp.dropout
+    dropout.p = 0.5
+    x = zoo.images()
+    assert torch.equal(zoo.run(model, x), zoo.run(model, x))
+    dropout.train()  # Monte Carlo dropout
+    assert not torch.equal(zoo.run(model, x), zoo.run(model, x))
 
 
 def test_a_forward_replaced_on_the_instance_is_respected() -> None:

@@ -9,7 +9,8 @@
 // addresses, which a sanitizer has to report.
 #include <vector>
 
-#include "buffers.h"
+#include "cases.h"
+#include "mobilevit_fast/aspp.h"
 #include "mobilevit_fast/classifier_head.h"
 #include "mobilevit_fast/conv2d_bias_act.h"
 #include "mobilevit_fast/depthwise_conv2d.h"
@@ -27,6 +28,8 @@ struct Variant {
   void (*winograd)(const Conv2dBiasActParams&, int64_t, int64_t);
   void (*pool)(const ClassifierHeadParams&, int64_t, int64_t);
   void (*classify)(const ClassifierHeadParams&, int64_t, int64_t);
+  void (*aspp_pool)(const AsppParams&, int64_t, int64_t);
+  void (*aspp)(const AsppParams&, int64_t, int64_t);
   Plan (*plan)(const MobileViTTransformerParams&);
   void (*bundles)(const MobileViTTransformerParams&, int64_t, int64_t);
   void (*step)(const MobileViTTransformerParams&, int64_t, int64_t, int64_t);
@@ -41,6 +44,8 @@ struct Variant {
    isa::conv2d_winograd,               \
    isa::pool_expansion,                \
    isa::classify,                      \
+   isa::aspp_pool,                     \
+   isa::aspp,                          \
    isa::mobilevit_transformer_plan,    \
    isa::mobilevit_transformer_bundles, \
    isa::mobilevit_transformer_step,    \
@@ -63,52 +68,6 @@ bool begins(const char* op, Element element, std::initializer_list<int64_t> numb
   runs += chosen;
   return chosen;
 }
-
-// Changes with every call, so that neighbouring cases differ in it.
-Activation next_activation() {
-  static int calls = 0;
-  return static_cast<Activation>(calls++ % 3);
-}
-
-// All tasks at once, then one by one from the last to the first.
-template <class Run>
-void in_pieces(int64_t tasks, Buffer& y, Run run) {
-  run(0, tasks);
-  y.expect_finite();
-  y.clear();
-  for (int64_t task = tasks - 1; task >= 0; --task) run(task, task + 1);
-  y.expect_finite();
-}
-
-ImageBatch image_batch(const Image& image) {
-  ImageBatch batch = image.batch();
-  if (planted == "stride") batch.image_stride = INT64_MAX / 2 + 1;
-  return batch;
-}
-
-int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
-  return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
-}
-
-// A window that is the same in both directions, or, where the input is `oblong`, is not.
-struct Geometry {
-  int64_t kernel, stride, padding, dilation;
-  bool oblong = false;
-
-  Window window() const {
-    const int64_t more = oblong ? 1 : 0;
-    return {kernel, kernel + more, stride + more, stride, padding, padding + more, dilation, dilation + more};
-  }
-};
-
-void set_output(const Window& w, int64_t height, int64_t width, int64_t& out_h, int64_t& out_w) {
-  out_h = output_size(height, w.kernel_h, w.stride_h, w.padding_h, w.dilation_h);
-  out_w = output_size(width, w.kernel_w, w.stride_w, w.padding_w, w.dilation_w);
-}
-
-struct Size {
-  int64_t batch, height, width;
-};
 
 void run_depthwise(int64_t channels, Size size, Geometry geometry, Element element, bool affine) {
   const Window w = geometry.window();
@@ -199,6 +158,27 @@ void run_classifier(int64_t channels, int64_t expanded, int64_t classes, Size si
   p.expanded = expanded, p.classes = classes, p.activation = next_activation();
   in_pieces(pool_tasks(p), pooled, [&](int64_t begin, int64_t end) { variant->pool(p, begin, end); });
   in_pieces(classify_tasks(p), y, [&](int64_t begin, int64_t end) { variant->classify(p, begin, end); });
+}
+
+void run_aspp(int64_t channels, int64_t features, int64_t outputs, Size size, std::vector<int64_t> rates,
+              Element element, Layout layout, int64_t tile_rows, int64_t tile_columns) {
+  if (!begins("aspp", element, {channels, features, outputs, size.batch, size.height, size.width, rates[0]})) return;
+  const Image image(size.batch, channels, size.height, size.width, element, layout);
+  const bool direct = element == Element::float32 && layout != Layout::nchw;
+  const int64_t count = static_cast<int64_t>(rates.size());
+  Buffer packed("packed", aspp_floats(channels, features, outputs, count));
+  Buffer pixels("pixels", direct ? 0 : size.batch * size.height * size.width * channels);
+  Buffer image_bias("image_bias", size.batch * round_up(outputs, kBlock));
+  Buffer y("y", size.batch * size.height * size.width * outputs, element);
+  packed.fill(0.1f);
+  AsppParams p{};
+  p.x = image_batch(image), p.element = element, p.y = y, p.packed = packed;
+  p.pixels = direct ? nullptr : pixels.floats(), p.image_bias = image_bias;
+  p.features = features, p.outputs = outputs, p.activation = next_activation();
+  p.rates = rates.data(), p.rate_count = count;
+  p.tile_rows = smaller(size.height, tile_rows), p.tile_columns = smaller(size.width, tile_columns);
+  in_pieces(aspp_pool_tasks(p), image_bias, [&](int64_t begin, int64_t end) { variant->aspp_pool(p, begin, end); });
+  in_pieces(aspp_tasks(p), y, [&](int64_t begin, int64_t end) { variant->aspp(p, begin, end); });
 }
 
 struct Transformer {
@@ -346,6 +326,20 @@ void classifier_cases(Element element) {
   }
 }
 
+void aspp_cases(Element element) {
+  int64_t i = 0;
+  for (const int64_t channels : kFewChannels) {
+    for (const int64_t features : {1, 16, 21, 65}) {
+      const Size size{i % 3 + 1, i % 5 + 1, i % 7 * 2 + 1};
+      const std::vector<int64_t> rates = i % 2 == 0 ? std::vector<int64_t>{1, 3, 7} : std::vector<int64_t>{i % 4 + 1};
+      run_aspp(channels, features, kFewChannels[i % 7], size, rates, element, kLayouts[i % 3], i % 4 + 1,
+               i / 2 % 3 + 1);
+      ++i;
+    }
+  }
+  run_aspp(80, 48, 48, {1, 13, 14}, {6, 12, 18}, element, kLayouts[0], 3, 2);
+}
+
 void transformer_cases(Element element) {
   const Size kImages[] = {{1, 4, 4}, {1, 3, 5}, {3, 2, 2}, {1, 6, 4}, {1, 7, 9}, {2, 5, 3}, {1, 10, 12}, {5, 1, 1}};
   int64_t i = 0;
@@ -369,6 +363,7 @@ void run_all() {
     inverted_residual_cases(element);
     conv_cases(element);
     classifier_cases(element);
+    aspp_cases(element);
     transformer_cases(element);
   }
 }

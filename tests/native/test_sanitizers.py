@@ -111,6 +111,7 @@ OPERATORS = [
     "conv2d_winograd",
     "mobilevit_transformer",
     "classifier_head",
+    "aspp",
 ]
 FAULTS = [(buffer, operator) for buffer in ("x", "y", "packed") for operator in OPERATORS]
 FAULTS.remove(("packed", "depthwise_conv2d"))  # it has none

@@ -59,6 +59,18 @@ def classifier_head(
     return nn.functional.linear(pooled, linear, linear_bias)
 
 
+def aspp(x: Tensor, *arguments: Any) -> Tensor:
+    pointwise, atrous, pool, project = arguments[:3], arguments[3:6], arguments[6:9], arguments[9:12]
+    rates, activation = arguments[12:]
+    branches = [conv(x, *pointwise, *POINTWISE, activation)]
+    for i, rate in enumerate(rates):
+        own = [None if p is None else p[i] for p in atrous]
+        branches.append(conv(x, *own, (1, 1), (rate, rate), (rate, rate), activation))
+    pooled = conv(nn.AdaptiveAvgPool2d(1)(x), *pool, *POINTWISE, activation)
+    branches.append(nn.functional.interpolate(pooled, x.shape[2:], mode="bilinear", align_corners=False))
+    return conv(torch.cat(branches, 1), *project, *POINTWISE, activation)
+
+
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention by its definition (arXiv 1706.03762, equation 1), over (heads, tokens, size)."""
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
@@ -104,6 +116,7 @@ def mobilevit_transformer(x: Tensor, in_weight: Tensor, in_bias: Any, *arguments
 
 
 COMPOSITIONS: dict[str, Callable[..., Tensor]] = {
+    "aspp": aspp,
     "depthwise_conv2d": conv,
     "depthwise_separable_conv2d": depthwise_separable_conv2d,
     "inverted_residual": inverted_residual,

@@ -1,0 +1,118 @@
+// torch.ops.mobilevit_fast.aspp.cpu: checks, memory, launch.
+#include "mobilevit_fast/aspp.h"
+
+#include "arguments.h"
+#include "packing.h"
+
+namespace mobilevit_fast::cpu {
+namespace {
+
+using Kernel = void (*)(const AsppParams&, int64_t, int64_t);
+
+#define MVF_POOL(isa) isa::aspp_pool,
+#define MVF_ENTRY(isa) isa::aspp,
+constexpr Kernel kPoolVariants[] = {MVF_CPU_ISAS(MVF_POOL)};
+constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
+#undef MVF_POOL
+#undef MVF_ENTRY
+
+// Part `index` of a stack of parameters; none of none.
+OptionalTensor layer(const OptionalTensor& stack, int64_t index) {
+  if (!stack) return std::nullopt;
+  return torch::stable::select(*stack, 0, index);
+}
+
+Tensor pack(Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias,
+            Tensor atrous_weight, OptionalTensor atrous_scale, OptionalTensor atrous_bias, Tensor pool_weight,
+            OptionalTensor pool_scale, OptionalTensor pool_bias, Tensor project_weight, OptionalTensor project_scale,
+            OptionalTensor project_bias) {
+  const int64_t features = pointwise_weight.size(0), channels = pointwise_weight.size(1);
+  const int64_t rates = atrous_weight.size(0), outputs = project_weight.size(0), width = (rates + 1) * features;
+  Tensor packed = empty_floats(aspp_floats(channels, features, outputs, rates));
+  float* target = static_cast<float*>(packed.mutable_data_ptr());
+  target = pack_panels(pointwise_weight, pointwise_scale, pointwise_bias, target);
+  for (int64_t i = 0; i < rates; ++i) {
+    target = pack_panels(*layer(atrous_weight, i), layer(atrous_scale, i), layer(atrous_bias, i), target);
+  }
+  target = pack_panels(pool_weight, pool_scale, pool_bias, target);
+  target = pack_panels(torch::stable::narrow(project_weight, 1, 0, width), project_scale, std::nullopt, target);
+  pack_panels(torch::stable::narrow(project_weight, 1, width, features), project_scale, project_bias, target);
+  return packed;
+}
+
+// Tiles of so many features that reading the weights for each tile costs little, but that a second-level cache of a
+// megabyte holds; more and smaller ones where these are too few for all threads.
+void split(AsppParams& p, int64_t threads) {
+  constexpr int64_t kFloats = 256 * 1024, kColumns = 64;
+  const int64_t most = larger(1, kFloats / aspp_width(p));
+  p.tile_columns = ceil_div(p.x.width, smaller(kColumns, most));
+  const int64_t rows = larger(1, most / ceil_div(p.x.width, p.tile_columns));
+  const int64_t wanted = ceil_div(threads, p.x.batch * p.tile_columns);
+  p.tile_rows = smaller(p.x.height, round_up(ceil_div(p.x.height, rows), wanted));
+  const int64_t missing = ceil_div(threads, p.x.batch * p.tile_columns * p.tile_rows);
+  p.tile_columns = smaller(p.x.width, p.tile_columns * missing);
+}
+
+Tensor aspp(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias,
+            Tensor atrous_weight, OptionalTensor atrous_scale, OptionalTensor atrous_bias, Tensor pool_weight,
+            OptionalTensor pool_scale, OptionalTensor pool_bias, Tensor project_weight, OptionalTensor project_scale,
+            OptionalTensor project_bias, std::vector<int64_t> rates, std::string activation, OptionalTensor packed) {
+  const Arguments arguments("aspp", x);
+  arguments.rank("pointwise weight", pointwise_weight, 4);
+  arguments.rank("project weight", project_weight, 4);
+  const int64_t features = pointwise_weight.size(0), channels = pointwise_weight.size(1);
+  const int64_t count = static_cast<int64_t>(rates.size()), outputs = project_weight.size(0);
+  arguments.expect(count > 0, "at least one rate, got none");
+  for (const int64_t rate : rates) arguments.expect(rate > 0, "rates of at least 1, got ", rate);
+  arguments.channels(channels);
+  arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got none");
+  arguments.parameter("pointwise weight", pointwise_weight, {features, channels, 1, 1}, false);
+  arguments.parameter("pointwise scale", pointwise_scale, {features});
+  arguments.parameter("pointwise bias", pointwise_bias, {features});
+  arguments.parameter("atrous weight", atrous_weight, {count, features, channels, 3, 3}, false);
+  arguments.parameter("atrous scale", atrous_scale, {count, features});
+  arguments.parameter("atrous bias", atrous_bias, {count, features});
+  arguments.parameter("pool weight", pool_weight, {features, channels, 1, 1}, false);
+  arguments.parameter("pool scale", pool_scale, {features});
+  arguments.parameter("pool bias", pool_bias, {features});
+  arguments.parameter("project weight", project_weight, {outputs, (count + 2) * features, 1, 1}, false);
+  arguments.parameter("project scale", project_scale, {outputs});
+  arguments.parameter("project bias", project_bias, {outputs});
+
+  AsppParams p{};
+  p.activation = arguments.activation("activation", activation);
+  const ScalarType type = x.scalar_type();
+  p.element = element_of(type);
+  p.features = features, p.outputs = outputs;
+  p.rates = rates.data(), p.rate_count = count;
+  const Tensor weights = arguments.packed(packed, aspp_floats(channels, features, outputs, count), [&] {
+    return pack(pointwise_weight, pointwise_scale, pointwise_bias, atrous_weight, atrous_scale, atrous_bias,
+                pool_weight, pool_scale, pool_bias, project_weight, project_scale, project_bias);
+  });
+  p.packed = static_cast<const float*>(weights.const_data_ptr());
+
+  Tensor y = empty_channels_last(x.size(0), outputs, x.size(2), x.size(3), type);
+  if (x.size(0) == 0) return y;
+  p.x = image_batch(x, true);
+  p.y = y.mutable_data_ptr();
+  const bool direct = p.element == Element::float32 && p.x.channel_stride == 1;
+  Tensor pixels = empty_floats(direct ? 0 : p.x.batch * p.x.height * p.x.width * channels);
+  if (!direct) p.pixels = static_cast<float*>(pixels.mutable_data_ptr());
+  Tensor image_bias = empty_floats(p.x.batch * round_up(outputs, kBlock));
+  p.image_bias = static_cast<float*>(image_bias.mutable_data_ptr());
+  split(p, torch::stable::get_num_threads());
+  const int isa = static_cast<int>(active_isa());
+  torch::stable::parallel_for(0, aspp_pool_tasks(p), 1,
+                              [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
+  torch::stable::parallel_for(0, aspp_tasks(p), 1, [&](int64_t begin, int64_t end) { kVariants[isa](p, begin, end); });
+  return y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mobilevit_fast, CPU, m) {
+  m.impl("aspp.cpu", TORCH_BOX(&aspp));
+  m.impl("aspp.cpu_pack", TORCH_BOX(&pack));
+}
+
+}  // namespace mobilevit_fast::cpu

@@ -1,0 +1,75 @@
+"""Atrous spatial pyramid pooling, the body of DeepLabV3's head (arXiv 1706.05587), as one operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.nn.conv2d_bias_act import conv_geometry, require_pointwise
+from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.parameters import affine
+from mobilevit_fast.nn.parts import ASPPParts, ConvParts, Unsupported
+from mobilevit_fast.ops.aspp import OP
+
+
+class ASPP(Fused):
+    """All branches and their projection in one kernel; no tensor holds the features of the branches side by side.
+
+    Input (N, C, H, W), any memory layout; result (N, O, H, W) in channels_last.
+    """
+
+    kind = "aspp"
+
+    @classmethod
+    def bind(cls, parts: ASPPParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
+        require_pointwise("first branch", parts.pointwise)
+        require_pointwise("pooling convolution", parts.pool)
+        require_pointwise("projection", parts.project)
+        activations = sorted({conv.activation for conv in _convolutions(parts)})
+        if len(activations) > 1:
+            raise Unsupported(f"its convolutions have different activations: {', '.join(activations)}")
+        _check_channels(parts)
+        rates = [_rate(conv) for conv in parts.atrous]
+        atrous = [affine(conv, dtype) for conv in parts.atrous]
+        arguments = (
+            *affine(parts.pointwise, dtype),
+            torch.stack([conv.weight for conv in atrous]),
+            _stacked("normalisation", [conv.scale for conv in atrous]),
+            _stacked("bias", [conv.bias for conv in atrous]),
+            *affine(parts.pool, dtype),
+            *affine(parts.project, dtype),
+        )
+        return {cls.kind: bind(OP, backend, dtype, 1, *arguments, rates, activations[0])}
+
+    def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
+        return bounds[self.kind](x)
+
+
+def _convolutions(parts: ASPPParts) -> tuple[ConvParts, ...]:
+    return parts.pointwise, *parts.atrous, parts.pool, parts.project
+
+
+def _check_channels(parts: ASPPParts) -> None:
+    branches = _convolutions(parts)[:-1]
+    sizes = {(branch.conv.in_channels, branch.conv.out_channels) for branch in branches}
+    features = sum(branch.conv.out_channels for branch in branches)
+    if len(sizes) > 1 or parts.project.conv.in_channels != features:
+        raise Unsupported(f"its {len(branches)} branches and its projection have channels that do not fit together")
+
+
+def _rate(parts: ConvParts) -> int:
+    """The dilation of an atrous convolution whose result has the size of its input."""
+    stride, padding, dilation = conv_geometry(parts)
+    rate = dilation[0]
+    if parts.conv.groups != 1 or parts.conv.kernel_size != (3, 3) or stride != [1, 1]:
+        raise Unsupported("one of its atrous convolutions is not a dense 3x3 convolution of stride 1")
+    if dilation != [rate, rate] or padding != [rate, rate]:
+        raise Unsupported(f"one of its atrous convolutions has dilation {dilation} and padding {padding}")
+    return rate
+
+
+def _stacked(what: str, tensors: list[Tensor | None]) -> Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    if present and len(present) < len(tensors):
+        raise Unsupported(f"some of its atrous convolutions have a {what} and others have none")
+    return torch.stack(present) if present else None

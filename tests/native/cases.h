@@ -1,0 +1,56 @@
+// What the cases of sanitize.cpp share.
+#pragma once
+
+#include "buffers.h"
+
+namespace sanitize {
+namespace {
+
+// Changes with every call, so that neighbouring cases differ in it.
+Activation next_activation() {
+  static int calls = 0;
+  return static_cast<Activation>(calls++ % 3);
+}
+
+// All tasks at once, then one by one from the last to the first.
+template <class Run>
+void in_pieces(int64_t tasks, Buffer& y, Run run) {
+  run(0, tasks);
+  y.expect_finite();
+  y.clear();
+  for (int64_t task = tasks - 1; task >= 0; --task) run(task, task + 1);
+  y.expect_finite();
+}
+
+ImageBatch image_batch(const Image& image) {
+  ImageBatch batch = image.batch();
+  if (planted == "stride") batch.image_stride = INT64_MAX / 2 + 1;
+  return batch;
+}
+
+int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+  return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+}
+
+// A window that is the same in both directions, or, where the input is `oblong`, is not.
+struct Geometry {
+  int64_t kernel, stride, padding, dilation;
+  bool oblong = false;
+
+  Window window() const {
+    const int64_t more = oblong ? 1 : 0;
+    return {kernel, kernel + more, stride + more, stride, padding, padding + more, dilation, dilation + more};
+  }
+};
+
+void set_output(const Window& w, int64_t height, int64_t width, int64_t& out_h, int64_t& out_w) {
+  out_h = output_size(height, w.kernel_h, w.stride_h, w.padding_h, w.dilation_h);
+  out_w = output_size(width, w.kernel_w, w.stride_w, w.padding_w, w.dilation_w);
+}
+
+struct Size {
+  int64_t batch, height, width;
+};
+
+}  // namespace
+}  // namespace sanitize
