@@ -2,6 +2,7 @@
 #include "mobilevit_fast/aspp.h"
 
 #include "arguments.h"
+#include "deal.h"
 #include "packing.h"
 
 namespace mobilevit_fast::cpu {
@@ -102,9 +103,8 @@ Tensor aspp(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, O
   p.image_bias = static_cast<float*>(image_bias.mutable_data_ptr());
   split(p, torch::stable::get_num_threads());
   const int isa = static_cast<int>(active_isa());
-  torch::stable::parallel_for(0, aspp_pool_tasks(p), 1,
-                              [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
-  torch::stable::parallel_for(0, aspp_tasks(p), 1, [&](int64_t begin, int64_t end) { kVariants[isa](p, begin, end); });
+  deal(aspp_pool_tasks(p), [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
+  deal(aspp_tasks(p), [&](int64_t begin, int64_t end) { kVariants[isa](p, begin, end); });
   return y;
 }
 

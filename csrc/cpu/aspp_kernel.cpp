@@ -114,8 +114,8 @@ struct Tile {
   void begin(int64_t task) {
     const int64_t row = task / p.tile_columns % p.tile_rows, column = task % p.tile_columns;
     image = task / (p.tile_columns * p.tile_rows);
-    top = tile_begin(p.x.height, p.tile_rows, row), bottom = tile_begin(p.x.height, p.tile_rows, row + 1);
-    left = tile_begin(p.x.width, p.tile_columns, column), right = tile_begin(p.x.width, p.tile_columns, column + 1);
+    top = part_begin(p.x.height, p.tile_rows, row), bottom = part_begin(p.x.height, p.tile_rows, row + 1);
+    left = part_begin(p.x.width, p.tile_columns, column), right = part_begin(p.x.width, p.tile_columns, column + 1);
   }
 
   int64_t pixels() const { return (bottom - top) * (right - left); }
@@ -160,8 +160,8 @@ struct Tile {
       const float* next = packed.weight + last * depth;
       for (int64_t i = 0; i < block_count; ++i) {
         const Block& block = blocks[i];
-        const int64_t ahead = tile_begin(following * depth, block_count, i);
-        const int64_t floats = tile_begin(following * depth, block_count, i + 1) - ahead;
+        const int64_t ahead = part_begin(following * depth, block_count, i);
+        const int64_t floats = part_begin(following * depth, block_count, i + 1) - ahead;
         const PixelInput input{in + block.begin, block.segments, block.taps, p.x.channels};
         const PixelOutput<float> output{out + block.begin, nullptr,    packed.scale,
                                         packed.bias,       p.features, p.activation};

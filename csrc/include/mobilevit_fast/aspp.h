@@ -36,9 +36,6 @@ static inline int64_t aspp_floats(int64_t channels, int64_t features, int64_t ou
          panel_floats((rates + 1) * features, outputs) + panel_floats(features, outputs);
 }
 
-// Where part i of `parts` nearly equal parts of `count` things begins.
-static inline int64_t tile_begin(int64_t count, int64_t parts, int64_t i) { return i * count / parts; }
-
 // What the means add to every pixel, and the float32 pixels; a task is one image.
 static inline int64_t aspp_pool_tasks(const AsppParams& p) { return p.x.batch; }
 // Everything else, after that; a task is one tile of one image.

@@ -31,9 +31,6 @@ static inline int64_t winograd_tiles(const Conv2dBiasActParams& p) {
   return p.x.batch * ceil_div(p.out_h, kWinogradTile) * ceil_div(p.out_w, kWinogradTile);
 }
 
-// Where part i of `parts` nearly equal parts of `count` things begins.
-static inline int64_t part_begin(int64_t count, int64_t parts, int64_t i) { return i * count / parts; }
-
 static inline int64_t tasks(const Conv2dBiasActParams& p) { return p.x.batch * p.groups * p.slices; }
 
 // Input rows that `rows` output rows and `taps` rows of the window meet: all between the first and the last, or, where

@@ -23,6 +23,9 @@ static inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// Where part i of `parts` nearly equal parts of `count` things begins.
+static inline int64_t part_begin(int64_t count, int64_t parts, int64_t i) { return i * count / parts; }
+
 static inline int64_t panel_count(int64_t outputs) { return ceil_div(ceil_div(outputs, kBlock), kPanelBlocks); }
 
 // First output of panel i; of the last panel's successor, the number of padded outputs.
