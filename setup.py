@@ -136,6 +136,17 @@ class CompileOnly(CMakeBuild):
         self.build_targets("auto", "compile-only")
 
 
+class BuildEmulated(CMakeBuild):
+    """Builds the CPU library of the tests, in which avx512_bf16 runs without its instruction, in the build folder."""
+
+    description = "build the CPU library of the tests, with a stand-in for the instruction of avx512_bf16"
+
+    def run(self) -> None:
+        """Build the target of that name."""
+        self.inplace = True
+        self.build_targets(cuda_setting(), "mobilevit_fast_cpu_emulated")
+
+
 def call(command: list[str], step: str) -> None:
     """Run one step; its own output is the diagnosis when it fails."""
     result = subprocess.run(command, check=False)
@@ -145,5 +156,5 @@ def call(command: list[str], step: str) -> None:
 
 setup(
     ext_modules=[Extension(f"{PACKAGE}._C", sources=[])],
-    cmdclass={"build_ext": CMakeBuild, "compile_only": CompileOnly},
+    cmdclass={"build_ext": CMakeBuild, "compile_only": CompileOnly, "build_emulated": BuildEmulated},
 )

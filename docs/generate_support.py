@@ -9,6 +9,14 @@ from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 from mobilevit_fast.ops import BACKENDS, OPS
 from tests.peers import import_timm, import_transformers
 
+VARIANTS = {
+    "portable": "any processor",
+    "avx2": "x86 with AVX2 and FMA",
+    "avx512": "x86 with AVX-512 F, DQ, BW and VL",
+    "avx512_bf16": "the same with AVX512_BF16: products of bfloat16 in pairs, where channels are even",
+}
+"""Variants of the CPU kernels, weakest first; the strongest that the machine runs is used."""
+
 TARGET = Path(__file__).with_name("support.md")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 DEVICES = {"cuda": "cuda", "triton": "cuda", "cpu": "cpu", "reference": "cpu"}
@@ -44,6 +52,8 @@ def render() -> str:
         "|---" * (len(BACKENDS) + 1) + "|",
     ]
     lines += [f"| `{op}` | " + " | ".join(kernel_cell(op, backend) for backend in BACKENDS) + " |" for op in OPS]
+    lines += ["", "The kernels of `cpu` have variants, of which the strongest that the machine runs is used:", ""]
+    lines += ["| variant | runs on |", "|---|---|", *(f"| `{name}` | {needs} |" for name, needs in VARIANTS.items())]
     lines += ["", "Activations: " + ", ".join(f"`{name}`" for name in ACTIVATIONS) + ".", "", "## Modules", ""]
     lines += ["| library | class | region |", "|---|---|---|"]
     import_timm()

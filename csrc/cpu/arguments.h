@@ -95,7 +95,8 @@ class Arguments {
     if (!given) return pack();
     expect(given->dim() == 1 && given->size(0) == floats && given->scalar_type() == ScalarType::Float &&
                given->is_cpu() && given->stride(0) == 1,
-           "packed weights of shape (", floats, ",) and type torch.float32 on the CPU, got ", shape_text(*given));
+           "packed weights of shape (", floats, ",) and type torch.float32 on the CPU, as made for the kernel variant ",
+           isa_name(active_isa()), ", got ", shape_text(*given));
     return *given;
   }
 

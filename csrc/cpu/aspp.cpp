@@ -31,13 +31,13 @@ Tensor pack(Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTen
   const int64_t rates = atrous_weight.size(0), outputs = project_weight.size(0), width = (rates + 1) * features;
   Tensor packed = empty_floats(aspp_floats(channels, features, outputs, rates));
   float* target = static_cast<float*>(packed.mutable_data_ptr());
-  target = pack_panels(pointwise_weight, pointwise_scale, pointwise_bias, target);
+  target = pack_panels(pointwise_weight, pointwise_scale, pointwise_bias, 1, target);
   for (int64_t i = 0; i < rates; ++i) {
-    target = pack_panels(*layer(atrous_weight, i), layer(atrous_scale, i), layer(atrous_bias, i), target);
+    target = pack_panels(*layer(atrous_weight, i), layer(atrous_scale, i), layer(atrous_bias, i), 1, target);
   }
-  target = pack_panels(pool_weight, pool_scale, pool_bias, target);
-  target = pack_panels(torch::stable::narrow(project_weight, 1, 0, width), project_scale, std::nullopt, target);
-  pack_panels(torch::stable::narrow(project_weight, 1, width, features), project_scale, project_bias, target);
+  target = pack_panels(pool_weight, pool_scale, pool_bias, 1, target);
+  target = pack_panels(torch::stable::narrow(project_weight, 1, 0, width), project_scale, std::nullopt, 1, target);
+  pack_panels(torch::stable::narrow(project_weight, 1, width, features), project_scale, project_bias, 1, target);
   return packed;
 }
 

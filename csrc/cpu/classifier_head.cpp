@@ -17,16 +17,18 @@ constexpr Kernel kClassifyVariants[] = {MVF_CPU_ISAS(MVF_CLASSIFY)};
 #undef MVF_POOL
 #undef MVF_CLASSIFY
 
-int64_t packed_floats(const Tensor& expand_weight, const Tensor& weight) {
-  return panel_floats(expand_weight.size(1), expand_weight.size(0)) + panel_floats(weight.size(1), weight.size(0));
+int64_t packed_floats(const Products& products, const Tensor& expand_weight, const Tensor& weight) {
+  return panel_floats(expand_weight.size(1) / products.factors, expand_weight.size(0)) +
+         panel_floats(weight.size(1) / products.factors, weight.size(0));
 }
 
 Tensor pack(Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias, Tensor weight,
             OptionalTensor bias) {
-  Tensor packed = empty_floats(packed_floats(expand_weight, weight));
+  const Products products({expand_weight, weight});
+  Tensor packed = empty_floats(packed_floats(products, expand_weight, weight));
   float* target = static_cast<float*>(packed.mutable_data_ptr());
-  target = pack_panels(expand_weight, expand_scale, expand_bias, target);
-  pack_panels(weight, std::nullopt, bias, target);
+  target = pack_panels(expand_weight, expand_scale, expand_bias, products.factors, target);
+  pack_panels(weight, std::nullopt, bias, products.factors, target);
   return packed;
 }
 
@@ -58,7 +60,8 @@ Tensor classifier_head(Tensor x, Tensor expand_weight, OptionalTensor expand_sca
   const ScalarType type = x.scalar_type();
   p.element = element_of(type);
   p.expanded = expanded, p.classes = classes;
-  const Tensor weights = arguments.packed(packed, packed_floats(expand_weight, weight),
+  const Products products({expand_weight, weight});
+  const Tensor weights = arguments.packed(packed, packed_floats(products, expand_weight, weight),
                                           [&] { return pack(expand_weight, expand_scale, expand_bias, weight, bias); });
   p.packed = static_cast<const float*>(weights.const_data_ptr());
 
@@ -68,7 +71,7 @@ Tensor classifier_head(Tensor x, Tensor expand_weight, OptionalTensor expand_sca
   p.y = y.mutable_data_ptr();
   p.pooled = static_cast<float*>(pooled.mutable_data_ptr());
   p.x = image_batch(x);
-  const int isa = static_cast<int>(active_isa());
+  const int isa = static_cast<int>(products.isa);
   deal(pool_tasks(p), [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
   deal(classify_tasks(p), [&](int64_t begin, int64_t end) { kClassifyVariants[isa](p, begin, end); });
   return y;

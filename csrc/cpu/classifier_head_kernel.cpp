@@ -43,17 +43,18 @@ template <class T>
 struct Pool {
   const ClassifierHeadParams& p;
   bool direct;  // pixels of x can be read where they are
-  float *input, *expanded;
-  const float** in;
+  Factor* input;
+  float* expanded;
+  const Word** in;
   float** out;
   int64_t bytes;
 
   Pool(const ClassifierHeadParams& params, void* block) : p(params) {
-    direct = sizeof(T) == sizeof(float) && p.x.channel_stride == 1;
+    direct = sizeof(T) == sizeof(Factor) && p.x.channel_stride == 1;
     Arena arena(block);
-    input = arena.take<float>(direct ? 0 : kChunk * p.x.channels);
+    input = arena.take<Factor>(direct ? 0 : kChunk * p.x.channels);
     expanded = arena.take<float>(kChunk * kPanelWidth);
-    in = arena.take<const float*>(kChunk);
+    in = arena.take<const Word*>(kChunk);
     out = arena.take<float*>(kChunk);
     bytes = arena.bytes();
   }
@@ -63,14 +64,14 @@ struct Pool {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t row = (first + i) / p.x.width, column = (first + i) % p.x.width;
       const T* pixel = x + row * p.x.row_stride + column * p.x.pixel_stride;
-      in[i] = direct ? (const float*)pixel : input + i * p.x.channels;
-      if (!direct) copy_pixels<T>(pixel, 0, p.x.channel_stride, 1, p.x.channels, (float*)in[i], 0);
+      in[i] = (const Word*)(direct ? (const Factor*)pixel : input + i * p.x.channels);
+      if (!direct) copy_pixels<T>(pixel, 0, p.x.channel_stride, 1, p.x.channels, (Factor*)in[i], 0);
     }
   }
 
   // Panels [begin, end) of one image.
   void run(int64_t image, int64_t begin, int64_t end) const {
-    const int64_t channels = p.x.channels, pixels = p.x.height * p.x.width;
+    const int64_t depth = p.x.channels / kWordFactors, pixels = p.x.height * p.x.width;
     float* pooled = p.pooled + image * round_up(p.expanded, kBlock);
     const int64_t first = panel_begin(p.expanded, begin), last = panel_begin(p.expanded, end);
     fill_zero(pooled + first, last - first);
@@ -80,10 +81,10 @@ struct Pool {
       const int64_t count = smaller(kChunk, pixels - pixel);
       read(image, pixel, count);
       for (int64_t index = begin; index < end; ++index) {
-        const Panel panel = panel_at(p.packed, channels, p.expanded, index);
+        const Panel panel = panel_at(p.packed, depth, p.expanded, index);
         const PixelOutput<float> output{out,         nullptr, panel.scale, panel.bias, round_up(panel.channels, kBlock),
                                         p.activation};
-        multiply_pixels<float>({in, &segment, 1, channels}, count, channels, panel.weight, output, 0, 1);
+        multiply_pixels<float>({in, &segment, 1, depth}, count, depth, panel.weight, output, 0, 1);
         add_pixels(expanded, count, output.channels, pooled + panel.first);
       }
     }
@@ -105,41 +106,42 @@ void pool(const ClassifierHeadParams& p, int64_t begin, int64_t end) {
 template <class T>
 void classify_as(const ClassifierHeadParams& p, int64_t begin, int64_t end) {
   // A handful of logits, each one long sum: its rounding shows, where that of a million outputs only adds to others'.
-  constexpr int64_t kShortSums = 32;
-  const float* packed = p.packed + panel_floats(p.x.channels, p.expanded);
-  const int64_t padded = round_up(p.classes, kBlock);
-  const float* scale = packed + p.expanded * padded;
-  const float* in[kChunk];
+  constexpr int64_t kShortSums = 32 / kWordFactors;
+  const int64_t depth = p.expanded / kWordFactors, padded = round_up(p.classes, kBlock);
+  const float* packed = p.packed + panel_floats(p.x.channels / kWordFactors, p.expanded);
+  const float* scale = packed + depth * padded;
+  const Word* in[kChunk];
   T* out[kChunk];
+  Factor* rounded = kPairs ? (Factor*)thread_scratch(kChunk * p.expanded * sizeof(Factor)) : nullptr;
   const Segment segment{0, 0};
   const PixelOutput<T> output{out, nullptr, scale, scale + padded, p.classes, Activation::none};
   for (int64_t image = 0; image < p.x.batch; image += kChunk) {
     const int64_t count = smaller(kChunk, p.x.batch - image);
     for (int64_t i = 0; i < count; ++i) {
-      in[i] = p.pooled + (image + i) * round_up(p.expanded, kBlock);
+      const float* means = p.pooled + (image + i) * round_up(p.expanded, kBlock);
+      in[i] = (const Word*)(kPairs ? (const void*)(rounded + i * p.expanded) : means);
+      if (kPairs) copy_pixels<float>(means, 0, 1, 1, p.expanded, rounded + i * p.expanded, 0);
       out[i] = (T*)p.y + (image + i) * p.classes;
     }
-    const PixelInput input{in, &segment, 1, p.expanded, kShortSums};
-    multiply_pixels<T>(input, count, p.expanded, packed, output, begin, end);
+    const PixelInput input{in, &segment, 1, depth, kShortSums};
+    multiply_pixels<T>(input, count, depth, packed, output, begin, end);
   }
 }
 
 }  // namespace
 
 void pool_expansion(const ClassifierHeadParams& p, int64_t begin, int64_t end) {
-  if (p.element == Element::float32) {
-    pool<float>(p, begin, end);
-  } else {
-    pool<BFloat16>(p, begin, end);
+  if constexpr (!kPairs) {
+    if (p.element == Element::float32) return pool<float>(p, begin, end);
   }
+  pool<BFloat16>(p, begin, end);
 }
 
 void classify(const ClassifierHeadParams& p, int64_t begin, int64_t end) {
-  if (p.element == Element::float32) {
-    classify_as<float>(p, begin, end);
-  } else {
-    classify_as<BFloat16>(p, begin, end);
+  if constexpr (!kPairs) {
+    if (p.element == Element::float32) return classify_as<float>(p, begin, end);
   }
+  classify_as<BFloat16>(p, begin, end);
 }
 
 }  // namespace mobilevit_fast::cpu::MVF_ISA

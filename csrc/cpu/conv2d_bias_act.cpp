@@ -63,7 +63,8 @@ Tensor pack(Tensor weight, OptionalTensor scale, OptionalTensor bias, std::vecto
             std::vector<int64_t> dilation) {
   const bool winograd = takes_winograd(weight, stride, dilation);
   Tensor packed = empty_floats(packed_floats(weight, winograd));
-  (winograd ? pack_winograd : pack_panels)(weight, scale, bias, static_cast<float*>(packed.mutable_data_ptr()));
+  float* target = static_cast<float*>(packed.mutable_data_ptr());
+  winograd ? pack_winograd(weight, scale, bias, target) : pack_panels(weight, scale, bias, 1, target);
   return packed;
 }
 

@@ -19,6 +19,13 @@ constexpr int kIsaCount = sizeof(kIsaNames) / sizeof(kIsaNames[0]);
 
 #if defined(__x86_64__)
 
+// In a library for tests the one instruction of avx512_bf16 that avx512 has not is made of others.
+#if defined(MVF_EMULATE_BF16)
+constexpr bool kEmulateBf16 = true;
+#else
+constexpr bool kEmulateBf16 = false;
+#endif
+
 // Register file state that the operating system saves for us (XCR0); without it the instructions fault.
 constexpr uint64_t kYmmState = 0x6, kZmmState = 0xe6, kTileState = 0x60000;
 
@@ -118,6 +125,8 @@ bool isa_available(Isa isa) {
       return has("avx2") && has("fma");
     case Isa::avx512:
       return has("avx2") && has("fma") && has("avx512f") && has("avx512dq") && has("avx512bw") && has("avx512vl");
+    case Isa::avx512_bf16:
+      return isa_available(Isa::avx512) && (kEmulateBf16 || has("avx512_bf16"));
   }
   return false;
 #else
@@ -126,6 +135,20 @@ bool isa_available(Isa isa) {
 }
 
 Isa active_isa() { return chosen_isa().load(std::memory_order_relaxed); }
+
+Isa product_isa(Isa active, [[maybe_unused]] bool bfloat16, [[maybe_unused]] bool even) {
+#if defined(__x86_64__)
+  if (active == Isa::avx512_bf16 && !(bfloat16 && even)) return Isa::avx512;
+#endif
+  return active;
+}
+
+int word_factors([[maybe_unused]] Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::avx512_bf16) return 2;
+#endif
+  return 1;
+}
 
 bool set_active_isa(Isa isa) {
   if (!isa_available(isa)) return false;

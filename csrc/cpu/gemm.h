@@ -1,9 +1,9 @@
 // Matrix products in registers, on weights packed as gemm_layout.h says. Compiled once per instruction set.
 #pragma once
 
+#include "factors.h"
 #include "mobilevit_fast/activation.h"
 #include "mobilevit_fast/gemm_layout.h"
-#include "simd.h"
 
 namespace mobilevit_fast::cpu::MVF_ISA {
 namespace {
@@ -18,68 +18,68 @@ constexpr int kMaxVectors = 2;
 constexpr int tile_height(int) { return 6; }
 #endif
 
-MVF_INLINE void store_vector(float* target, Float v) { std::memcpy(target, &v, sizeof(v)); }
-
-// A run of products: `a` elements into every row, `b` rows into the packed weights.
+// Depths, lengths and addresses of factors count words: see factors.h.
+//
+// A run of products: `a` words into every row, `b` rows into the packed weights.
 struct Segment {
   int64_t a, b;
 };
 
-// Products after which a sum is put aside and started anew: rounding grows with the length of a sum.
-constexpr int64_t kSumLength = 128;
+// Words after which a sum is put aside and started anew: rounding grows with the length of a sum.
+constexpr int64_t kSumLength = 128 / kWordFactors;
 
-// Weights that come next, `step` numbers of which the second-level cache reads with each product: the first tile of a
+// Weights that come next, `step` words of which the second-level cache reads with each product: the first tile of a
 // panel goes through it faster than memory can follow. Many reads at once would hold up those of the tile.
 struct Ahead {
   const float* next;
   int64_t step;
 };
 
-// sum[m][v] += row m · column v over `length` products.
+// sum[m][v] += row m · column v over `length` words.
 template <int kRows, int kVectors>
-MVF_INLINE void multiply_run(const float* const* rows, int64_t first, int64_t length, const float* column, int64_t ldb,
+MVF_INLINE void multiply_run(const Word* const* rows, int64_t first, int64_t length, const float* column, int64_t ldb,
                              Ahead& ahead, Float (&sum)[kRows * kVectors]) {
-  const float* a[kRows];
+  const Word* a[kRows];
   MVF_UNROLL
   for (int m = 0; m < kRows; ++m) a[m] = rows[m] + first;
   for (int64_t k = 0; k < length; ++k, column += ldb, ahead.next += ahead.step) {
     __builtin_prefetch(ahead.next, 0, 2);
     __builtin_prefetch(ahead.next + kBlock, 0, 2);
-    Float w[kVectors];
+    Lanes<Word> w[kVectors];
     MVF_UNROLL
-    for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Float>(column + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Lanes<Word>>(column + v * kLanes);
     MVF_UNROLL
     for (int m = 0; m < kRows; ++m) {
-      const Float x = splat(a[m][k]);
+      const Lanes<Word> x = splat_word(a[m] + k);
       MVF_UNROLL
-      for (int v = 0; v < kVectors; ++v) sum[m * kVectors + v] += x * w[v];
+      for (int v = 0; v < kVectors; ++v) sum[m * kVectors + v] = multiply_add(sum[m * kVectors + v], x, w[v]);
     }
   }
 }
 
-// total[m][v] = row m · column v over all segments of `length` products each, in sums of about `sum_length` products.
+// total[m][v] = row m · column v over all segments of `length` words each, in sums of about `sum_length` words.
 template <int kRows, int kVectors>
-MVF_INLINE void multiply_rows(const float* const* rows, const Segment* segments, int64_t count, int64_t length,
+MVF_INLINE void multiply_rows(const Word* const* rows, const Segment* segments, int64_t count, int64_t length,
                               int64_t sum_length, const float* b, int64_t ldb, Ahead ahead, float* total) {
   constexpr int kCount = kRows * kVectors;
   Float sum[kCount] = {};
   bool first = true;
-  int64_t products = 0;
+  int64_t words = 0;
   for (int64_t s = 0; s < count; ++s) {
     for (int64_t begin = 0; begin < length;) {
-      if (products >= sum_length) {
+      if (words >= sum_length) {
         MVF_UNROLL
         for (int i = 0; i < kCount; ++i) {
           if (!first) sum[i] += load_unaligned<Float>(total + i * kLanes);
           store_vector(total + i * kLanes, sum[i]);
           sum[i] = Float{};
         }
-        first = false, products = 0;
+        first = false, words = 0;
       }
-      const int64_t run = smaller(length - begin, sum_length - products);
+      const int64_t run = smaller(length - begin, sum_length - words);
       multiply_run<kRows, kVectors>(rows, segments[s].a + begin, run, b + (segments[s].b + begin) * ldb, ldb, ahead,
                                     sum);
-      begin += run, products += run;
+      begin += run, words += run;
     }
   }
   if (first) {
@@ -94,20 +94,20 @@ MVF_INLINE void multiply_rows(const float* const* rows, const Segment* segments,
 
 // sum[m][v] += sum over k of a[k][m] · b[k][v]. kPrefetch: has the cache read on behind these rows of a, where weights
 // lie that come next.
-template <int kRows, int kVectors, bool kPrefetch = false>
-MVF_INLINE void multiply_columns(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t depth,
+template <int kRows, int kVectors, bool kPrefetch = false, class W>
+MVF_INLINE void multiply_columns(const W* a, int64_t lda, const W* b, int64_t ldb, int64_t depth,
                                  Float (&sum)[kRows * kVectors]) {
   const int64_t next = depth * lda;
   for (int64_t k = 0; k < depth; ++k, a += lda, b += ldb) {
     if (kPrefetch) __builtin_prefetch(a + next, 0, 2);
-    Float w[kVectors];
+    Lanes<W> w[kVectors];
     MVF_UNROLL
-    for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Float>(b + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) w[v] = load_unaligned<Lanes<W>>(b + v * kLanes);
     MVF_UNROLL
     for (int m = 0; m < kRows; ++m) {
-      const Float x = splat(a[m]);
+      const Lanes<W> x = splat_word(a + m);
       MVF_UNROLL
-      for (int v = 0; v < kVectors; ++v) sum[m * kVectors + v] += x * w[v];
+      for (int v = 0; v < kVectors; ++v) sum[m * kVectors + v] = multiply_add(sum[m * kVectors + v], x, w[v]);
     }
   }
 }
@@ -122,22 +122,18 @@ MVF_INLINE void activate(Activation activation, Float* v) {
   }
 }
 
-// One vector of consecutive numbers as elements of type T, or only the first `count` of them.
-MVF_INLINE void store_vector(BFloat16* target, Float v) {
-  typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
-  const Half half = __builtin_convertvector(Channels<BFloat16>::rounded(v) >> 16, Half);
-  std::memcpy(target, &half, sizeof(half));
-}
+// The first `count` numbers of a vector, of or as elements of type T.
 template <class T>
 MVF_INLINE void store_first(T* target, Float v, int64_t count) {
   T buffer[kLanes];
   store_vector(buffer, v);
   for (int64_t i = 0; i < count; ++i) target[i] = buffer[i];
 }
-MVF_INLINE Float load_first(const float* source, int64_t count) {
-  float buffer[kLanes] = {};
+template <class T>
+MVF_INLINE Float load_first(const T* source, int64_t count) {
+  T buffer[kLanes] = {};
   for (int64_t i = 0; i < count; ++i) buffer[i] = source[i];
-  return load_unaligned<Float>(buffer);
+  return load_as_float(buffer);
 }
 
 // Where the pixels of a product go: activation(scale · sum + bias) + residual. `out` and `residual` hold one address
@@ -146,15 +142,15 @@ MVF_INLINE Float load_first(const float* source, int64_t count) {
 template <class T>
 struct PixelOutput {
   T* const* out;
-  const float* const* residual;
+  const Factor* const* residual;
   const float *scale, *bias;
   int64_t channels;
   Activation activation;
 };
 
-// The inputs: one address per pixel, and the segments of products that start there.
+// The inputs: one address per pixel, and the segments of factors that start there.
 struct PixelInput {
-  const float* const* rows;
+  const Word* const* rows;
   const Segment* segments;
   int64_t count, length;
   int64_t sum_length = kSumLength;
@@ -170,12 +166,12 @@ MVF_INLINE void finish_pixel(const float* sums, const Float* scale, const Float*
   for (int i = 0; i < kVectors; ++i) v[i] = load_unaligned<Float>(sums + i * kLanes) * scale[i] + bias[i];
   activate<kVectors>(out.activation, v);
   T* target = out.out[pixel] + channel;
-  const float* residual = out.residual == nullptr ? nullptr : out.residual[pixel] + channel;
+  const Factor* residual = out.residual == nullptr ? nullptr : out.residual[pixel] + channel;
   const int64_t valid = out.channels - channel;
   if (valid >= kVectors * kLanes) {
     MVF_UNROLL
     for (int i = 0; i < kVectors; ++i) {
-      if (residual != nullptr) v[i] += load_unaligned<Float>(residual + i * kLanes);
+      if (residual != nullptr) v[i] += load_as_float(residual + i * kLanes);
       store_vector(target + i * kLanes, v[i]);
     }
     return;
@@ -266,7 +262,7 @@ void multiply_panel(const PixelInput& in, int64_t pixels, const float* b, int64_
   }
 }
 
-// All pixels times panels [begin, end) of weights of `depth` products per output, packed for out.channels outputs.
+// All pixels times panels [begin, end) of weights of `depth` words per output, packed for out.channels outputs.
 template <class T>
 void multiply_pixels(const PixelInput& in, int64_t pixels, int64_t depth, const float* packed,
                      const PixelOutput<T>& out, int64_t begin, int64_t end) {

@@ -27,26 +27,32 @@ int64_t rows_per_task(const InvertedResidualParams& p, int64_t threads) {
   return larger(1, ceil_div(p.out_h, smaller(most, 2 * strips_per_image)));
 }
 
-Tensor launch(InvertedResidualParams& p, ScalarType type) {
+Tensor launch(InvertedResidualParams& p, ScalarType type, Isa isa) {
   Tensor y = empty_channels_last(p.x.batch, p.outputs, p.out_h, p.out_w, type);
   if (p.x.batch == 0) return y;
   p.y = y.mutable_data_ptr();
   p.rows_per_task = rows_per_task(p, torch::stable::get_num_threads());
-  const Kernel kernel = kVariants[static_cast<int>(active_isa())];
+  const Kernel kernel = kVariants[static_cast<int>(isa)];
   deal(p.x.batch * strips(p), [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   return y;
+}
+
+int64_t packed_floats(const Products& products, const Tensor& expand_weight, const Tensor& depthwise_weight,
+                      const Tensor& project_weight) {
+  const int64_t expanded = expand_weight.size(0), taps = depthwise_weight.size(2) * depthwise_weight.size(3);
+  return panel_floats(expand_weight.size(1) / products.factors, expanded) + depthwise_floats(taps, expanded) +
+         panel_floats(expanded / products.factors, project_weight.size(0));
 }
 
 Tensor pack_inverted_residual(Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
                               Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
                               Tensor project_weight, OptionalTensor project_scale, OptionalTensor project_bias) {
-  const int64_t expanded = expand_weight.size(0), taps = depthwise_weight.size(2) * depthwise_weight.size(3);
-  Tensor packed = empty_floats(panel_floats(expand_weight.size(1), expanded) + depthwise_floats(taps, expanded) +
-                               panel_floats(expanded, project_weight.size(0)));
+  const Products products({expand_weight, project_weight});
+  Tensor packed = empty_floats(packed_floats(products, expand_weight, depthwise_weight, project_weight));
   float* target = static_cast<float*>(packed.mutable_data_ptr());
-  target = pack_panels(expand_weight, expand_scale, expand_bias, target);
+  target = pack_panels(expand_weight, expand_scale, expand_bias, products.factors, target);
   target = pack_depthwise(depthwise_weight, depthwise_scale, depthwise_bias, target);
-  pack_panels(project_weight, project_scale, project_bias, target);
+  pack_panels(project_weight, project_scale, project_bias, products.factors, target);
   return packed;
 }
 
@@ -84,8 +90,8 @@ Tensor inverted_residual(Tensor x, Tensor expand_weight, OptionalTensor expand_s
   p.expanded = expanded, p.outputs = outputs, p.expands = true, p.residual = residual;
   p.expand_activation = p.depthwise_activation = arguments.activation("activation", activation);
   p.element = element_of(x.scalar_type());
-  const int64_t floats = panel_floats(channels, expanded) + depthwise_floats(kernel_h * kernel_w, expanded) +
-                         panel_floats(expanded, outputs);
+  const Products products({expand_weight, project_weight});
+  const int64_t floats = packed_floats(products, expand_weight, depthwise_weight, project_weight);
   const Tensor weights = arguments.packed(packed, floats, [&] {
     return pack_inverted_residual(expand_weight, expand_scale, expand_bias, depthwise_weight, depthwise_scale,
                                   depthwise_bias, project_weight, project_scale, project_bias);
@@ -93,16 +99,21 @@ Tensor inverted_residual(Tensor x, Tensor expand_weight, OptionalTensor expand_s
   p.packed = static_cast<const float*>(weights.const_data_ptr());
   const ScalarType type = x.scalar_type();
   p.x = image_batch(x);
-  return launch(p, type);
+  return launch(p, type, products.isa);
+}
+
+int64_t packed_floats(const Products& products, const Tensor& depthwise_weight, const Tensor& pointwise_weight) {
+  const int64_t channels = depthwise_weight.size(0), taps = depthwise_weight.size(2) * depthwise_weight.size(3);
+  return depthwise_floats(taps, channels) + panel_floats(channels / products.factors, pointwise_weight.size(0));
 }
 
 Tensor pack_separable(Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
                       Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias) {
-  const int64_t channels = depthwise_weight.size(0), taps = depthwise_weight.size(2) * depthwise_weight.size(3);
-  Tensor packed = empty_floats(depthwise_floats(taps, channels) + panel_floats(channels, pointwise_weight.size(0)));
+  const Products products({pointwise_weight});
+  Tensor packed = empty_floats(packed_floats(products, depthwise_weight, pointwise_weight));
   float* target = static_cast<float*>(packed.mutable_data_ptr());
   target = pack_depthwise(depthwise_weight, depthwise_scale, depthwise_bias, target);
-  pack_panels(pointwise_weight, pointwise_scale, pointwise_bias, target);
+  pack_panels(pointwise_weight, pointwise_scale, pointwise_bias, products.factors, target);
   return packed;
 }
 
@@ -129,7 +140,8 @@ Tensor separable(Tensor x, Tensor depthwise_weight, OptionalTensor depthwise_sca
   p.depthwise_activation = arguments.activation("depthwise_activation", depthwise_activation);
   p.project_activation = arguments.activation("pointwise_activation", pointwise_activation);
   p.element = element_of(x.scalar_type());
-  const int64_t floats = depthwise_floats(kernel_h * kernel_w, channels) + panel_floats(channels, outputs);
+  const Products products({pointwise_weight});
+  const int64_t floats = packed_floats(products, depthwise_weight, pointwise_weight);
   const Tensor weights = arguments.packed(packed, floats, [&] {
     return pack_separable(depthwise_weight, depthwise_scale, depthwise_bias, pointwise_weight, pointwise_scale,
                           pointwise_bias);
@@ -137,7 +149,7 @@ Tensor separable(Tensor x, Tensor depthwise_weight, OptionalTensor depthwise_sca
   p.packed = static_cast<const float*>(weights.const_data_ptr());
   const ScalarType type = x.scalar_type();
   p.x = image_batch(x);
-  return launch(p, type);
+  return launch(p, type, products.isa);
 }
 
 }  // namespace

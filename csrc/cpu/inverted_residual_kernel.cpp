@@ -28,7 +28,7 @@ MVF_INLINE void finish(const Depthwise& d, int64_t channel, Float (&sum)[kCount]
 // kRows x kColumns outputs of a 3x3 window without dilation, all channels. `y` has `y_stride` numbers per row.
 template <int kStride, int kRows, int kColumns>
 __attribute__((noinline)) void depthwise_tile(const Depthwise& shared, const float* const* rows, int64_t column,
-                                              float* y, int64_t y_stride) {
+                                              Factor* y, int64_t y_stride) {
   constexpr int kInRows = (kRows - 1) * kStride + 3, kInColumns = (kColumns - 1) * kStride + 3;
   const Depthwise d = shared;
   const float* x[kInRows];
@@ -61,7 +61,7 @@ __attribute__((noinline)) void depthwise_tile(const Depthwise& shared, const flo
     finish(d, channel, sum);
     MVF_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      float* target = opaque(y + r * y_stride + channel);
+      Factor* target = opaque(y + r * y_stride + channel);
       MVF_UNROLL
       for (int o = 0; o < kColumns; ++o, target += d.channels) store_vector(target, sum[r * kColumns + o]);
     }
@@ -71,7 +71,7 @@ __attribute__((noinline)) void depthwise_tile(const Depthwise& shared, const flo
 // Any window: kColumns outputs of one row. `rows` holds one address per row of the kernel.
 template <int kColumns>
 __attribute__((noinline)) void general_tile(const Depthwise& shared, const Window& window, const float* const* rows,
-                                            int64_t column, float* y) {
+                                            int64_t column, Factor* y) {
   const Depthwise d = shared;
   for (int64_t channel = 0; channel < d.channels; channel += kLanes) {
     Float sum[kColumns] = {};
@@ -94,14 +94,14 @@ __attribute__((noinline)) void general_tile(const Depthwise& shared, const Windo
 constexpr int kColumns = 4;
 
 template <int kStride, int kRows>
-void depthwise_rows(const Depthwise& d, const float* const* rows, int64_t width, float* y, int64_t y_stride) {
+void depthwise_rows(const Depthwise& d, const float* const* rows, int64_t width, Factor* y, int64_t y_stride) {
   for (int64_t start = 0; start < width; start += kColumns) {
     const int64_t column = smaller(start, width - kColumns);  // the last tile overlaps
     depthwise_tile<kStride, kRows, kColumns>(d, rows, column, y + column * d.channels, y_stride);
   }
 }
 
-void general_row(const Depthwise& d, const Window& window, const float* const* rows, int64_t width, float* y) {
+void general_row(const Depthwise& d, const Window& window, const float* const* rows, int64_t width, Factor* y) {
   int64_t column = 0;
   for (; column + kColumns <= width; column += kColumns) {
     general_tile<kColumns>(d, window, rows, column, y + column * d.channels);
@@ -116,13 +116,14 @@ struct Strip {
   const Window& window;
   int64_t padded, group, ring_rows, ring_width;
   bool direct;  // pixels of x can be read where they are
-  float *ring, *zeros, *input, *spatial;
+  float *ring, *zeros;
+  Factor *input, *spatial;
   const float** window_rows;  // one address per input row that a pair of output rows meets
-  const float** in;           // one address per pixel: of x or its float32 copy,
+  const Word** in;            // one address per pixel: of x or its copy,
   float** expanded;           // of its expansion in the ring,
-  const float** projected;    // of the depthwise result,
+  const Word** projected;     // of the depthwise result,
   T** out;                    // of y,
-  const float** skip;         // and of what is added to it
+  const Factor** skip;        // and of what is added to it
   int64_t bytes;
 
   Strip(const InvertedResidualParams& params, void* block) : p(params), window(params.window) {
@@ -130,25 +131,25 @@ struct Strip {
     group = smaller(p.rows_per_task, larger(2, ceil_div(48, p.out_w)));
     ring_rows = (group - 1) * window.stride_h + (window.kernel_h - 1) * window.dilation_h + 1;
     ring_width = p.x.width + 2 * window.padding_w;
-    direct = sizeof(T) == sizeof(float) && p.x.channel_stride == 1;
+    direct = sizeof(T) == sizeof(Factor) && p.x.channel_stride == 1;
     Arena arena(block);
     ring = arena.take<float>(ring_rows * ring_width * padded);
     zeros = arena.take<float>(ring_width * padded);
-    input = arena.take<float>(direct ? 0 : ring_rows * p.x.width * p.x.channels);
-    spatial = arena.take<float>(group * p.out_w * padded);
+    input = arena.take<Factor>(direct ? 0 : ring_rows * p.x.width * p.x.channels);
+    spatial = arena.take<Factor>(group * p.out_w * padded);
     window_rows = arena.take<const float*>(window.kernel_h + 2);
-    in = arena.take<const float*>(ring_rows * p.x.width);
+    in = arena.take<const Word*>(ring_rows * p.x.width);
     expanded = arena.take<float*>(ring_rows * p.x.width);
-    projected = arena.take<const float*>(group * p.out_w);
+    projected = arena.take<const Word*>(group * p.out_w);
     out = arena.take<T*>(group * p.out_w);
-    skip = arena.take<const float*>(group * p.out_w);
+    skip = arena.take<const Factor*>(group * p.out_w);
     bytes = arena.bytes();
   }
 
   float* ring_row(int64_t row) const { return ring + row % ring_rows * ring_width * padded; }
 
-  const float* input_row(const T* image, int64_t row) const {
-    return direct ? (const float*)(image + row * p.x.row_stride) : input + row % ring_rows * p.x.width * p.x.channels;
+  const Factor* input_row(const T* image, int64_t row) const {
+    return direct ? (const Factor*)(image + row * p.x.row_stride) : input + row % ring_rows * p.x.width * p.x.channels;
   }
   int64_t input_stride() const { return direct ? p.x.pixel_stride : p.x.channels; }
 
@@ -163,13 +164,13 @@ struct Strip {
       fill_zero(line, window.padding_w * padded);
       fill_zero(line + (window.padding_w + p.x.width) * padded, window.padding_w * padded);
     }
-    for (int64_t i = 0; i < group * p.out_w; ++i) projected[i] = spatial + i * padded;
+    for (int64_t i = 0; i < group * p.out_w; ++i) projected[i] = (const Word*)(spatial + i * padded);
   }
 
   void expand(const T* image, int64_t begin, int64_t end) const {
-    const int64_t width = p.x.width, channels = p.x.channels;
+    const int64_t width = p.x.width, channels = p.x.channels, depth = channels / kWordFactors;
     float** target = expanded;
-    const float** source = in;
+    const Word** source = in;
     for (int64_t row = begin; row < end; ++row) {
       const T* x = image + row * p.x.row_stride;
       float* line = ring_row(row) + window.padding_w * padded;
@@ -177,16 +178,18 @@ struct Strip {
         copy_pixels<T>(x, p.x.pixel_stride, p.x.channel_stride, width, channels, line, padded);
         continue;
       }
-      const float* pixel = input_row(image, row);
+      const Factor* pixel = input_row(image, row);
       if (!direct) {
-        copy_pixels<T>(x, p.x.pixel_stride, p.x.channel_stride, width, channels, (float*)pixel, channels);
+        copy_pixels<T>(x, p.x.pixel_stride, p.x.channel_stride, width, channels, (Factor*)pixel, channels);
       }
-      for (int64_t i = 0; i < width; ++i, pixel += input_stride(), line += padded) *source++ = pixel, *target++ = line;
+      for (int64_t i = 0; i < width; ++i, pixel += input_stride(), line += padded) {
+        *source++ = (const Word*)pixel, *target++ = line;
+      }
     }
     if (!p.expands || begin >= end) return;
     const Segment segment{0, 0};
     const PixelOutput<float> output{expanded, nullptr, nullptr, nullptr, padded, p.expand_activation};
-    multiply_pixels<float>({in, &segment, 1, channels}, (end - begin) * width, channels, p.packed, output);
+    multiply_pixels<float>({in, &segment, 1, depth}, (end - begin) * width, depth, p.packed, output);
   }
 
   void convolve(const Depthwise& d, int64_t row, int64_t count) const {
@@ -200,7 +203,7 @@ struct Strip {
         const int64_t line = (row + done) * window.stride_h - window.padding_h + i * window.dilation_h;
         window_rows[i] = line >= 0 && line < p.x.height ? ring_row(line) : zeros;
       }
-      float* y = spatial + done * y_stride;
+      Factor* y = spatial + done * y_stride;
       if (!dense) {
         general_row(d, window, window_rows, p.out_w, y);
       } else if (window.stride_h == 1) {
@@ -217,21 +220,22 @@ struct Strip {
     for (int64_t i = 0; i < count * p.out_w; ++i, target += p.outputs) out[i] = target;
     if (p.residual) {
       for (int64_t r = 0; r < count; ++r) {
-        const float* x = input_row(image, row + r);
+        const Factor* x = input_row(image, row + r);
         for (int64_t i = 0; i < p.out_w; ++i, x += input_stride()) skip[r * p.out_w + i] = x;
       }
     }
     const Segment segment{0, 0};
     const PixelOutput<T> output{out, p.residual ? skip : nullptr, nullptr, nullptr, p.outputs, p.project_activation};
     // Of an image of a few pixels PyTorch computes the products like those of a vector, in shorter sums.
-    constexpr int64_t kFewPixels = 16, kShortSum = 16;
+    constexpr int64_t kFewPixels = 16, kShortSum = 16 / kWordFactors;
     const int64_t sum_length = p.out_h * p.out_w < kFewPixels ? kShortSum : kSumLength;
-    multiply_pixels<T>({projected, &segment, 1, p.expanded, sum_length}, count * p.out_w, p.expanded, packed, output);
+    const int64_t depth = p.expanded / kWordFactors;
+    multiply_pixels<T>({projected, &segment, 1, depth, sum_length}, count * p.out_w, depth, packed, output);
   }
 
   void run(const T* image, T* y, int64_t begin, int64_t end) const {
     const int64_t taps = window.kernel_h * window.kernel_w;
-    const float* weight = p.packed + (p.expands ? panel_floats(p.x.channels, p.expanded) : 0);
+    const float* weight = p.packed + (p.expands ? panel_floats(p.x.channels / kWordFactors, p.expanded) : 0);
     const Depthwise d{weight, weight + taps * padded, weight + (taps + 1) * padded, padded, p.depthwise_activation};
     const float* packed = weight + depthwise_floats(taps, p.expanded);
     int64_t next = larger(0, begin * window.stride_h - window.padding_h);  // first row that is not in the ring
@@ -265,11 +269,10 @@ void run(const InvertedResidualParams& p, int64_t begin, int64_t end) {
 }  // namespace
 
 void inverted_residual(const InvertedResidualParams& p, int64_t begin, int64_t end) {
-  if (p.element == Element::float32) {
-    run<float>(p, begin, end);
-  } else {
-    run<BFloat16>(p, begin, end);
+  if constexpr (!kPairs) {
+    if (p.element == Element::float32) return run<float>(p, begin, end);
   }
+  run<BFloat16>(p, begin, end);
 }
 
 }  // namespace mobilevit_fast::cpu::MVF_ISA

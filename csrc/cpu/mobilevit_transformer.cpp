@@ -26,34 +26,37 @@ struct Variant {
 constexpr Variant kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 #undef MVF_ENTRY
 
-int64_t packed_floats(int64_t channels, int64_t width, int64_t hidden, int64_t outputs, int64_t layers) {
-  const int64_t layer = 4 * width + row_group_floats(width, 3 * width) + row_group_floats(width, width) +
-                        row_group_floats(width, hidden) + row_group_floats(hidden, width);
-  return row_group_floats(channels, width) + layers * layer + 2 * width + row_group_floats(width, outputs);
+int64_t packed_floats(const Products& products, const Tensor& in_weight, const Tensor& fc1_weight,
+                      const Tensor& out_weight) {
+  const int64_t width = in_weight.size(0), hidden = fc1_weight.size(1), depth = width / products.factors;
+  const int64_t layer = 4 * width + row_group_floats(depth, 3 * width) + row_group_floats(depth, width) +
+                        row_group_floats(depth, hidden) + row_group_floats(hidden / products.factors, width);
+  return row_group_floats(in_weight.size(1) / products.factors, width) + fc1_weight.size(0) * layer + 2 * width +
+         row_group_floats(depth, out_weight.size(0));
 }
 
 Tensor pack(Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight, Tensor norm1_bias, Tensor qkv_weight,
             OptionalTensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor norm2_weight, Tensor norm2_bias,
             Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, Tensor norm_weight,
             Tensor norm_bias, Tensor out_weight, OptionalTensor out_scale, OptionalTensor out_bias) {
-  const int64_t layers = fc1_weight.size(0);
-  Tensor packed =
-      empty_floats(packed_floats(in_weight.size(1), in_weight.size(0), fc1_weight.size(1), out_weight.size(0), layers));
+  const Products products({in_weight, fc1_weight, fc2_weight});
+  const int64_t layers = fc1_weight.size(0), factors = products.factors;
+  Tensor packed = empty_floats(packed_floats(products, in_weight, fc1_weight, out_weight));
   float* target = static_cast<float*>(packed.mutable_data_ptr());
-  target = pack_row_groups(in_weight, {}, in_bias, 0, target);
+  target = pack_row_groups(in_weight, {}, in_bias, 0, factors, target);
   for (int64_t layer = 0; layer < layers; ++layer) {
     target = pack_vector(norm1_weight, layer, target);
     target = pack_vector(norm1_bias, layer, target);
-    target = pack_row_groups(qkv_weight, {}, qkv_bias, layer, target);
-    target = pack_row_groups(proj_weight, {}, proj_bias, layer, target);
+    target = pack_row_groups(qkv_weight, {}, qkv_bias, layer, factors, target);
+    target = pack_row_groups(proj_weight, {}, proj_bias, layer, factors, target);
     target = pack_vector(norm2_weight, layer, target);
     target = pack_vector(norm2_bias, layer, target);
-    target = pack_row_groups(fc1_weight, {}, fc1_bias, layer, target);
-    target = pack_row_groups(fc2_weight, {}, fc2_bias, layer, target);
+    target = pack_row_groups(fc1_weight, {}, fc1_bias, layer, factors, target);
+    target = pack_row_groups(fc2_weight, {}, fc2_bias, layer, factors, target);
   }
   target = pack_vector(norm_weight, 0, target);
   target = pack_vector(norm_bias, 0, target);
-  pack_row_groups(out_weight, out_scale, out_bias, 0, target);
+  pack_row_groups(out_weight, out_scale, out_bias, 0, factors, target);
   return packed;
 }
 
@@ -62,8 +65,7 @@ double imbalance(int64_t tasks, int64_t threads) {
   return static_cast<double>(ceil_div(tasks, threads) * threads) / static_cast<double>(tasks);
 }
 
-void run(Params& p) {
-  const Variant& variant = kVariants[static_cast<int>(active_isa())];
+void run(Params& p, const Variant& variant) {
   const int64_t threads = torch::stable::get_num_threads();
   const Plan plan = variant.plan(p);
   // Short sequences share passes over the weights as long as all threads have work.
@@ -133,7 +135,8 @@ Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias,
   p.grid_h = ceil_div(x.size(2), p.patch_h), p.grid_w = ceil_div(x.size(3), p.patch_w);
   p.mlp_activation = arguments.activation("mlp_activation", mlp_activation);
   p.out_activation = arguments.activation("out_activation", out_activation);
-  const int64_t floats = packed_floats(channels, width, hidden, outputs, layers);
+  const Products products({in_weight, fc1_weight, fc2_weight});
+  const int64_t floats = packed_floats(products, in_weight, fc1_weight, out_weight);
   const Tensor weights = arguments.packed(packed, floats, [&] {
     return pack(in_weight, in_bias, norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias,
                 norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias, norm_weight, norm_bias,
@@ -148,7 +151,7 @@ Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias,
   const bool resized = grid_height != p.x.height || grid_width != p.x.width;
   Tensor sums = empty_floats(resized ? p.x.batch * grid_height * grid_width * outputs : 0);
   if (resized) p.resized = static_cast<float*>(sums.mutable_data_ptr());
-  run(p);
+  run(p, kVariants[static_cast<int>(products.isa)]);
   return y;
 }
 

@@ -7,6 +7,7 @@
 #include "mobilevit_fast/mobilevit_transformer.h"
 #include "pixels.h"
 #include "resize.h"
+#include "sequences.h"
 
 namespace mobilevit_fast::cpu::MVF_ISA {
 namespace {
@@ -20,48 +21,30 @@ struct Layer {
   Linear fc1, fc2;
 };
 
-struct Shape {
-  int64_t tokens;        // of a sequence
-  int64_t sequences;     // of the call
-  int64_t per_block;     // sequences in one block
-  int64_t per_sequence;  // blocks of one sequence
-  int64_t blocks;
-
-  explicit Shape(const MobileViTTransformerParams& p) {
-    tokens = p.grid_h * p.grid_w;
-    sequences = p.x.batch * p.patch_h * p.patch_w;
-    per_block = tokens <= kLanes ? kBlockTokens / tokens : 1;
-    per_sequence = ceil_div(tokens, kBlockTokens);
-    blocks = ceil_div(sequences, per_block) * per_sequence;
-  }
-};
-
-// Where a token's pixel is: image, row and column on the (possibly resized) grid of patches.
-struct Place {
-  int64_t image, row, column;
-};
-
 template <class T>
 struct Stack {
   const MobileViTTransformerParams& p;
   const Shape shape;
-  const int64_t width, qkv_width;
-  Blocks tokens;  // the residual stream, (width, kBlockTokens) a block
-  float* qkv[2];  // (3 * width, kBlockTokens) a block; two for a run step by step
-  Blocks normed;  // kMaxGroup blocks of (width, kBlockTokens)
-  Blocks wide;    // (hidden or width, kBlockTokens): hidden units, or the context
-  Blocks edge;    // (channels or outputs, kBlockTokens)
+  const int64_t width, qkv_width, depth;
+  Blocks tokens;    // the residual stream, (width, kBlockTokens) a block
+  float* qkv[2];    // (3 * width, kBlockTokens) a block; two for a run step by step
+  Operands normed;  // kMaxGroup blocks of (depth, kBlockTokens)
+  Operands wide;    // of hidden units, or of the context
+  Blocks edge;      // of pixels: (outputs, kBlockTokens), or operands in the same place
+  float* rows;      // (width, kBlockTokens): the context before it becomes operands, where these are something else
   float* scores;
 
   Stack(const MobileViTTransformerParams& params, Arena& local, Arena& state, int64_t blocks, int buffers)
-      : p(params), shape(params), width(p.width), qkv_width(3 * p.width) {
-    const int64_t wide_rows = larger(p.hidden, width), edge_rows = larger(p.x.channels, p.outputs);
+      : p(params), shape(params), width(p.width), qkv_width(3 * p.width), depth(p.width / kWordFactors) {
+    const int64_t wide_rows = larger(p.hidden, width) / kWordFactors;
+    const int64_t edge_rows = larger(p.x.channels / kWordFactors, p.outputs);
     tokens = {state.take<float>(blocks * width * kBlockTokens), width * kBlockTokens, blocks};
     qkv[0] = state.take<float>(blocks * qkv_width * kBlockTokens);
     qkv[1] = buffers > 1 ? state.take<float>(blocks * qkv_width * kBlockTokens) : qkv[0];
-    normed = {local.take<float>(kMaxGroup * width * kBlockTokens), width * kBlockTokens, kMaxGroup};
-    wide = {local.take<float>(kMaxGroup * wide_rows * kBlockTokens), wide_rows * kBlockTokens, kMaxGroup};
+    normed = {local.take<Word>(kMaxGroup * depth * kBlockTokens), depth * kBlockTokens, kMaxGroup};
+    wide = {local.take<Word>(kMaxGroup * wide_rows * kBlockTokens), wide_rows * kBlockTokens, kMaxGroup};
     edge = {local.take<float>(kMaxGroup * edge_rows * kBlockTokens), edge_rows * kBlockTokens, kMaxGroup};
+    rows = local.take<float>(kPairs ? width * kBlockTokens : 0);
     scores = local.take<float>((shape.tokens + kScoreRows) * kBlockTokens);
   }
 
@@ -69,22 +52,22 @@ struct Stack {
     return Blocks{qkv[buffer], qkv_width * kBlockTokens, 0}.from(block, count);
   }
 
-  Linear in() const { return {p.packed, p.x.channels, width}; }
+  Linear in() const { return {p.packed, p.x.channels / kWordFactors, width}; }
 
   Layer layer(int64_t index) const {
     Layer l;
     const float* next = in().end() + index * (layer_end(0) - in().end());
     l.norm1 = next;
-    l.qkv = {l.norm1 + 2 * width, width, qkv_width};
-    l.proj = {l.qkv.end(), width, width};
+    l.qkv = {l.norm1 + 2 * width, depth, qkv_width};
+    l.proj = {l.qkv.end(), depth, width};
     l.norm2 = l.proj.end();
-    l.fc1 = {l.norm2 + 2 * width, width, p.hidden};
-    l.fc2 = {l.fc1.end(), p.hidden, width};
+    l.fc1 = {l.norm2 + 2 * width, depth, p.hidden};
+    l.fc2 = {l.fc1.end(), p.hidden / kWordFactors, width};
     return l;
   }
   const float* layer_end(int64_t index) const {
-    const int64_t floats = 4 * width + row_group_floats(width, qkv_width) + row_group_floats(width, width) +
-                           row_group_floats(width, p.hidden) + row_group_floats(p.hidden, width);
+    const int64_t floats = 4 * width + row_group_floats(depth, qkv_width) + row_group_floats(depth, width) +
+                           row_group_floats(depth, p.hidden) + row_group_floats(p.hidden / kWordFactors, width);
     return in().end() + (index + 1) * floats;
   }
 
@@ -112,7 +95,12 @@ struct Stack {
     return smaller(kBlockTokens, shape.tokens - block % shape.per_sequence * kBlockTokens);
   }
 
-  void gather(int64_t block, float* target) const {
+  // Where channel `c` of a token goes among operands.
+  static Factor& factor_at(Word* block, int64_t c, int64_t column) {
+    return ((Factor*)(block + c / kWordFactors * kBlockTokens + column))[c % kWordFactors];
+  }
+
+  void gather(int64_t block, Word* target) const {
     for (int64_t column = 0; column < kBlockTokens; ++column) {
       const Place at = place(block, column);
       const T* image = (const T*)p.x.data + at.image * p.x.image_stride;
@@ -127,12 +115,18 @@ struct Stack {
                        to_float(channel[row.index[i] * p.x.row_stride + col.index[j] * p.x.pixel_stride]);
             }
           }
-          target[c * kBlockTokens + column] = value;
+          assign(factor_at(target, c, column), value);
         }
         continue;
       }
       const T* pixel = image + at.row * p.x.row_stride + at.column * p.x.pixel_stride;
-      for (int64_t c = 0; c < p.x.channels; ++c) target[c * kBlockTokens + column] = to_float(pixel[c]);
+      if constexpr (sizeof(T) == sizeof(Factor)) {
+        for (int64_t c = 0; c < p.x.channels; c += kWordFactors) {
+          std::memcpy(&factor_at(target, c, column), pixel + c, sizeof(Word));
+        }
+      } else {
+        for (int64_t c = 0; c < p.x.channels; ++c) assign(factor_at(target, c, column), to_float(pixel[c]));
+      }
     }
   }
 
@@ -155,8 +149,9 @@ struct Stack {
 
   // Tokens of blocks [block, block + count), which are blocks `local` and on of this stack's memory.
   void embed(int64_t block, int64_t local, int64_t count) const {
-    for (int64_t b = 0; b < count; ++b) gather(block + b, edge[b]);
-    multiply_tokens<false>(in(), edge.from(0, count), tokens.from(local, count), Activation::none);
+    const Operands pixels{(Word*)edge.data, edge.stride, count};
+    for (int64_t b = 0; b < count; ++b) gather(block + b, pixels[b]);
+    multiply_tokens<false>(in(), pixels, tokens.from(local, count), Activation::none);
   }
 
   void project_qkv(const Layer& l, int buffer, int64_t local, int64_t count) const {
@@ -191,8 +186,12 @@ struct Stack {
 
   // The rest of a layer, behind its queries, keys and values.
   void finish_layer(const Layer& l, int buffer, int64_t block, int64_t local, int64_t count) const {
-    const Blocks stream = tokens.from(local, count), context{wide.data, width * kBlockTokens, count};
-    for (int64_t b = 0; b < count; ++b) attention(buffer, local + b, block + b, context[b]);
+    const Blocks stream = tokens.from(local, count);
+    const Operands context{wide.data, depth * kBlockTokens, count};
+    for (int64_t b = 0; b < count; ++b) {
+      attention(buffer, local + b, block + b, kPairs ? rows : (float*)context[b]);
+      if (kPairs) join_rows(rows, context[b], width);
+    }
     multiply_tokens<true>(l.proj, context, stream, Activation::none);
     normalise(stream, l.norm2);
     multiply_tokens<false>(l.fc1, normed.from(0, count), wide.from(0, count), p.mlp_activation);
@@ -202,7 +201,7 @@ struct Stack {
   void unembed(int64_t block, int64_t local, int64_t count) const {
     const float* norm = layer_end(p.layers - 1);
     normalise(tokens.from(local, count), norm);
-    const Linear out{norm + 2 * width, width, p.outputs};
+    const Linear out{norm + 2 * width, depth, p.outputs};
     if (p.resized == nullptr) {
       multiply_tokens<false>(out, normed.from(0, count), edge.from(0, count), p.out_activation);
     } else {
@@ -268,16 +267,25 @@ Plan mobilevit_transformer_plan(const MobileViTTransformerParams& p) {
 }
 
 void mobilevit_transformer_bundles(const MobileViTTransformerParams& p, int64_t begin, int64_t end) {
-  (p.element == Element::float32 ? bundles<float> : bundles<BFloat16>)(p, begin, end);
+  if constexpr (!kPairs) {
+    if (p.element == Element::float32) return bundles<float>(p, begin, end);
+  }
+  bundles<BFloat16>(p, begin, end);
 }
 
 void mobilevit_transformer_step(const MobileViTTransformerParams& p, int64_t index, int64_t begin, int64_t end) {
-  (p.element == Element::float32 ? step<float> : step<BFloat16>)(p, index, begin, end);
+  if constexpr (!kPairs) {
+    if (p.element == Element::float32) return step<float>(p, index, begin, end);
+  }
+  step<BFloat16>(p, index, begin, end);
 }
 
 // Rows [begin, end) of all images of y, from the sums on the grid of patches.
 void mobilevit_transformer_resize(const MobileViTTransformerParams& p, int64_t begin, int64_t end) {
-  (p.element == Element::float32 ? resize_rows<float> : resize_rows<BFloat16>)(p, begin, end);
+  if constexpr (!kPairs) {
+    if (p.element == Element::float32) return resize_rows<float>(p, begin, end);
+  }
+  resize_rows<BFloat16>(p, begin, end);
 }
 
 }  // namespace mobilevit_fast::cpu::MVF_ISA

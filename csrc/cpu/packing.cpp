@@ -8,7 +8,8 @@
 namespace mobilevit_fast::cpu {
 namespace {
 
-// Numbers of a tensor of float32 or bfloat16, wherever its strides put them.
+// Numbers of a tensor of float32 or bfloat16, wherever its strides put them, and words of `factors` that are `step`
+// apart.
 class Reader {
  public:
   explicit Reader(const Tensor& tensor)
@@ -17,6 +18,15 @@ class Reader {
   float operator[](int64_t offset) const {
     if (wide_) return static_cast<const float*>(data_)[offset];
     const uint32_t bits = uint32_t{static_cast<const uint16_t*>(data_)[offset]} << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+  }
+
+  float word(int64_t offset, int64_t step, int64_t factors) const {
+    if (factors == 1) return (*this)[offset];
+    const uint16_t* numbers = static_cast<const uint16_t*>(data_);
+    const uint32_t bits = numbers[offset] | uint32_t{numbers[offset + step]} << 16;
     float value;
     std::memcpy(&value, &bits, sizeof(value));
     return value;
@@ -66,7 +76,18 @@ Tensor empty_floats(int64_t count) {
   return Tensor(handle);
 }
 
-float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target) {
+Products::Products(std::initializer_list<std::reference_wrapper<const Tensor>> weights) {
+  bool bfloat16 = true, even = true;
+  for (const Tensor& weight : weights) {
+    bfloat16 = bfloat16 && weight.scalar_type() == ScalarType::BFloat16;
+    even = even && weight.size(weight.dim() == 3 ? 2 : 1) % 2 == 0;
+  }
+  isa = product_isa(active_isa(), bfloat16, even);
+  factors = word_factors(isa);
+}
+
+float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t factors,
+                   float* target) {
   const Reader read(weight);
   const bool window = weight.dim() == 4;
   const int64_t outputs = weight.size(0), channels = weight.size(1);
@@ -76,9 +97,11 @@ float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const Opti
     const int64_t begin = panel_begin(outputs, panel), end = panel_begin(outputs, panel + 1);
     for (int64_t kh = 0; kh < kernel_h; ++kh) {
       for (int64_t kw = 0; kw < kernel_w; ++kw) {
-        for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t c = 0; c < channels; c += factors) {
           const int64_t offset = c * weight.stride(1) + kh * step_h + kw * step_w;
-          for (int64_t o = begin; o < end; ++o) *target++ = o < outputs ? read[o * weight.stride(0) + offset] : 0.0f;
+          for (int64_t o = begin; o < end; ++o) {
+            *target++ = o < outputs ? read.word(o * weight.stride(0) + offset, weight.stride(1), factors) : 0.0f;
+          }
         }
       }
     }
@@ -129,16 +152,17 @@ float* pack_depthwise(const Tensor& weight, const OptionalTensor& scale, const O
 }
 
 float* pack_row_groups(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t layer,
-                       float* target) {
+                       int64_t factors, float* target) {
   const Reader read(weight);
   const int64_t rank = weight.dim() == 4 ? 0 : 1;  // a 1x1 convolution has no layers
   const int64_t outputs = weight.size(rank), channels = weight.size(rank + 1);
   const int64_t begin = rank == 1 ? layer * weight.stride(0) : 0;
   const int64_t padded = round_up(outputs, kRowGroup);
   for (int64_t group = 0; group < padded; group += kRowGroup) {
-    for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t c = 0; c < channels; c += factors) {
       for (int64_t o = group; o < group + kRowGroup; ++o) {
-        *target++ = o < outputs ? read[begin + o * weight.stride(rank) + c * weight.stride(rank + 1)] : 0.0f;
+        const int64_t offset = begin + o * weight.stride(rank) + c * weight.stride(rank + 1);
+        *target++ = o < outputs ? read.word(offset, weight.stride(rank + 1), factors) : 0.0f;
       }
     }
   }

@@ -1,10 +1,10 @@
-// Rows of images as float32 pixels, and a kernel's working memory cut into arrays.
+// Rows of images as pixels of another type, and a kernel's working memory cut into arrays.
 #pragma once
 
+#include "factors.h"
 #include "mobilevit_fast/gemm_layout.h"
 #include "mobilevit_fast/image.h"
 #include "mobilevit_fast/scratch.h"
-#include "simd.h"
 
 namespace mobilevit_fast::cpu::MVF_ISA {
 namespace {
@@ -25,32 +25,22 @@ MVF_INLINE void assign(BFloat16& target, float value) {
   target.bits = (uint16_t)(value != value ? (bits >> 16) | 0x40u : nearest);
 }
 
-MVF_INLINE Float load_as_float(const float* source) { return load_unaligned<Float>(source); }
-MVF_INLINE Float load_as_float(const BFloat16* source) {
-  typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
-  const Half half = load_unaligned<Half>(source);
-  return (Float)(__builtin_convertvector(half, Uint) << 16);
-}
-
-// `count` pixels of `channels` channels, any strides, to float32 pixels `target_stride` apart.
-template <class T>
-void copy_pixels(const T* x, int64_t pixel_stride, int64_t channel_stride, int64_t count, int64_t channels,
-                 float* target, int64_t target_stride) {
+// `count` pixels of `channels` channels, any strides, to pixels of type U that are `target_stride` apart.
+template <class T, class U>
+void copy_pixels(const T* x, int64_t pixel_stride, int64_t channel_stride, int64_t count, int64_t channels, U* target,
+                 int64_t target_stride) {
   if (channel_stride != 1) {
     for (int64_t c = 0; c < channels; ++c) {
       for (int64_t i = 0; i < count; ++i) {
-        target[i * target_stride + c] = to_float(x[i * pixel_stride + c * channel_stride]);
+        assign(target[i * target_stride + c], to_float(x[i * pixel_stride + c * channel_stride]));
       }
     }
     return;
   }
   for (int64_t i = 0; i < count; ++i, x += pixel_stride, target += target_stride) {
     int64_t c = 0;
-    for (; c + kLanes <= channels; c += kLanes) {
-      const Float v = load_as_float(x + c);
-      std::memcpy(target + c, &v, sizeof(v));
-    }
-    for (; c < channels; ++c) target[c] = to_float(x[c]);
+    for (; c + kLanes <= channels; c += kLanes) store_vector(target + c, load_as_float(x + c));
+    for (; c < channels; ++c) assign(target[c], to_float(x[c]));
   }
 }
 

@@ -26,7 +26,7 @@ struct Sample {
 };
 
 // The linear layer's sums alone. Resizing commutes with everything up to the bias, and the activation has to follow it.
-MVF_INLINE void multiply_sums(const Linear& linear, const Blocks& in, const Blocks& out) {
+MVF_INLINE void multiply_sums(const Linear& linear, const Operands& in, const Blocks& out) {
   multiply_tokens<false, false>(linear, in, out, Activation::none);
 }
 

@@ -10,62 +10,70 @@ namespace {
 constexpr int kBlockVectors = 2;
 constexpr int64_t kBlockTokens = kBlockVectors * kLanes;
 
-// Blocks of tokens: `stride` numbers apart.
-struct Blocks {
-  float* data;
+// Blocks of tokens, `stride` apart, as numbers or as words of factors: pairs are of two channels of one token.
+template <class W>
+struct BlocksOf {
+  W* data;
   int64_t stride, count;
 
-  float* operator[](int64_t block) const { return data + block * stride; }
-  Blocks from(int64_t block, int64_t blocks) const { return {data + block * stride, stride, blocks}; }
+  W* operator[](int64_t block) const { return data + block * stride; }
+  BlocksOf from(int64_t block, int64_t blocks) const { return {data + block * stride, stride, blocks}; }
 };
+
+using Blocks = BlocksOf<float>;
+using Operands = BlocksOf<Word>;
 
 // A linear layer in row groups, as gemm_layout.h says.
 struct Linear {
   const float* weight;
-  int64_t inputs, outputs;
+  int64_t depth, outputs;
 
-  const float* scale() const { return weight + inputs * round_up(outputs, kRowGroup); }
+  const float* scale() const { return weight + depth * round_up(outputs, kRowGroup); }
   const float* bias() const { return scale() + round_up(outputs, kRowGroup); }
-  const float* end() const { return weight + row_group_floats(inputs, outputs); }
+  const float* end() const { return weight + row_group_floats(depth, outputs); }
 };
 
-// Finishes and stores one output of one block, from sums in memory: see finish_pixel.
-template <bool kAdd, bool kAffine>
-MVF_INLINE void finish_row(const float* sums, float scale, float bias, Activation activation, float* out) {
-  Float v[kBlockVectors];
+// Finishes and stores one row of one block, from sums in memory: see finish_pixel. A row of words is one output or two.
+template <bool kAdd, bool kAffine, class W>
+MVF_INLINE void finish_row(const float* sums, const float* scale, const float* bias, Activation activation, W* out) {
+  constexpr int kRows = kFactorsOf<W>;
+  Float v[kRows * kBlockVectors];
   MVF_UNROLL
-  for (int i = 0; i < kBlockVectors; ++i) {
+  for (int i = 0; i < kRows * kBlockVectors; ++i) {
     v[i] = load_unaligned<Float>(sums + i * kLanes);
-    if (kAffine) v[i] = v[i] * scale + bias;
+    if (kAffine) v[i] = v[i] * scale[i / kBlockVectors] + bias[i / kBlockVectors];
   }
-  if (kAffine) activate<kBlockVectors>(activation, v);
+  if (kAffine) activate<kRows * kBlockVectors>(activation, v);
   MVF_UNROLL
   for (int i = 0; i < kBlockVectors; ++i) {
-    if (kAdd) v[i] += load_unaligned<Float>(out + i * kLanes);
-    store_vector(out + i * kLanes, v[i]);
+    Float rows[kRows];
+    MVF_UNROLL
+    for (int row = 0; row < kRows; ++row) rows[row] = v[row * kBlockVectors + i];
+    if constexpr (kAdd) rows[0] += load_unaligned<Float>(out + i * kLanes);
+    store_words(out + i * kLanes, rows);
   }
 }
 
 // kRows outputs of one block: activation(scale · sum + bias), added to what is there with kAdd; the sum alone without
 // kAffine. Only the first `valid` are stored.
-template <int kRows, bool kAdd, bool kAffine>
-__attribute__((noinline)) void token_tile(const float* a, const float* b, int64_t depth, const float* scale,
-                                          const float* bias, Activation activation, float* out, int64_t valid) {
+template <int kRows, bool kAdd, bool kAffine, class W>
+__attribute__((noinline)) void token_tile(const float* a, const Word* b, int64_t depth, const float* scale,
+                                          const float* bias, Activation activation, W* out, int64_t valid) {
   float sums[kRows * kBlockTokens];
   {
     Float sum[kRows * kBlockVectors] = {};
-    multiply_columns<kRows, kBlockVectors, true>(a, kRowGroup, b, kBlockTokens, depth, sum);
+    multiply_columns<kRows, kBlockVectors, true>((const Word*)a, kRowGroup, b, kBlockTokens, depth, sum);
     MVF_UNROLL
     for (int i = 0; i < kRows * kBlockVectors; ++i) store_vector(sums + i * kLanes, sum[i]);
   }
   const float* row = opaque(sums);
-  for (int m = 0; m < smaller(kRows, valid); ++m, row += kBlockTokens, out += kBlockTokens) {
-    finish_row<kAdd, kAffine>(row, scale[m], bias[m], activation, out);
+  for (int m = 0; m < smaller(kRows, valid); m += kFactorsOf<W>, out += kBlockTokens) {
+    finish_row<kAdd, kAffine>(row + m * kBlockTokens, scale + m, bias + m, activation, out);
   }
 }
 
-using TokenTile = void (*)(const float*, const float*, int64_t, const float*, const float*, Activation, float*,
-                           int64_t);
+template <class W>
+using TokenTile = void (*)(const float*, const Word*, int64_t, const float*, const float*, Activation, W*, int64_t);
 
 #if defined(__AVX512F__)
 constexpr int kTokenRows = 12;
@@ -74,24 +82,25 @@ constexpr int kTokenRows = 6;
 #endif
 
 // The tile of at least `rows` rows: even numbers only, a row too many is computed and not stored.
-template <int kRows, bool kAdd, bool kAffine>
-TokenTile choose_token_tile(int64_t rows) {
+template <int kRows, bool kAdd, bool kAffine, class W>
+TokenTile<W> choose_token_tile(int64_t rows) {
   if constexpr (kRows > 2) {
-    if (rows <= kRows - 2) return choose_token_tile<kRows - 2, kAdd, kAffine>(rows);
+    if (rows <= kRows - 2) return choose_token_tile<kRows - 2, kAdd, kAffine, W>(rows);
   }
-  return token_tile<kRows, kAdd, kAffine>;
+  return token_tile<kRows, kAdd, kAffine, W>;
 }
 
 // out = [out +] activation(scale · linear(in) + bias) for all blocks. Weights pass through the cache once.
-template <bool kAdd, bool kAffine = true>
-void multiply_tokens(const Linear& linear, const Blocks& in, const Blocks& out, Activation activation) {
+template <bool kAdd, bool kAffine = true, class W>
+void multiply_tokens(const Linear& linear, const Operands& in, const BlocksOf<W>& out, Activation activation) {
   const float *scale = linear.scale(), *bias = linear.bias();
   for (int64_t row = 0; row < linear.outputs; row += kTokenRows) {
     const int64_t rest = linear.outputs - row;
-    const float* a = linear.weight + row / kRowGroup * kRowGroup * linear.inputs + row % kRowGroup;
-    const TokenTile tile = choose_token_tile<kTokenRows, kAdd, kAffine>(rest);
+    const float* a = linear.weight + row / kRowGroup * kRowGroup * linear.depth + row % kRowGroup;
+    const TokenTile<W> tile = choose_token_tile<kTokenRows, kAdd, kAffine, W>(rest);
     for (int64_t block = 0; block < in.count; ++block) {
-      tile(a, in[block], linear.inputs, scale + row, bias + row, activation, out[block] + row * kBlockTokens, rest);
+      tile(a, in[block], linear.depth, scale + row, bias + row, activation,
+           out[block] + row / kFactorsOf<W> * kBlockTokens, rest);
     }
   }
 }
@@ -121,7 +130,7 @@ MVF_INLINE Float sum_channels(const float* in, int64_t channels, Function f) {
 }
 
 // Layer norm over the channels of every token (two passes: mean, then variance about it). weight, then bias.
-MVF_INLINE void layer_norm(const float* in, float* out, const float* parameters, int64_t channels, float eps) {
+MVF_INLINE void layer_norm(const float* in, Word* out, const float* parameters, int64_t channels, float eps) {
   const float share = 1.0f / (float)channels;
   for (int v = 0; v < kBlockVectors; ++v, in += kLanes, out += kLanes) {
     const Float mean = sum_channels(in, channels, [](Float x) __attribute__((always_inline)) { return x; }) * share;
@@ -129,9 +138,28 @@ MVF_INLINE void layer_norm(const float* in, float* out, const float* parameters,
         sum_channels(in, channels, [&](Float x) __attribute__((always_inline)) { return (x - mean) * (x - mean); }) *
         share;
     const Float scale = 1.0f / square_root(variance + eps);
-    for (int64_t c = 0; c < channels; ++c) {
-      const Float x = (load_unaligned<Float>(in + c * kBlockTokens) - mean) * scale;
-      store_vector(out + c * kBlockTokens, x * parameters[c] + parameters[channels + c]);
+    for (int64_t c = 0; c < channels; c += kWordFactors) {
+      Float rows[kWordFactors];
+      MVF_UNROLL
+      for (int i = 0; i < kWordFactors; ++i) {
+        const Float x = (load_unaligned<Float>(in + (c + i) * kBlockTokens) - mean) * scale;
+        rows[i] = x * parameters[c + i] + parameters[channels + c + i];
+      }
+      store_words(out + c / kWordFactors * kBlockTokens, rows);
+    }
+  }
+}
+
+// Rows of one block as words.
+MVF_INLINE void join_rows(const float* in, Word* out, int64_t channels) {
+  for (int64_t c = 0; c < channels; c += kWordFactors, out += kBlockTokens) {
+    for (int v = 0; v < kBlockVectors; ++v) {
+      Float rows[kWordFactors];
+      MVF_UNROLL
+      for (int i = 0; i < kWordFactors; ++i) {
+        rows[i] = load_unaligned<Float>(in + (c + i) * kBlockTokens + v * kLanes);
+      }
+      store_words(out + v * kLanes, rows);
     }
   }
 }

@@ -61,5 +61,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_features", &features, "Instruction set extensions of this machine: dict of name to bool.");
   m.def("cpu_isas", &available_isas, "Variants of the CPU kernels that this machine can run, weakest first.");
   m.def("cpu_isa", [] { return isa_name(active_isa()); }, "The variant that the CPU kernels use.");
+  m.def(
+      "word_factors", [](bool bfloat16, bool even) { return word_factors(product_isa(active_isa(), bfloat16, even)); },
+      py::arg("bfloat16"), py::arg("even"),
+      "Factors of matrix products in a 32-bit word of packed weights: of this type, with even numbers of products.");
   m.def("set_cpu_isa", &choose_isa, py::arg("name"), "Use this variant from now on, in the whole process (for tests).");
 }

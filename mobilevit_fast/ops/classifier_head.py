@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.reference import classifier_head as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank
-from mobilevit_fast.ops.packing import panel_floats
+from mobilevit_fast.ops.packing import panel_floats, word_factors
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "classifier_head"
@@ -35,10 +35,12 @@ def _output_shape(
     return x.shape[0], weight.shape[0]
 
 
-_PACKING = Packing(
-    ("expand_weight", "expand_scale", "expand_bias", "weight", "bias"),
-    lambda *p: panel_floats(p[0]) + panel_floats(p[3]),
-)
+def _packed_floats(expand_weight: Tensor, scale: object, expand_bias: object, weight: Tensor, bias: object) -> int:
+    factors = word_factors(expand_weight, weight)
+    return panel_floats(expand_weight, factors) + panel_floats(weight, factors)
+
+
+_PACKING = Packing(("expand_weight", "expand_scale", "expand_bias", "weight", "bias"), _packed_floats)
 
 OP = Op(
     _NAME,

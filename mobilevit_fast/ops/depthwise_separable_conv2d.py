@@ -17,7 +17,7 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
-from mobilevit_fast.ops.packing import depthwise_floats, panel_floats
+from mobilevit_fast.ops.packing import depthwise_floats, panel_floats, word_factors
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "depthwise_separable_conv2d"
@@ -61,7 +61,7 @@ _PACKING = Packing(
         *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
         *("pointwise_weight", "pointwise_scale", "pointwise_bias"),
     ),
-    lambda *p: depthwise_floats(p[0]) + panel_floats(p[3]),
+    lambda *p: depthwise_floats(p[0]) + panel_floats(p[3], word_factors(p[3])),
 )
 
 OP = Op(

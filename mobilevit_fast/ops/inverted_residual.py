@@ -18,7 +18,7 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
-from mobilevit_fast.ops.packing import depthwise_floats, panel_floats
+from mobilevit_fast.ops.packing import depthwise_floats, panel_floats, word_factors
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "inverted_residual"
@@ -69,13 +69,19 @@ def _output_shape(
     return x.shape[0], outputs, height, width
 
 
+def _packed_floats(*parameters: Tensor) -> int:
+    expand, depthwise, project = parameters[0], parameters[3], parameters[6]
+    factors = word_factors(expand, project)
+    return panel_floats(expand, factors) + depthwise_floats(depthwise) + panel_floats(project, factors)
+
+
 _PACKING = Packing(
     (
         *("expand_weight", "expand_scale", "expand_bias"),
         *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
         *("project_weight", "project_scale", "project_bias"),
     ),
-    lambda *p: panel_floats(p[0]) + depthwise_floats(p[3]) + panel_floats(p[6]),
+    _packed_floats,
 )
 
 OP = Op(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, pair, refuse
-from mobilevit_fast.ops.packing import row_group_floats
+from mobilevit_fast.ops.packing import row_group_floats, word_factors
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "mobilevit_transformer"
@@ -95,9 +95,11 @@ def _packed_floats(*parameters: Tensor) -> int:
     width, channels = by_name["in_weight"].shape[:2]
     layers, hidden = by_name["fc1_weight"].shape[:2]
     outputs = by_name["out_weight"].shape[0]
+    factors = word_factors(by_name["in_weight"], by_name["fc1_weight"], by_name["fc2_weight"])
     linears = ((3 * width, width), (width, width), (hidden, width), (width, hidden))
-    layer = 4 * width + sum(row_group_floats(*shape) for shape in linears)
-    return row_group_floats(width, channels) + layers * layer + 2 * width + row_group_floats(outputs, width)
+    layer = 4 * width + sum(row_group_floats(*shape, factors) for shape in linears)
+    ends = row_group_floats(width, channels, factors) + row_group_floats(outputs, width, factors)
+    return ends + layers * layer + 2 * width
 
 
 OP = Op(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import torch
 from torch import Tensor
+
+from mobilevit_fast import native
 
 _BLOCK, _ROW_GROUP, _WINOGRAD_ENTRIES = 16, 12, 16
 
@@ -14,9 +17,22 @@ def _padded(size: int, multiple: int) -> int:
     return (size + multiple - 1) // multiple * multiple
 
 
-def panel_floats(weight: Tensor) -> int:
+def word_factors(*weights: Tensor) -> int:
+    """Numbers in a 32-bit word of these weights when packed together for the kernel variant in use: 1 or 2.
+
+    ``weights`` are (O, C, ...), or (layers, O, C).
+    """
+    extension = native.extension()
+    if extension is None:
+        return 1
+    even = all(weight.shape[2 if weight.dim() == 3 else 1] % 2 == 0 for weight in weights)
+    factors: int = extension.word_factors(all(weight.dtype == torch.bfloat16 for weight in weights), even)
+    return factors
+
+
+def panel_floats(weight: Tensor, factors: int = 1) -> int:
     """Of a dense convolution (O, C, kh, kw) or a linear layer (O, C), with its scales and biases."""
-    return (prod(weight.shape[1:]) + 2) * _padded(weight.shape[0], _BLOCK)
+    return (prod(weight.shape[1:]) // factors + 2) * _padded(weight.shape[0], _BLOCK)
 
 
 def conv2d_floats(weight: Tensor, stride: Sequence[int], dilation: Sequence[int]) -> int:
@@ -32,6 +48,6 @@ def depthwise_floats(weight: Tensor) -> int:
     return panel_floats(weight)
 
 
-def row_group_floats(outputs: int, inputs: int) -> int:
+def row_group_floats(outputs: int, inputs: int, factors: int) -> int:
     """Of a linear layer whose outputs are rows, with its scales and biases."""
-    return (inputs + 2) * _padded(outputs, _ROW_GROUP)
+    return (inputs // factors + 2) * _padded(outputs, _ROW_GROUP)

@@ -61,6 +61,14 @@ class Buffer {
     for (int64_t i = 0; i < bytes_ / size_of(element_); ++i) set(i, shift + scale * random_number());
   }
 
+  // All words: two such numbers of bfloat16, which as one of float32 are about the second.
+  void fill_words(float scale) {
+    for (int64_t i = 0; i < bytes_ / 4; ++i) {
+      set(i, scale * random_number());
+      std::memcpy(data_ + 4 * i, data_ + 4 * i + 2, 2);
+    }
+  }
+
   // Ends the program unless every element is a finite number: written, and from nothing that was not.
   void expect_finite() const {
     for (int64_t i = 0; i < bytes_ / size_of(element_); ++i) {

@@ -55,13 +55,12 @@ constexpr Variant kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 
 const Variant* variant;
 std::string only;
-int64_t runs = 0;
+int64_t runs = 0, factors = 1;  // factors in a word of the variant's packed weights: channels are multiples of it
 
-constexpr Element kElements[] = {Element::float32, Element::bfloat16};
 constexpr Layout kLayouts[] = {Layout::channels_last, Layout::spread, Layout::nchw};
-
-// Whether the case of this name is to run.
-bool begins(const char* op, Element element, std::initializer_list<int64_t> numbers) {
+// Whether the case of this name is to run: not where another variant computes it.
+bool begins(const char* op, Element element, bool even, std::initializer_list<int64_t> numbers) {
+  if (product_isa(variant->isa, element == Element::bfloat16, even) != variant->isa) return false;
   running = std::string(isa_name(variant->isa)) + " " + op + (element == Element::float32 ? " float32" : " bfloat16");
   for (const int64_t number : numbers) running += " " + std::to_string(number);
   const bool chosen = running.find(only) != std::string::npos;
@@ -71,7 +70,8 @@ bool begins(const char* op, Element element, std::initializer_list<int64_t> numb
 
 void run_depthwise(int64_t channels, Size size, Geometry geometry, Element element, bool affine) {
   const Window w = geometry.window();
-  if (!begins("depthwise_conv2d", element, {channels, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
+  if (!begins("depthwise_conv2d", element, false,
+              {channels, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
     return;
   }
   const Image image(size.batch, channels, size.height, size.width, element, affine ? kLayouts[0] : kLayouts[1]);
@@ -100,15 +100,17 @@ void run_depthwise(int64_t channels, Size size, Geometry geometry, Element eleme
 void run_inverted_residual(bool expands, int64_t channels, int64_t expanded, int64_t outputs, Size size,
                            Geometry geometry, Element element, Layout layout, int64_t rows_per_task) {
   const Window w = geometry.window();
-  if (!begins(expands ? "inverted_residual" : "depthwise_separable_conv2d", element,
+  const bool even = (!expands || channels % 2 == 0) && expanded % 2 == 0;
+  if (!begins(expands ? "inverted_residual" : "depthwise_separable_conv2d", element, even,
               {channels, expanded, outputs, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
     return;
   }
   const Image image(size.batch, channels, size.height, size.width, element, layout);
-  const int64_t floats = (expands ? panel_floats(channels, expanded) : 0) +
-                         depthwise_floats(w.kernel_h * w.kernel_w, expanded) + panel_floats(expanded, outputs);
+  const int64_t floats = (expands ? panel_floats(channels / factors, expanded) : 0) +
+                         depthwise_floats(w.kernel_h * w.kernel_w, expanded) +
+                         panel_floats(expanded / factors, outputs);
   Buffer packed("packed", floats);
-  packed.fill(0.1f);
+  packed.fill_words(0.1f);
   InvertedResidualParams p{};
   p.x = image_batch(image), p.element = element, p.packed = packed;
   p.expanded = expanded, p.outputs = outputs, p.window = w, p.expands = expands;
@@ -125,7 +127,7 @@ void run_inverted_residual(bool expands, int64_t channels, int64_t expanded, int
 void run_conv(int64_t channels, int64_t channels2, int64_t outputs, Size size, Geometry geometry, Element element,
               Layout layout, int64_t groups, bool winograd = false) {
   const Window w = geometry.window();
-  if (!begins(winograd ? "conv2d_winograd" : "conv2d_bias_act", element,
+  if (!begins(winograd ? "conv2d_winograd" : "conv2d_bias_act", element, false,
               {channels, channels2, outputs, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
     return;
   }
@@ -133,7 +135,7 @@ void run_conv(int64_t channels, int64_t channels2, int64_t outputs, Size size, G
   const Image image2(size.batch, larger(1, channels2), size.height, size.width, element, kLayouts[0]);
   const int64_t entries = winograd ? kWinogradEntries : w.kernel_h * w.kernel_w;
   Buffer packed("packed", panel_floats((channels + channels2) * entries, outputs));
-  packed.fill(0.1f);
+  packed.fill_words(0.1f);
   Conv2dBiasActParams p{};
   p.x = image_batch(image), p.element = element, p.packed = packed;
   if (channels2 > 0) p.x2 = image_batch(image2);
@@ -148,11 +150,12 @@ void run_conv(int64_t channels, int64_t channels2, int64_t outputs, Size size, G
 }
 
 void run_classifier(int64_t channels, int64_t expanded, int64_t classes, Size size, Element element, Layout layout) {
-  if (!begins("classifier_head", element, {channels, expanded, classes, size.batch, size.height, size.width})) return;
+  const bool even = channels % 2 == 0 && expanded % 2 == 0;
+  if (!begins("classifier_head", element, even, {channels, expanded, classes, size.height, size.width})) return;
   const Image image(size.batch, channels, size.height, size.width, element, layout);
-  Buffer packed("packed", panel_floats(channels, expanded) + panel_floats(expanded, classes));
+  Buffer packed("packed", panel_floats(channels / factors, expanded) + panel_floats(expanded / factors, classes));
   Buffer pooled("pooled", size.batch * round_up(expanded, kBlock)), y("y", size.batch * classes, element);
-  packed.fill(0.1f);
+  packed.fill_words(0.1f);
   ClassifierHeadParams p{};
   p.x = image_batch(image), p.element = element, p.y = y, p.pooled = pooled, p.packed = packed;
   p.expanded = expanded, p.classes = classes, p.activation = next_activation();
@@ -186,17 +189,19 @@ struct Transformer {
 };
 
 void run_transformer(Transformer t, Size size, int64_t patch_h, int64_t patch_w, Element element) {
-  if (!begins("mobilevit_transformer", element,
+  const bool even = t.channels % 2 == 0 && t.width % 2 == 0 && t.hidden % 2 == 0;
+  if (!begins("mobilevit_transformer", element, even,
               {t.channels, t.width, t.heads, size.batch, size.height, size.width, patch_h, patch_w})) {
     return;
   }
-  const Image image(size.batch, t.channels, size.height, size.width, element, kLayouts[t.channels % 2]);
-  const int64_t layer = 4 * t.width + row_group_floats(t.width, 3 * t.width) + row_group_floats(t.width, t.width) +
-                        row_group_floats(t.width, t.hidden) + row_group_floats(t.hidden, t.width);
-  const int64_t floats =
-      row_group_floats(t.channels, t.width) + t.layers * layer + 2 * t.width + row_group_floats(t.width, t.outputs);
+  const Image image(size.batch, t.channels, size.height, size.width, element, kLayouts[t.outputs % 2]);
+  const int64_t depth = t.width / factors;
+  const int64_t layer = 4 * t.width + row_group_floats(depth, 3 * t.width) + row_group_floats(depth, t.width) +
+                        row_group_floats(depth, t.hidden) + row_group_floats(t.hidden / factors, t.width);
+  const int64_t floats = row_group_floats(t.channels / factors, t.width) + t.layers * layer + 2 * t.width +
+                         row_group_floats(depth, t.outputs);
   Buffer packed("packed", floats);
-  packed.fill(0.2f);
+  packed.fill_words(0.2f);
   MobileViTTransformerParams p{};
   p.x = image_batch(image), p.element = element;
   p.packed = packed, p.packed_end = p.packed + floats;
@@ -239,14 +244,18 @@ constexpr Geometry kGeometries[] = {
     {3, 1, 2, 2}, {3, 1, 4, 4}, {3, 3, 1, 1}, {3, 1, 0, 1, true}, {2, 1, 1, 2, true}, {3, 1, 1, 1, true}, {3, 1, 6, 1},
 };
 constexpr Size kSizes[] = {{2, 5, 7}, {1, 9, 6}, {3, 4, 3}, {1, 8, 16}};
+// Number i of them, or larger; i counts on.
+Size next_size(int64_t& i, int64_t height, int64_t width) {
+  const Size size = kSizes[i++ % 4];
+  return {size.batch, larger(size.height, height), larger(size.width, width)};
+}
 
 void depthwise_cases(Element element) {
   for (const int64_t channels : {1, 3, 7, 17, 24, 32, 48, 64, 65, 100, 192}) {
     int64_t i = 0;
     for (const Geometry& geometry : kGeometries) {
       for (const int64_t more : {0, 1}) {
-        Size size = kSizes[i++ % 4];
-        size.height = larger(size.height, 5), size.width = larger(size.width, more == 0 ? 3 : 9);
+        const Size size = next_size(i, 5, more == 0 ? 3 : 9);
         run_depthwise(channels, size, geometry, element, (i + more) % 2 == 0);
       }
     }
@@ -267,12 +276,12 @@ void inverted_residual_cases(Element element) {
     run_inverted_residual(true, m[0], m[1], m[2], size, geometry, element, kLayouts[i % 3], 3);
     run_inverted_residual(false, m[1], m[1], m[2], size, geometry, element, kLayouts[(i + 1) % 3], 100);
   }
-  for (const int64_t channels : kFewChannels) {
+  for (const int64_t few : kFewChannels) {
+    const int64_t channels = few * factors;
     for (const Geometry& geometry : kGeometries) {
-      Size size = kSizes[i++ % 4];
-      size.height = larger(size.height, 5), size.width = larger(size.width, 5);
+      const Size size = next_size(i, 5, 5);
       const int64_t outputs = i % 2 == 0 ? channels : channels + 13;
-      run_inverted_residual(true, channels, 2 * channels + 1, outputs, size, geometry, element, kLayouts[i % 3],
+      run_inverted_residual(true, channels, 2 * channels + factors, outputs, size, geometry, element, kLayouts[i % 3],
                             i % 4 + 1);
       run_inverted_residual(false, channels, channels, outputs, size, geometry, element, kLayouts[i % 3], i % 3 + 1);
     }
@@ -283,8 +292,7 @@ void conv_cases(Element element) {
   int64_t i = 0;
   for (const int64_t outputs : {1, 7, 16, 17, 24, 48, 65, 100}) {
     for (const Geometry& geometry : kGeometries) {
-      Size size = kSizes[i++ % 4];
-      size.height = larger(size.height, 5), size.width = larger(size.width, 5);
+      const Size size = next_size(i, 5, 5);
       const int64_t channels = kFewChannels[i % (geometry.kernel > 3 ? 5 : 7)],
                     channels2 = i % 3 == 0 ? kFewChannels[i / 3 % 7] : 0;
       run_conv(channels, channels2, outputs, size, geometry, element, kLayouts[i % 3], i % 4 + 1);
@@ -292,8 +300,7 @@ void conv_cases(Element element) {
   }
   for (const int64_t outputs : {1, 16, 17, 48, 65, 100}) {
     for (const int64_t padding : {0, 1, 2}) {
-      Size size = kSizes[i++ % 4];
-      size.height = larger(size.height, 3), size.width = larger(size.width, 3);
+      const Size size = next_size(i, 3, 3);
       const int64_t channels2 = i % 3 == 0 ? kFewChannels[i / 3 % 7] : 0;
       run_conv(kFewChannels[i % 7], channels2, outputs, size, {3, 1, padding, 1}, element, kLayouts[i % 3], i % 6 + 1,
                true);
@@ -320,7 +327,7 @@ void classifier_cases(Element element) {
   for (const int64_t channels : kFewChannels) {
     for (const int64_t classes : {1, 5, 16, 100}) {
       const Size size{i % 5 == 0 ? 67 : i % 3 + 1, i % 4 == 0 ? 9 : 1, i % 4 == 0 ? 15 : i % 7 + 1};
-      run_classifier(channels, 3 * channels + i % 2, classes, size, element, kLayouts[i % 3]);
+      run_classifier(channels * factors, (3 * channels + i % 2) * factors, classes, size, element, kLayouts[i % 3]);
       ++i;
     }
   }
@@ -349,8 +356,9 @@ void transformer_cases(Element element) {
   for (const Size& size : kImages) {
     for (const int64_t patch : {1, 2, 3, 4}) {
       const int64_t heads = i % 4 + 1, few = kFewChannels[i % 7];
-      run_transformer({few, heads * (i % 9 + 3), i % 30 + 1, kFewChannels[i / 2 % 7], i % 2 + 1, heads}, size, patch,
-                      i % 2 == 0 ? patch : 2, element);
+      Transformer t{few * factors, heads * (i % 9 + 3) * factors,       (i % 30 + 1) * factors, kFewChannels[i / 2 % 7],
+                    i % 2 + 1,     i % 3 == 0 ? heads * factors : heads};
+      run_transformer(t, size, patch, i % 2 == 0 ? patch : 2, element);
       ++i;
     }
   }
@@ -358,7 +366,7 @@ void transformer_cases(Element element) {
 }
 
 void run_all() {
-  for (const Element element : kElements) {
+  for (const Element element : {Element::float32, Element::bfloat16}) {
     depthwise_cases(element);
     inverted_residual_cases(element);
     conv_cases(element);
@@ -378,7 +386,7 @@ int main(int argc, char** argv) {
   for (const Variant& each : kVariants) {
     if (!isa_available(each.isa)) continue;
     if (listing) std::puts(isa_name(each.isa));
-    variant = &each;
+    variant = &each, factors = word_factors(each.isa);
     if (!listing) run_all();
   }
   if (!listing) std::printf("%lld cases passed\n", static_cast<long long>(runs));

@@ -47,7 +47,9 @@ static inline int64_t aspp_tasks(const AsppParams& p) { return p.x.batch * p.til
   void aspp_pool(const AsppParams& p, int64_t begin, int64_t end); \
   void aspp(const AsppParams& p, int64_t begin, int64_t end);      \
   }
-MVF_CPU_ISAS(MVF_DECLARE)
+MVF_CPU_ISAS_WITHOUT_PAIRS(MVF_DECLARE)
 #undef MVF_DECLARE
+MVF_CPU_SAME_WITHOUT_PAIRS(aspp_pool)
+MVF_CPU_SAME_WITHOUT_PAIRS(aspp)
 
 }  // namespace mobilevit_fast::cpu

@@ -48,7 +48,9 @@ static inline int64_t line_count(const Window& window, int64_t rows, int64_t tap
   void conv2d_bias_act(const Conv2dBiasActParams& p, int64_t begin, int64_t end); \
   void conv2d_winograd(const Conv2dBiasActParams& p, int64_t begin, int64_t end); \
   }
-MVF_CPU_ISAS(MVF_DECLARE)
+MVF_CPU_ISAS_WITHOUT_PAIRS(MVF_DECLARE)
 #undef MVF_DECLARE
+MVF_CPU_SAME_WITHOUT_PAIRS(conv2d_bias_act)
+MVF_CPU_SAME_WITHOUT_PAIRS(conv2d_winograd)
 
 }  // namespace mobilevit_fast::cpu

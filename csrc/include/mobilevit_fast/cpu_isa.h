@@ -1,13 +1,21 @@
 // Instruction sets of this machine, and which variant of the CPU kernels runs.
 //
 // Every CPU kernel source is compiled once per instruction set into its own namespace, so one binary runs on any
-// machine of its architecture: MVF_CPU_ISAS lists the variants, weakest first.
+// machine of its architecture: MVF_CPU_ISAS lists the variants, weakest first. avx512_bf16 is avx512 with matrix
+// products on pairs of bfloat16; kernels without such products are those of avx512 by MVF_CPU_SAME_WITHOUT_PAIRS.
 #pragma once
 
 #if defined(__x86_64__)
-#define MVF_CPU_ISAS(X) X(portable) X(avx2) X(avx512)
+#define MVF_CPU_ISAS_WITHOUT_PAIRS(X) X(portable) X(avx2) X(avx512)
+#define MVF_CPU_ISAS(X) MVF_CPU_ISAS_WITHOUT_PAIRS(X) X(avx512_bf16)
+#define MVF_CPU_SAME_WITHOUT_PAIRS(function) \
+  namespace avx512_bf16 {                    \
+  using avx512::function;                    \
+  }
 #else
-#define MVF_CPU_ISAS(X) X(portable)
+#define MVF_CPU_ISAS_WITHOUT_PAIRS(X) X(portable)
+#define MVF_CPU_ISAS(X) MVF_CPU_ISAS_WITHOUT_PAIRS(X)
+#define MVF_CPU_SAME_WITHOUT_PAIRS(function)
 #endif
 
 #define MVF_EXPORT __attribute__((visibility("default")))
@@ -35,6 +43,13 @@ MVF_EXPORT bool isa_available(Isa isa);
 
 // The variant that kernels use: the strongest available one unless `set_active_isa` chose another.
 MVF_EXPORT Isa active_isa();
+
+// The variant whose kernels multiply matrices of bfloat16, or else float32, where the active one is `active`: pairs are
+// for bfloat16 alone, and for sums of an even number of products. Weights are packed for this variant.
+MVF_EXPORT Isa product_isa(Isa active, bool bfloat16, bool even);
+
+// Factors in one 32-bit word of the weights packed for a variant (gemm_layout.h): 1, or 2 where they are pairs.
+MVF_EXPORT int word_factors(Isa isa);
 
 // Chooses the variant for all later calls of this process. Returns false, changing nothing, if it is not available.
 MVF_EXPORT bool set_active_isa(Isa isa);

@@ -46,7 +46,8 @@ static inline int64_t task_count(const DepthwiseConv2dParams& p) { return p.batc
   namespace isa {                                                                    \
   void depthwise_conv2d(const DepthwiseConv2dParams& p, int64_t begin, int64_t end); \
   }
-MVF_CPU_ISAS(MVF_DECLARE)
+MVF_CPU_ISAS_WITHOUT_PAIRS(MVF_DECLARE)
 #undef MVF_DECLARE
+MVF_CPU_SAME_WITHOUT_PAIRS(depthwise_conv2d)
 
 }  // namespace mobilevit_fast::cpu

@@ -1,4 +1,6 @@
-// How the CPU kernels keep weights: made once by pack_* (csrc/cpu/packing.h), the same for every instruction set.
+// How the CPU kernels keep weights: made once by pack_* (csrc/cpu/packing.h), in 32-bit words. A word is one float32
+// number, for every instruction set, or two bfloat16 that follow one another in the sum, for one that multiplies pairs
+// (word_factors of cpu_isa.h); the depth K of a product counts words. Scales and biases are float32.
 //
 // Panels, where the outputs of a matrix product are channels of a pixel and lie in the lanes of vectors: the N outputs
 // are padded to blocks of 16 and cut into panels of one to four blocks, as even as possible. A panel of w outputs is
@@ -35,7 +37,7 @@ static inline int64_t panel_begin(int64_t outputs, int64_t i) {
   return (i * (blocks / panels) + smaller(i, wider)) * kBlock;
 }
 
-// Size of packed weights, scales and biases in float32 numbers, for `depth` products per output.
+// Size of packed weights, scales and biases in words, for `depth` words per output.
 static inline int64_t panel_floats(int64_t depth, int64_t outputs) { return (depth + 2) * round_up(outputs, kBlock); }
 static inline int64_t row_group_floats(int64_t depth, int64_t outputs) {
   return (depth + 2) * round_up(outputs, kRowGroup);

@@ -1,0 +1,82 @@
+"""The variant avx512_bf16 on machines that lack its instruction, where others stand in for that one.
+
+A library of the same sources, in which only that one function differs, takes the place of the real one in a copy of the
+package; the tests of the operators run there, in a process of its own. Where the machine has the instruction these
+tests run the variant anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobilevit_fast import native
+from tests.paths import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+VARIANT = "avx512_bf16"
+EXTENSION = native.extension()
+if EXTENSION is None:
+    pytest.skip(f"native libraries: {native.status()['_C'].reason}", allow_module_level=True)
+if "avx512" not in EXTENSION.cpu_isas():
+    pytest.skip("there is no AVX-512 to stand in with", allow_module_level=True)
+
+
+def run(*command: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    environment.pop("PYTEST_ADDOPTS", None)
+    arguments = [str(part) for part in command]
+    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working tree of links, but for the native libraries."""
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        pytest.skip("there is no C++ compiler")
+    built = run(sys.executable, "setup.py", "-q", "build_emulated")
+    assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-4000:]
+    (library,) = (REPOSITORY / "build").glob(f"cmake-{sys.implementation.cache_tag}/emulated/_lib/*.so")
+
+    folder = tmp_path_factory.mktemp("emulated")
+    package = folder / "mobilevit_fast"
+    (package / "_lib").mkdir(parents=True)
+    for source in (REPOSITORY / "mobilevit_fast").iterdir():
+        if source.name != "_lib" and source.suffix != ".so":
+            (package / source.name).symlink_to(source)
+    for name in ("tests", "benchmarks", "pyproject.toml"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    shutil.copy(library, package / "_lib")
+    shutil.copy(EXTENSION.__file__, package)
+    return folder
+
+
+def test_the_copy_runs_the_variant(tree: Path) -> None:
+    code = "from mobilevit_fast import native; c = native.extension(); print(c.__file__, c.cpu_isas(), c.cpu_isa())"
+    printed = run(sys.executable, "-c", code, cwd=tree).stdout
+    assert printed.startswith(str(tree))
+    assert printed.endswith(f"'{VARIANT}'] {VARIANT}\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "selection"),
+    [
+        ("test_native_isas.py", f"bfloat16 and {VARIANT}"),
+        ("test_native_threads.py", f"{VARIANT} and (inverted or separable or transformer or classifier)"),
+        ("test_classifier_head_native.py", f"{VARIANT} and bfloat16"),
+        ("test_native_geometry.py", ""),
+        ("test_native_packing.py", ""),
+    ],
+)
+def test_operators(tree: Path, file: str, selection: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    result = run(*command, f"tests/ops/{file}", "-k", selection, cwd=tree)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert " passed" in result.stdout
+    assert " skipped" not in result.stdout
