@@ -58,6 +58,7 @@ std::string only;
 int64_t runs = 0, factors = 1;  // factors in a word of the variant's packed weights: channels are multiples of it
 
 constexpr Layout kLayouts[] = {Layout::channels_last, Layout::spread, Layout::nchw};
+
 // Whether the case of this name is to run: not where another variant computes it.
 bool begins(const char* op, Element element, bool even, std::initializer_list<int64_t> numbers) {
   if (product_isa(variant->isa, element == Element::bfloat16, even) != variant->isa) return false;
@@ -165,7 +166,8 @@ void run_classifier(int64_t channels, int64_t expanded, int64_t classes, Size si
 
 void run_aspp(int64_t channels, int64_t features, int64_t outputs, Size size, std::vector<int64_t> rates,
               Element element, Layout layout, int64_t tile_rows, int64_t tile_columns) {
-  if (!begins("aspp", element, {channels, features, outputs, size.batch, size.height, size.width, rates[0]})) return;
+  if (!begins("aspp", element, false, {channels, features, outputs, size.batch, size.height, size.width, rates[0]}))
+    return;
   const Image image(size.batch, channels, size.height, size.width, element, layout);
   const bool direct = element == Element::float32 && layout != Layout::nchw;
   const int64_t count = static_cast<int64_t>(rates.size());
@@ -173,7 +175,7 @@ void run_aspp(int64_t channels, int64_t features, int64_t outputs, Size size, st
   Buffer pixels("pixels", direct ? 0 : size.batch * size.height * size.width * channels);
   Buffer image_bias("image_bias", size.batch * round_up(outputs, kBlock));
   Buffer y("y", size.batch * size.height * size.width * outputs, element);
-  packed.fill(0.1f);
+  packed.fill_words(0.1f);
   AsppParams p{};
   p.x = image_batch(image), p.element = element, p.y = y, p.packed = packed;
   p.pixels = direct ? nullptr : pixels.floats(), p.image_bias = image_bias;
