@@ -2,6 +2,8 @@
 #pragma once
 
 #include <atomic>
+#include <exception>
+#include <mutex>
 
 #include "checks.h"
 #include "mobilevit_fast/gemm_layout.h"
@@ -9,8 +11,9 @@
 namespace mobilevit_fast::cpu {
 
 // Runs `run(begin, end)` over parts of [0, count), of which a thread takes the next when it is done with one: on a
-// shared machine threads are not equally fast. Parts become smaller towards the end. Which thread runs a task must not
-// change its result.
+// shared machine threads are not equally fast. Parts become smaller towards the end, of at least `least` tasks but for
+// the last one. Which thread runs a task must not change its result. The first exception ends the others' work and is
+// thrown to the caller, as it is: torch's own loop would make another of it.
 template <class Run>
 void deal(int64_t count, const Run& run, int64_t least = 1) {
   const int64_t threads = smaller(ceil_div(count, least), torch::stable::get_num_threads());
@@ -19,15 +22,24 @@ void deal(int64_t count, const Run& run, int64_t least = 1) {
     return;
   }
   std::atomic<int64_t> next{0};
+  std::exception_ptr error;
+  std::mutex error_mutex;
   torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     int64_t begin = next.load(std::memory_order_relaxed);
     while (begin < count) {
       const int64_t size = larger(least, (count - begin) / (2 * threads));
       if (!next.compare_exchange_weak(begin, begin + size, std::memory_order_relaxed)) continue;
-      run(begin, smaller(begin + size, count));
+      try {
+        run(begin, smaller(begin + size, count));
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(error_mutex);
+        if (!error) error = std::current_exception();
+        next.store(count, std::memory_order_relaxed);
+      }
       begin = next.load(std::memory_order_relaxed);
     }
   });
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace mobilevit_fast::cpu

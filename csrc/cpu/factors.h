@@ -77,27 +77,15 @@ MVF_INLINE Float load_as_float(const BFloat16* source) {
 // One vector of consecutive numbers as elements of type T.
 MVF_INLINE void store_vector(float* target, Float v) { std::memcpy(target, &v, sizeof(v)); }
 MVF_INLINE void store_vector(BFloat16* target, Float v) {
-#if defined(__AVX512BF16__)
-  const __m256bh half = _mm512_cvtneps_pbh((__m512)v);
-#else
   typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
   const Half half = __builtin_convertvector(Channels<BFloat16>::rounded(v) >> 16, Half);
-#endif
   std::memcpy(target, &half, sizeof(half));
 }
 
 // One vector of words, of as many rows of factors as a word holds.
 MVF_INLINE void store_words(float* target, const Float (&rows)[1]) { store_vector(target, rows[0]); }
 MVF_INLINE void store_words(Pair* target, const Float (&rows)[2]) {
-#if defined(__AVX512BF16__)
-  const __m512i joined = (__m512i)_mm512_cvtne2ps_pbh((__m512)rows[1], (__m512)rows[0]);
-  constexpr uint32_t kStep = 0x00010001, kFirst = 0x00100000;  // number i of one row, then of the other
-  const Uint order = Uint{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} * kStep + kFirst;
-  const __m512i pairs = _mm512_maskz_permutexvar_epi16(0xffffffff, (__m512i)order, joined);
-  std::memcpy(target, &pairs, sizeof(pairs));
-#else
   Channels<BFloat16>::store(rows, (BFloat16*)target);
-#endif
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 """The variant avx512_bf16 on machines that lack its instruction, where others stand in for that one.
 
-A library of the same sources, in which only that function and the rounding and pairing of results differ, takes the
-place of the real one in a copy of the package; the tests of the operators run there, in a process of its own. Where the
-machine has the instruction these tests run the variant anyway.
+A library of the same sources, in which only that one function differs, takes the place of the real one in a copy of
+the package; the tests of the operators run there, in a process of its own. Where the machine has the instruction these
+tests run the variant anyway.
 """
 
 from __future__ import annotations
