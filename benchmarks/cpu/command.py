@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ import typer
 
 from benchmarks.cpu import ops as operators
 from benchmarks.cpu.environment import environment
-from benchmarks.cpu.measure import better, interleaved, machine_peak, peak_for, statistics
+from benchmarks.cpu.measure import better, interleaved, machine_peak, peak_for, statistics, using_threads
 from benchmarks.cpu.models import DTYPES, SIZES, Case, build_model, make_case
 from benchmarks.cpu.providers import OURS, PROVIDERS, Provider, prepare
 from benchmarks.cpu.table import markdown
@@ -50,7 +49,7 @@ def run(settings: Settings, out: Path | None = None) -> dict[str, Any]:
     """
     results: dict[str, Any] = {"environment": environment(settings.threads), "rows": []}
     results["environment"] |= {"rounds": settings.rounds, "image_size": settings.image_size}
-    with _threads(settings.threads):
+    with using_threads(settings.threads):
         machine = machine_peak(settings.threads, settings.dtypes)
         for size in settings.models:
             model = build_model(size, settings.image_size)
@@ -108,16 +107,6 @@ def measure_models(case: Case, settings: Settings) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write(results: dict[str, Any], out: Path) -> None:

@@ -3,7 +3,8 @@
 import gc
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,17 @@ import torch
 WARM_UP_CALLS = 2
 REST_SECONDS = 0.05
 """After each turn of a library. Waiting threads of OpenMP and ONNX Runtime spin for up to 20 ms before they sleep."""
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Have PyTorch, and so the kernels of this package, use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def interleaved(
@@ -69,9 +81,7 @@ def copy_rate(threads: int, megabytes: int = 128, repeats: int = 8) -> float:
 
 
 def _best(call: Callable[[], Any], threads: int, repeats: int) -> float:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with using_threads(threads):
         call()
         best = float("inf")
         for _ in range(repeats):
@@ -79,8 +89,6 @@ def _best(call: Callable[[], Any], threads: int, repeats: int) -> float:
             call()
             best = min(best, time.perf_counter() - start)
         return best
-    finally:
-        torch.set_num_threads(before)
 
 
 def machine_peak(threads: int, dtypes: Iterable[str] = ("float32",)) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.cpu.measure import using_threads
 from mobilevit_fast.ops import OPS
 from tests.ops.compositions import aspp as composed
-from tests.ops.variants import DTYPES, ISAS, in_type, run, using_isa, using_threads
+from tests.ops.variants import DTYPES, ISAS, in_type, run, strided, using_isa
 from tests.tolerance import assert_within_twice, close
 
 RATES = (6, 12, 18)
@@ -107,18 +108,9 @@ def test_any_size(
 @pytest.mark.parametrize("case", [SMALL, ODD], ids=name)
 def test_every_layout_gives_the_same(case: Case, dtype: torch.dtype, isa: str) -> None:
     x, *rest = sample(case, dtype)
-    n, c, h, w = x.shape
-    wide = torch.full((n, c + 9, h + 2, w + 2), math.nan, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    wide[:, 4 : 4 + c, 1 : 1 + h, 1 : 1 + w] = x
-    layouts = {
-        "contiguous": x.contiguous(),
-        "slice": wide[:, 4 : 4 + c, 1 : 1 + h, 1 : 1 + w],
-        "every second": x.repeat_interleave(2, 3)[..., ::2],
-        "transposed": x.mT.contiguous().mT,
-    }
     with using_isa(isa):
         result = run("aspp", (x, *rest))
-        for layout, other in layouts.items():
+        for layout, other in strided(x).items():
             assert torch.equal(run("aspp", (other, *rest)), result), layout
         expanded = run("aspp", (x[:1].expand(4, -1, -1, -1), *rest))
         assert all(torch.equal(image, result[0]) for image in expanded)

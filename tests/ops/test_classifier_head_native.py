@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,16 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mobilevit_fast import native
+from benchmarks.cpu.measure import using_threads
 from mobilevit_fast.ops import OPS
+from tests.ops.variants import DTYPES, ISAS, strided, using_isa
 from tests.tolerance import assert_within_twice, close
 
-C = native.extension()
-if C is None:
-    pytest.skip(f"native libraries: {native.status()['_C'].reason}", allow_module_level=True)
-
 ACTIVATIONS = {"none": lambda y: y, "relu": F.relu, "silu": F.silu}
-DTYPES = [torch.float32, torch.bfloat16]
 
 # batch, channels, expanded channels, classes, height, width, activation
 CASES = [
@@ -35,14 +30,6 @@ CASES = [
     (1, 40, 72, 90, 20, 13, "none"),  # several chunks of pixels, the last one short
     (70, 8, 50, 77, 1, 1, "silu"),  # more images than are classified at a time
 ]
-
-
-@pytest.fixture(params=C.cpu_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = C.cpu_isa()
-    C.set_cpu_isa(request.param)
-    yield request.param
-    C.set_cpu_isa(before)
 
 
 def kernel(x: Tensor, expand_weight: Tensor, scale: Any, bias: Any, weight: Tensor, *arguments: Any) -> Tensor:
@@ -114,13 +101,9 @@ def test_any_size(sizes: tuple[int, ...], activation: str, biased: bool) -> None
     x = torch.randn(n, c, h, w)
     biases = (torch.randn(e), torch.randn(k)) if biased else (None, None)
     rest = (torch.randn(e, c, 1, 1), None, biases[0], torch.randn(k, e), biases[1], activation)
-    before = C.cpu_isa()
-    for isa in C.cpu_isas():
-        C.set_cpu_isa(isa)
-        try:
+    for isa in ISAS:
+        with using_isa(isa):
             close(kernel(x, *rest), plain(x.double(), *rest))
-        finally:
-            C.set_cpu_isa(before)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -128,16 +111,7 @@ def test_every_layout_gives_the_same(isa: str, dtype: torch.dtype) -> None:
     x, expand_weight, scale, bias, weight, linear_bias, activation = sample(CASES[4], dtype)
     rest = (expand_weight, scale, bias, weight, linear_bias, activation)
     result = kernel(x, *rest)
-    n, c, h, w = x.shape
-    wide = torch.full((n, c + 9, h + 2, w + 2), math.nan, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    wide[:, 4 : 4 + c, 1 : 1 + h, 1 : 1 + w] = x
-    layouts = {
-        "contiguous": x.contiguous(),
-        "slice": wide[:, 4 : 4 + c, 1 : 1 + h, 1 : 1 + w],
-        "every second": x.repeat_interleave(2, 3)[..., ::2],
-        "transposed": x.mT.contiguous().mT,
-    }
-    for name, other in layouts.items():
+    for name, other in strided(x).items():
         assert torch.equal(kernel(other, *rest), result), name
     expanded = kernel(x[:1].expand(4, -1, -1, -1), *rest)
     assert all(torch.equal(logits, result[0]) for logits in expanded)
@@ -158,14 +132,10 @@ def test_packed_weights_give_the_same(isa: str, biased: bool, dtype: torch.dtype
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "x".join(map(str, case)))
 def test_the_number_of_threads_changes_nothing(isa: str, case: tuple[Any, ...]) -> None:
-    before = torch.get_num_threads()
     results = []
-    try:
-        for threads in (1, 2, 5, 16):
-            torch.set_num_threads(threads)
+    for threads in (1, 2, 5, 16):
+        with using_threads(threads):
             results.append(kernel(*sample(case)))
-    finally:
-        torch.set_num_threads(before)
     for result in results[1:]:
         assert torch.equal(result, results[0])
 

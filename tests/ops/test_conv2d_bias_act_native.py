@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import zlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,16 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mobilevit_fast import native
+from benchmarks.cpu.measure import using_threads
 from mobilevit_fast.ops import OPS
+from tests.ops.variants import DTYPES, ISAS, strided, using_isa
 from tests.tolerance import assert_within_twice, close
 
-C = native.extension()
-if C is None:
-    pytest.skip(f"native libraries: {native.status()['_C'].reason}", allow_module_level=True)
-
 ACTIVATIONS = {"none": lambda y: y, "relu": F.relu, "silu": F.silu}
-DTYPES = [torch.float32, torch.bfloat16]
 
 
 class Case(NamedTuple):
@@ -74,14 +69,6 @@ CASES = [
 
 def name(case: Case) -> str:
     return "x".join(map(str, case))
-
-
-@pytest.fixture(params=C.cpu_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = C.cpu_isa()
-    C.set_cpu_isa(request.param)
-    yield request.param
-    C.set_cpu_isa(before)
 
 
 def kernel(x: Tensor, x2: Tensor | None, weight: Tensor, *arguments: Any) -> Tensor:
@@ -164,13 +151,9 @@ def test_any_geometry(shape: tuple[int, ...], window: tuple[Any, ...], activatio
     weight = torch.randn(o, c + c2, *kernel_size)
     arguments = (None, torch.randn(o), list(stride), padding, list(dilation), activation)
     exact = plain(*with_images((x, x2), torch.float64), weight.double(), *arguments)
-    before = C.cpu_isa()
-    for isa in C.cpu_isas():
-        C.set_cpu_isa(isa)
-        try:
+    for isa in ISAS:
+        with using_isa(isa):
             close(kernel(x, x2, weight, *arguments), exact)
-        finally:
-            C.set_cpu_isa(before)
 
 
 @settings(max_examples=200)
@@ -187,27 +170,9 @@ def test_any_image_under_a_dense_window(shape: tuple[int, ...], padding: tuple[i
     weight = torch.randn(o, c + c2, 3, 3)
     arguments = (weight, torch.randn(o), torch.randn(o), [1, 1], list(padding), [1, 1], activation)
     exact = plain(*with_images((x, x2), torch.float64), weight.double(), *arguments[1:])
-    before = C.cpu_isa()
-    for isa in C.cpu_isas():
-        C.set_cpu_isa(isa)
-        try:
+    for isa in ISAS:
+        with using_isa(isa):
             close(kernel(x, x2, *arguments), exact)
-        finally:
-            C.set_cpu_isa(before)
-
-
-def strided(x: Tensor) -> dict[str, Tensor]:
-    """The same numbers in other layouts."""
-    n, c, h, w = x.shape
-    wide = torch.full((n, c + 9, h + 2, w + 2), math.nan, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
-    wide[:, 4 : 4 + c, 1 : 1 + h, 1 : 1 + w] = x
-    return {
-        "contiguous": x.contiguous(),
-        "slice": wide[:, 4 : 4 + c, 1 : 1 + h, 1 : 1 + w],
-        "every second": x.repeat_interleave(2, 3)[..., ::2],
-        "transposed": x.mT.contiguous().mT,
-        "reversed rows and columns": x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
-    }
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -259,14 +224,10 @@ def test_packed_weights_give_the_same(isa: str, case: Case, dtype: torch.dtype) 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_the_number_of_threads_changes_nothing(isa: str, case: Case) -> None:
-    before = torch.get_num_threads()
     results = []
-    try:
-        for threads in (1, 2, 5, 16):
-            torch.set_num_threads(threads)
+    for threads in (1, 2, 5, 16):
+        with using_threads(threads):
             results.append(kernel(*sample(case)))
-    finally:
-        torch.set_num_threads(before)
     for result in results[1:]:
         assert torch.equal(result, results[0])
 

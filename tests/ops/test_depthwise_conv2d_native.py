@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.cpu.measure import using_threads
 from mobilevit_fast import native
 from mobilevit_fast.ops import channel_innermost
 
@@ -42,15 +42,6 @@ CASES = [
     (4, 33, 10, 10, 3, 1, 1, 1),
     (8, 100, 1, 1, 3, 1, 1, 1),
 ]
-
-
-@pytest.fixture(params=C.cpu_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = C.cpu_isa()
-    C.set_cpu_isa(request.param)
-    assert C.cpu_isa() == request.param
-    yield request.param
-    C.set_cpu_isa(before)
 
 
 def kernel(
@@ -180,14 +171,10 @@ def test_a_different_value_in_each_direction(isa: str) -> None:
 @pytest.mark.parametrize("batch", [1, 5])
 def test_the_number_of_threads_changes_nothing(isa: str, batch: int, channels: int) -> None:
     x, weight, bias = sample((batch, channels, 18, 18, 3), torch.float32)
-    before = torch.get_num_threads()
     results = []
-    try:
-        for threads in (1, 2, 3, 16):
-            torch.set_num_threads(threads)
+    for threads in (1, 2, 3, 16):
+        with using_threads(threads):
             results.append(kernel(x, weight, bias, 1, 1, 1, activation="silu"))
-    finally:
-        torch.set_num_threads(before)
     for result in results[1:]:
         assert torch.equal(result, results[0])
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.cpu.measure import using_threads
 from mobilevit_fast import ops
-from tests.ops.variants import DTYPES, ISAS, NATIVE, exact_and_plain, in_type, run, using_isa, using_threads
+from tests.ops.variants import DTYPES, ISAS, NATIVE, exact_and_plain, in_type, run, using_isa
 from tests.samples import SAMPLES, Sample
 from tests.tolerance import assert_within_twice
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,17 +35,6 @@ def using_isa(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def using_threads(count: int) -> Iterator[None]:
-    """Have PyTorch, and so the kernels, use so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def nan_in_new_memory() -> Iterator[None]:
     """Have PyTorch fill new tensors with NaN: those of results, packed weights and working memory of the kernels."""
     before = torch.are_deterministic_algorithms_enabled()
@@ -67,6 +57,20 @@ def run(op: str, arguments: tuple[Any, ...], backend: str = "cpu") -> Tensor:
 def in_type(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
     """The same arguments with every tensor in a type, strides kept."""
     return tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in arguments)
+
+
+def strided(x: Tensor) -> dict[str, Tensor]:
+    """The same numbers in other layouts."""
+    n, c, h, w = x.shape
+    wide = torch.full((n, c + 9, h + 2, w + 2), math.nan, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
+    wide[:, 4 : 4 + c, 1 : 1 + h, 1 : 1 + w] = x
+    return {
+        "contiguous": x.contiguous(),
+        "slice": wide[:, 4 : 4 + c, 1 : 1 + h, 1 : 1 + w],
+        "every second": x.repeat_interleave(2, 3)[..., ::2],
+        "transposed": x.mT.contiguous().mT,
+        "reversed rows and columns": x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
+    }
 
 
 def dense(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
