@@ -28,17 +28,6 @@ struct Pixels {
   }
 };
 
-// The panels of a convolution within the packed weights.
-struct Packed {
-  const float *weight, *scale, *bias, *end;
-
-  Packed(const float* packed, int64_t depth, int64_t outputs) : weight(packed) {
-    scale = packed + depth * round_up(outputs, kBlock);
-    bias = scale + round_up(outputs, kBlock);
-    end = packed + panel_floats(depth, outputs);
-  }
-};
-
 template <class T>
 void copy_image(const AsppParams& p, int64_t image) {
   const int64_t row = p.x.width * p.x.channels;
@@ -151,7 +140,7 @@ struct Tile {
   }
 
   // Panel by panel, so that the blocks share what the cache holds of the weights.
-  void multiply(const Packed& packed, int64_t taps) const {
+  void multiply(const Panels& packed, int64_t taps) const {
     const int64_t depth = taps * p.x.channels, panels = panel_count(p.features);
     for (int64_t panel = 0; panel < panels; ++panel) {
       const int64_t first = panel_begin(p.features, panel), last = panel_begin(p.features, panel + 1);
@@ -172,12 +161,12 @@ struct Tile {
 
   // All branches but that of the means; returns where the packed weights of that one begin.
   const float* expand() {
-    const Packed pointwise(p.packed, p.x.channels, p.features);
+    const Panels pointwise(p.packed, p.x.channels, p.features);
     point(1, 0, 0);
     multiply(pointwise, 1);
     const float* packed = pointwise.end;
     for (int64_t i = 0; i < p.rate_count; ++i) {
-      const Packed atrous(packed, kAtrousTaps * p.x.channels, p.features);
+      const Panels atrous(packed, kAtrousTaps * p.x.channels, p.features);
       point(kAtrousTaps, p.rates[i], (i + 1) * p.features);
       multiply(atrous, kAtrousTaps);
       packed = atrous.end;
@@ -186,7 +175,7 @@ struct Tile {
   }
 
   void project(const float* packed_projection) {
-    const Packed packed(packed_projection, aspp_width(p), p.outputs);
+    const Panels packed(packed_projection, aspp_width(p), p.outputs);
     int64_t pixel = 0;
     for (int64_t h = top; h < bottom; ++h) {
       for (int64_t w = left; w < right; ++w, ++pixel) {
@@ -214,20 +203,20 @@ void run(const AsppParams& p, int64_t begin, int64_t end) {
 }
 
 // activation(scale · product + bias) of one pixel; what lies in the padding of the outputs is written too.
-void multiply_one(const float* pixel, int64_t depth, int64_t outputs, const Packed& packed, Activation activation,
+void multiply_one(const float* pixel, int64_t depth, int64_t outputs, const float* packed, Activation activation,
                   float* target) {
   const Segment segment{0, 0};
-  const PixelOutput<float> output{&target, nullptr, packed.scale, packed.bias, round_up(outputs, kBlock), activation};
-  multiply_pixels<float>({&pixel, &segment, 1, depth}, 1, depth, packed.weight, output, 0, panel_count(outputs));
+  const PixelOutput<float> output{&target, nullptr, nullptr, nullptr, round_up(outputs, kBlock), activation};
+  multiply_pixels<float>({&pixel, &segment, 1, depth}, 1, depth, packed, output);
 }
 
 }  // namespace
 
 void aspp_pool(const AsppParams& p, int64_t begin, int64_t end) {
   const int64_t channels = p.x.channels, width = aspp_width(p);
-  const float* atrous = Packed(p.packed, channels, p.features).end;
-  const Packed pool(atrous + p.rate_count * panel_floats(kAtrousTaps * channels, p.features), channels, p.features);
-  const Packed project(pool.end + panel_floats(width, p.outputs), p.features, p.outputs);
+  const float* atrous = p.packed + panel_floats(channels, p.features);
+  const float* pool = atrous + p.rate_count * panel_floats(kAtrousTaps * channels, p.features);
+  const float* project = pool + panel_floats(channels, p.features) + panel_floats(width, p.outputs);
   float *row = nullptr, *mean = nullptr, *pooled = nullptr;
   const auto take = [&](void* block) {
     Arena arena(block);

@@ -18,9 +18,9 @@ struct Panel {
 };
 
 Panel panel_at(const float* packed, int64_t depth, int64_t outputs, int64_t index) {
-  const int64_t first = panel_begin(outputs, index), padded = round_up(outputs, kBlock);
-  const float* scale = packed + depth * padded + first;
-  return {packed + first * depth, scale, scale + padded, first,
+  const Panels panels(packed, depth, outputs);
+  const int64_t first = panel_begin(outputs, index);
+  return {packed + first * depth, panels.scale + first, panels.bias + first, first,
           smaller(outputs, panel_begin(outputs, index + 1)) - first};
 }
 
@@ -107,14 +107,13 @@ template <class T>
 void classify_as(const ClassifierHeadParams& p, int64_t begin, int64_t end) {
   // A handful of logits, each one long sum: its rounding shows, where that of a million outputs only adds to others'.
   constexpr int64_t kShortSums = 32 / kWordFactors;
-  const int64_t depth = p.expanded / kWordFactors, padded = round_up(p.classes, kBlock);
-  const float* packed = p.packed + panel_floats(p.x.channels / kWordFactors, p.expanded);
-  const float* scale = packed + depth * padded;
+  const int64_t depth = p.expanded / kWordFactors;
+  const Panels packed(p.packed + panel_floats(p.x.channels / kWordFactors, p.expanded), depth, p.classes);
   const Word* in[kChunk];
   T* out[kChunk];
   Factor* rounded = kPairs ? (Factor*)thread_scratch(kChunk * p.expanded * sizeof(Factor)) : nullptr;
   const Segment segment{0, 0};
-  const PixelOutput<T> output{out, nullptr, scale, scale + padded, p.classes, Activation::none};
+  const PixelOutput<T> output{out, nullptr, packed.scale, packed.bias, p.classes, Activation::none};
   for (int64_t image = 0; image < p.x.batch; image += kChunk) {
     const int64_t count = smaller(kChunk, p.x.batch - image);
     for (int64_t i = 0; i < count; ++i) {
@@ -124,7 +123,7 @@ void classify_as(const ClassifierHeadParams& p, int64_t begin, int64_t end) {
       out[i] = (T*)p.y + (image + i) * p.classes;
     }
     const PixelInput input{in, &segment, 1, depth, kShortSums};
-    multiply_pixels<T>(input, count, depth, packed, output, begin, end);
+    multiply_pixels<T>(input, count, depth, packed.weight, output, begin, end);
   }
 }
 

@@ -49,25 +49,29 @@ void split_winograd(Conv2dBiasActParams& p, int64_t threads) {
   p.slices = smaller(panel_count(p.outputs), ceil_div(threads, p.groups));
 }
 
-// Whether conv2d_winograd computes it: with fewer channels the transforms cost more than they save.
-bool takes_winograd(const Tensor& weight, const std::vector<int64_t>& stride, const std::vector<int64_t>& dilation) {
-  constexpr int64_t kLeast = 32;
-  const std::vector<int64_t> one{1, 1};
-  return weight.size(2) == 3 && weight.size(3) == 3 && stride == one && dilation == one && weight.size(0) >= kLeast &&
-         weight.size(1) >= kLeast;
+int64_t packed_floats(const Tensor& weight, const Window& window) {
+  const int64_t outputs = weight.size(0), channels = weight.size(1);
+  return panel_floats(packed_taps(outputs, channels, window) * channels, outputs);
 }
 
-int64_t packed_floats(const Tensor& weight, bool winograd) {
-  return panel_floats(weight.size(1) * (winograd ? kWinogradEntries : weight.size(2) * weight.size(3)), weight.size(0));
-}
-
-Tensor pack(Tensor weight, OptionalTensor scale, OptionalTensor bias, std::vector<int64_t> stride,
-            std::vector<int64_t> dilation) {
-  const bool winograd = takes_winograd(weight, stride, dilation);
-  Tensor packed = empty_floats(packed_floats(weight, winograd));
+Tensor pack(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, const Window& window) {
+  Tensor packed = empty_floats(packed_floats(weight, window));
   float* target = static_cast<float*>(packed.mutable_data_ptr());
-  winograd ? pack_winograd(weight, scale, bias, target) : pack_panels(weight, scale, bias, 1, target);
+  if (takes_winograd(weight.size(0), weight.size(1), window)) {
+    pack_winograd(weight, scale, bias, target);
+  } else {
+    pack_panels(weight, scale, bias, 1, target);
+  }
   return packed;
+}
+
+Tensor conv2d_bias_act_pack(Tensor weight, OptionalTensor scale, OptionalTensor bias, std::vector<int64_t> stride,
+                            std::vector<int64_t> dilation) {
+  check(weight.dim() == 4 && stride.size() == 2 && dilation.size() == 2,
+        "mobilevit_fast.conv2d_bias_act: expected a weight of 4 dimensions, a stride and a dilation of 2 numbers, got ",
+        weight.dim(), ", ", stride.size(), " and ", dilation.size());
+  return pack(weight, scale, bias,
+              {weight.size(2), weight.size(3), stride[0], stride[1], 0, 0, dilation[0], dilation[1]});
 }
 
 Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTensor scale, OptionalTensor bias,
@@ -96,9 +100,8 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   p.activation = arguments.activation("activation", activation);
   const ScalarType type = x.scalar_type();
   p.element = element_of(type);
-  const bool winograd = takes_winograd(weight, stride, dilation);
-  const Tensor weights = arguments.packed(packed, packed_floats(weight, winograd),
-                                          [&] { return pack(weight, scale, bias, stride, dilation); });
+  const Tensor weights =
+      arguments.packed(packed, packed_floats(weight, p.window), [&] { return pack(weight, scale, bias, p.window); });
   p.packed = static_cast<const float*>(weights.const_data_ptr());
 
   Tensor y = empty_channels_last(x.size(0), outputs, p.out_h, p.out_w, type);
@@ -106,6 +109,7 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   p.y = y.mutable_data_ptr();
   p.x = image_batch(x, x.size(1) <= kFewChannels);
   if (x2) p.x2 = image_batch(*x2, x2->size(1) <= kFewChannels);
+  const bool winograd = takes_winograd(outputs, channels, p.window);
   (winograd ? split_winograd : split)(p, torch::stable::get_num_threads());
   const int64_t count = winograd ? p.groups * p.slices : tasks(p);
   const Kernel kernel = (winograd ? kWinogradVariants : kVariants)[static_cast<int>(active_isa())];
@@ -117,7 +121,7 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
 
 STABLE_TORCH_LIBRARY_IMPL(mobilevit_fast, CPU, m) {
   m.impl("conv2d_bias_act.cpu", TORCH_BOX(&conv2d_bias_act));
-  m.impl("conv2d_bias_act.cpu_pack", TORCH_BOX(&pack));
+  m.impl("conv2d_bias_act.cpu_pack", TORCH_BOX(&conv2d_bias_act_pack));
 }
 
 }  // namespace mobilevit_fast::cpu

@@ -3,10 +3,8 @@
 // The input rows that a group of output rows meets are copied, as float32 and with their padding, into lines that fit
 // the second-level cache; there the channels of two inputs lie side by side. The products of an output pixel are then
 // runs of consecutive numbers, one per row of the window.
+#include "conv2d_groups.h"
 #include "gemm.h"
-#include "lines.h"
-#include "mobilevit_fast/conv2d_bias_act.h"
-#include "pixels.h"
 
 namespace mobilevit_fast::cpu::MVF_ISA {
 namespace {
@@ -152,7 +150,9 @@ struct Group {
     segments[0] = {0, 0}, segment_count = 1, segment_length = channels;
   }
 
-  void prepare(int64_t image, int64_t group) {
+  // Group `index` of the groups of all images.
+  void prepare(int64_t index) {
+    const int64_t image = index / p.groups, group = index % p.groups;
     const int64_t row = part_begin(p.out_h, p.groups, group), count = part_begin(p.out_h, p.groups, group + 1) - row;
     pixels = count * p.out_w;
     if (direct) {
@@ -165,10 +165,9 @@ struct Group {
   }
 
   void multiply(int64_t slice) const {
-    const int64_t depth = window.kernel_h * window.kernel_w * channels, padded = round_up(p.outputs, kBlock);
-    const int64_t panels = panel_count(p.outputs);
-    const float* scale = p.packed + depth * padded;
-    const PixelOutput<T> output{out, nullptr, scale, scale + padded, p.outputs, p.activation};
+    const int64_t depth = window.kernel_h * window.kernel_w * channels, panels = panel_count(p.outputs);
+    const Panels packed(p.packed, depth, p.outputs);
+    const PixelOutput<T> output{out, nullptr, packed.scale, packed.bias, p.outputs, p.activation};
     if (stem) {
       multiply_stem(output);
       return;
@@ -190,25 +189,8 @@ struct Group {
   }
 };
 
-template <class T>
-void run(const Conv2dBiasActParams& p, int64_t begin, int64_t end) {
-  const int64_t bytes = Group<T>(p, nullptr).bytes;
-  Group<T> group(p, thread_scratch(bytes));
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t index = task / p.slices, slice = task % p.slices;
-    if (task == begin || slice == 0) group.prepare(index / p.groups, index % p.groups);
-    group.multiply(slice);
-  }
-}
-
 }  // namespace
 
-void conv2d_bias_act(const Conv2dBiasActParams& p, int64_t begin, int64_t end) {
-  if (p.element == Element::float32) {
-    run<float>(p, begin, end);
-  } else {
-    run<BFloat16>(p, begin, end);
-  }
-}
+void conv2d_bias_act(const Conv2dBiasActParams& p, int64_t begin, int64_t end) { run_groups<Group>(p, begin, end); }
 
 }  // namespace mobilevit_fast::cpu::MVF_ISA

@@ -4,10 +4,8 @@
 // A tile of 2x2 outputs y sees 4x4 inputs d. With the 3x3 weights g, y = A^T [(G g G^T) * (B^T d B)] A, where * goes
 // entry by entry: 16 products in place of 36. Summed over the channels, each of the 16 entries is a matrix product of
 // its own, of tiles by channels and channels by outputs.
+#include "conv2d_groups.h"
 #include "gemm.h"
-#include "lines.h"
-#include "mobilevit_fast/conv2d_bias_act.h"
-#include "pixels.h"
 
 namespace mobilevit_fast::cpu::MVF_ISA {
 namespace {
@@ -123,8 +121,7 @@ struct Group {
   }
 
   void finish(int64_t channel, int64_t width) const {
-    const float* scale = p.packed + kEntries * channels * round_up(p.outputs, kBlock);
-    const float* bias = scale + round_up(p.outputs, kBlock);
+    const Panels packed(p.packed, kEntries * channels, p.outputs);
     const int64_t valid = smaller(width, p.outputs - channel);
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t row = (first + i) / columns, column = (first + i) % columns * kTile;
@@ -135,8 +132,8 @@ struct Group {
       for (int64_t c = 0; c < valid; c += kLanes) {
         Float v[kTile * kTile];
         transform_output(m + i * width + c, m_entry, v);
-        const Float factor = load_unaligned<Float>(scale + channel + c);
-        const Float offset = load_unaligned<Float>(bias + channel + c);
+        const Float factor = load_unaligned<Float>(packed.scale + channel + c);
+        const Float offset = load_unaligned<Float>(packed.bias + channel + c);
         MVF_UNROLL
         for (int k = 0; k < kTile * kTile; ++k) v[k] = v[k] * factor + offset;
         activate<kTile * kTile>(p.activation, v);
@@ -177,25 +174,8 @@ struct Group {
   }
 };
 
-template <class T>
-void run(const Conv2dBiasActParams& p, int64_t begin, int64_t end) {
-  const int64_t bytes = Group<T>(p, nullptr).bytes;
-  Group<T> group(p, thread_scratch(bytes));
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t index = task / p.slices, slice = task % p.slices;
-    if (task == begin || slice == 0) group.prepare(index);
-    group.multiply(slice);
-  }
-}
-
 }  // namespace
 
-void conv2d_winograd(const Conv2dBiasActParams& p, int64_t begin, int64_t end) {
-  if (p.element == Element::float32) {
-    run<float>(p, begin, end);
-  } else {
-    run<BFloat16>(p, begin, end);
-  }
-}
+void conv2d_winograd(const Conv2dBiasActParams& p, int64_t begin, int64_t end) { run_groups<Group>(p, begin, end); }
 
 }  // namespace mobilevit_fast::cpu::MVF_ISA

@@ -262,6 +262,17 @@ void multiply_panel(const PixelInput& in, int64_t pixels, const float* b, int64_
   }
 }
 
+// A matrix of `depth` words per output in panels, with its scales and biases: see gemm_layout.h.
+struct Panels {
+  const float *weight, *scale, *bias, *end;
+
+  Panels(const float* packed, int64_t depth, int64_t outputs) : weight(packed) {
+    scale = packed + depth * round_up(outputs, kBlock);
+    bias = scale + round_up(outputs, kBlock);
+    end = packed + panel_floats(depth, outputs);
+  }
+};
+
 // All pixels times panels [begin, end) of weights of `depth` words per output, packed for out.channels outputs.
 template <class T>
 void multiply_pixels(const PixelInput& in, int64_t pixels, int64_t depth, const float* packed,
@@ -277,9 +288,8 @@ void multiply_pixels(const PixelInput& in, int64_t pixels, int64_t depth, const 
 // The same over all panels; scale and bias of `out` are those packed behind the weights.
 template <class T>
 void multiply_pixels(const PixelInput& in, int64_t pixels, int64_t depth, const float* packed, PixelOutput<T> out) {
-  const int64_t padded = round_up(out.channels, kBlock);
-  out.scale = packed + depth * padded;
-  out.bias = out.scale + padded;
+  const Panels panels(packed, depth, out.channels);
+  out.scale = panels.scale, out.bias = panels.bias;
   multiply_pixels<T>(in, pixels, depth, packed, out, 0, panel_count(out.channels));
 }
 

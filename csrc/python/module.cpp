@@ -2,13 +2,17 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <utility>
 
+#include "mobilevit_fast/conv2d_bias_act.h"
 #include "mobilevit_fast/cpu_isa.h"
 
 namespace py = pybind11;
 using namespace mobilevit_fast::cpu;
 
 namespace {
+
+using Pair = std::pair<int64_t, int64_t>;
 
 Isa isa_from_name(const std::string& name) {
   std::string known;
@@ -65,5 +69,14 @@ PYBIND11_MODULE(_C, m) {
       "word_factors", [](bool bfloat16, bool even) { return word_factors(product_isa(active_isa(), bfloat16, even)); },
       py::arg("bfloat16"), py::arg("even"),
       "Factors of matrix products in a 32-bit word of packed weights: of this type, with even numbers of products.");
+  m.def(
+      "conv2d_taps",
+      [](int64_t outputs, int64_t channels, Pair kernel, Pair stride, Pair dilation) {
+        return packed_taps(
+            outputs, channels,
+            {kernel.first, kernel.second, stride.first, stride.second, 0, 0, dilation.first, dilation.second});
+      },
+      py::arg("outputs"), py::arg("channels"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"),
+      "Packed weights of an output and a channel of conv2d_bias_act.");
   m.def("set_cpu_isa", &choose_isa, py::arg("name"), "Use this variant from now on, in the whole process (for tests).");
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobilevit_fast import native
 
-_BLOCK, _ROW_GROUP, _WINOGRAD_ENTRIES = 16, 12, 16
+_BLOCK, _ROW_GROUP = 16, 12
 
 
 def _padded(size: int, multiple: int) -> int:
@@ -36,11 +36,13 @@ def panel_floats(weight: Tensor, factors: int = 1) -> int:
 
 
 def conv2d_floats(weight: Tensor, stride: Sequence[int], dilation: Sequence[int]) -> int:
-    """Of a dense convolution, by Winograd's algorithm where ``csrc/cpu/conv2d_bias_act.cpp`` takes it."""
-    outputs, channels, *window = weight.shape
-    if window == [3, 3] and list(stride) == [1, 1] and list(dilation) == [1, 1] and min(outputs, channels) >= 32:
-        return (_WINOGRAD_ENTRIES * channels + 2) * _padded(outputs, _BLOCK)
-    return panel_floats(weight)
+    """Of a dense convolution, which some windows and sizes pack by Winograd's algorithm."""
+    extension = native.extension()
+    if extension is None:
+        return panel_floats(weight)
+    outputs, channels, *kernel = weight.shape
+    taps: int = extension.conv2d_taps(outputs, channels, kernel, stride, dilation)
+    return (taps * channels + 2) * _padded(outputs, _BLOCK)
 
 
 def depthwise_floats(weight: Tensor) -> int:

@@ -27,6 +27,18 @@ struct Conv2dBiasActParams {
 // tiles of all images, one slice of the panels.
 constexpr int64_t kWinogradTile = 2, kWinogradSide = 4, kWinogradEntries = kWinogradSide * kWinogradSide;
 
+// Whether conv2d_winograd computes it: with fewer channels the transforms cost more than they save.
+static inline bool takes_winograd(int64_t outputs, int64_t channels, const Window& w) {
+  constexpr int64_t kLeast = 32;
+  return w.kernel_h == 3 && w.kernel_w == 3 && w.stride_h == 1 && w.stride_w == 1 && w.dilation_h == 1 &&
+         w.dilation_w == 1 && outputs >= kLeast && channels >= kLeast;
+}
+
+// Weights of an output and a channel in `packed`.
+static inline int64_t packed_taps(int64_t outputs, int64_t channels, const Window& w) {
+  return takes_winograd(outputs, channels, w) ? kWinogradEntries : w.kernel_h * w.kernel_w;
+}
+
 static inline int64_t winograd_tiles(const Conv2dBiasActParams& p) {
   return p.x.batch * ceil_div(p.out_h, kWinogradTile) * ceil_div(p.out_w, kWinogradTile);
 }

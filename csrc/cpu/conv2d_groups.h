@@ -1,6 +1,7 @@
-// Rows of images as float32 lines with their padding.
+// What the kernels of conv2d_bias_act share: rows of images as float32 lines with their padding, and how tasks run.
 #pragma once
 
+#include "mobilevit_fast/conv2d_bias_act.h"
 #include "pixels.h"
 
 namespace mobilevit_fast::cpu::MVF_ISA {
@@ -53,6 +54,27 @@ struct LineSource {
     }
   }
 };
+
+// Tasks [begin, end), slice by slice of a group, which is prepared once for slices that follow one another.
+template <class Group>
+void run_groups_of(const Conv2dBiasActParams& p, int64_t begin, int64_t end) {
+  const int64_t bytes = Group(p, nullptr).bytes;
+  Group group(p, thread_scratch(bytes));
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t index = task / p.slices, slice = task % p.slices;
+    if (task == begin || slice == 0) group.prepare(index);
+    group.multiply(slice);
+  }
+}
+
+template <template <class> class Group>
+void run_groups(const Conv2dBiasActParams& p, int64_t begin, int64_t end) {
+  if (p.element == Element::float32) {
+    run_groups_of<Group<float>>(p, begin, end);
+  } else {
+    run_groups_of<Group<BFloat16>>(p, begin, end);
+  }
+}
 
 }  // namespace
 }  // namespace mobilevit_fast::cpu::MVF_ISA
