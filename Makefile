@@ -52,15 +52,18 @@ $(VENV)/.torch:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 	    f"Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; use make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing $(TORCH) into $(VENV)"
 	$(PIP) $(TORCH) numpy
 	$(PIP) $(BUILD_TOOLS)
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(NATIVE)
+	@echo "compiling the kernels and installing the package: 2 to 5 minutes on two cores, without further messages"
 	$(PIP) --no-build-isolation -e ".[demo]"
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.built pyproject.toml
+	@echo "installing what tests and benchmarks need"
 	$(PIP) $(TRITON)
 	$(PIP) --no-build-isolation -e ".[dev]"
 	$(PIP) --no-deps $(PEERS)

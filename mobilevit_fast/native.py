@@ -18,6 +18,8 @@ LIBRARY_FOLDER = Path(__file__).parent / "_lib"
 """Where the build places the libraries of operators."""
 
 _OPERATOR_LIBRARIES = ("cpu", "cuda")
+# In a clone, Python imports the package that lies there before one that is installed.
+_BUILD = "`pip install --no-build-isolation -e .` builds it there, and a package that is installed is found elsewhere"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def extension() -> ModuleType | None:
 def _load_operators(name: str) -> LibraryStatus:
     path = LIBRARY_FOLDER / f"libmobilevit_fast_{name}.so"
     if not path.is_file():
-        return LibraryStatus(False, None, f"{path.name} was not built; `pip install --no-build-isolation .` builds it")
+        return LibraryStatus(False, None, f"{path.name} was not built, in {path.parents[1]}; {_BUILD}")
     if name == "cuda" and torch.version.cuda is None:
         return LibraryStatus(False, str(path), f"torch {torch.__version__} is a build for the CPU only")
     try:

@@ -9,24 +9,26 @@
 #include "checks.h"
 #include "mobilevit_fast/activation.h"
 #include "mobilevit_fast/image.h"
+#include "packing.h"
 
 namespace mobilevit_fast::cpu {
 
 inline Element element_of(ScalarType type) { return type == ScalarType::Float ? Element::float32 : Element::bfloat16; }
 
-// What is the same for all arguments of one call: the operator's name and its input.
-class Arguments {
+// Checks of an operator's parameters, which are of one type: the input's or, where they are packed before there is an
+// input, the first weight's.
+class Parameters {
  public:
-  Arguments(const char* op, const Tensor& x) : op_(op), x_(x) {
-    expect(x.dim() == 4, "input of shape (batch, channels, height, width), got ", x.dim(), " dimensions");
-    const ScalarType type = x.scalar_type();
-    expect(type == ScalarType::Float || type == ScalarType::BFloat16,
-           "input of type torch.float32 or torch.bfloat16, got ", dtype_text(type));
-  }
+  // `name` is that of the first weight.
+  Parameters(const char* op, const char* name, const Tensor& weight) : Parameters(op, weight, name, nullptr) {}
 
   template <class... Parts>
   void expect(bool ok, const Parts&... parts) const {
-    check(ok, "mobilevit_fast.", op_, ": expected ", parts..., " (x.shape=", shape_text(x_), ")");
+    if (x_ == nullptr) {
+      check(ok, "mobilevit_fast.", op_, ": expected ", parts...);
+    } else {
+      check(ok, "mobilevit_fast.", op_, ": expected ", parts..., " (x.shape=", shape_text(*x_), ")");
+    }
   }
 
   // The rank, with every size at least 1.
@@ -36,11 +38,7 @@ class Arguments {
     expect(ok, name, " of ", dimensions, " dimensions, none of them 0, got ", shape_text(tensor));
   }
 
-  void channels(int64_t wanted) const {
-    expect(x_.size(1) == wanted, "input of ", wanted, " channels, got ", x_.size(1));
-  }
-
-  // Shape, device and type of a parameter; with `float32`, that type is allowed beside the input's.
+  // Shape, device and type of a parameter; with `float32`, that type is allowed beside the common one.
   void parameter(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape, bool float32) const {
     bool same = tensor.dim() == static_cast<int64_t>(shape.size());
     int64_t i = 0;
@@ -51,10 +49,10 @@ class Arguments {
       for (const int64_t size : shape) wanted << separator << size, separator = ", ";
       expect(false, name, " of shape (", wanted.str(), shape.size() == 1 ? ",)" : ")", ", got ", shape_text(tensor));
     }
-    const ScalarType type = x_.scalar_type(), given = tensor.scalar_type();
-    expect(given == type || (float32 && given == ScalarType::Float), name, " of type ", dtype_text(type),
-           ", like the input, got ", dtype_text(given));
-    expect(tensor.is_cpu(), name, " on the CPU, like the input, got one on another device");
+    const ScalarType given = tensor.scalar_type();
+    expect(given == type_ || (float32 && given == ScalarType::Float), name, " of type ", dtype_text(type_),
+           ", like the ", first_, ", got ", dtype_text(given));
+    expect(tensor.is_cpu(), name, " on the CPU, like the ", first_, ", got one on another device");
   }
 
   void parameter(const char* name, const std::optional<Tensor>& tensor, std::initializer_list<int64_t> shape) const {
@@ -74,6 +72,32 @@ class Arguments {
     return Activation::silu;
   }
 
+ protected:
+  Parameters(const char* op, const Tensor& first, const char* first_name, const Tensor* x)
+      : x_(x), op_(op), first_(first_name), type_(first.scalar_type()) {
+    expect(type_ == ScalarType::Float || type_ == ScalarType::BFloat16, first_,
+           " of type torch.float32 or torch.bfloat16, got ", dtype_text(type_));
+  }
+
+  const Tensor* x_;
+
+ private:
+  const char* op_;
+  const char* first_;
+  ScalarType type_;
+};
+
+// Checks of a call: of the input, of parameters that suit it, of what is done with them.
+class Arguments : public Parameters {
+ public:
+  Arguments(const char* op, const Tensor& x) : Parameters(op, x, "input", &x) {
+    expect(x.dim() == 4, "input of shape (batch, channels, height, width), got ", x.dim(), " dimensions");
+  }
+
+  void channels(int64_t wanted) const {
+    expect(x_->size(1) == wanted, "input of ", wanted, " channels, got ", x_->size(1));
+  }
+
   // Checks the geometry; `out_h` and `out_w` receive the size of the result.
   Window window(int64_t kernel_h, int64_t kernel_w, const std::vector<int64_t>& stride,
                 const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, int64_t& out_h,
@@ -81,28 +105,25 @@ class Arguments {
     pair("stride", stride, 1);
     pair("padding", padding, 0);
     pair("dilation", dilation, 1);
-    const int64_t room_h = x_.size(2) + 2 * padding[0] - dilation[0] * (kernel_h - 1) - 1;
-    const int64_t room_w = x_.size(3) + 2 * padding[1] - dilation[1] * (kernel_w - 1) - 1;
-    expect(x_.size(2) > 0 && x_.size(3) > 0 && room_h >= 0 && room_w >= 0, "an input that holds the ", kernel_h, "x",
+    const int64_t room_h = x_->size(2) + 2 * padding[0] - dilation[0] * (kernel_h - 1) - 1;
+    const int64_t room_w = x_->size(3) + 2 * padding[1] - dilation[1] * (kernel_w - 1) - 1;
+    expect(x_->size(2) > 0 && x_->size(3) > 0 && room_h >= 0 && room_w >= 0, "an input that holds the ", kernel_h, "x",
            kernel_w, " window at least once, got one it does not fit");
     out_h = room_h / stride[0] + 1, out_w = room_w / stride[1] + 1;
     return {kernel_h, kernel_w, stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1]};
   }
 
-  // Packed weights as given, or as made by `pack` where none were.
-  template <class Pack>
-  Tensor packed(const std::optional<Tensor>& given, int64_t floats, Pack pack) const {
-    if (!given) return pack();
+  // Packed weights as given, or made of `weights` where none were.
+  template <class Weights>
+  Tensor packed(const std::optional<Tensor>& given, const Products& products, const Weights& weights) const {
+    if (!given) return weights.pack(products);
+    const int64_t floats = weights.packed_floats(products);
     expect(given->dim() == 1 && given->size(0) == floats && given->scalar_type() == ScalarType::Float &&
                given->is_cpu() && given->stride(0) == 1,
            "packed weights of shape (", floats, ",) and type torch.float32 on the CPU, as made for the kernel variant ",
-           isa_name(active_isa()), ", got ", shape_text(*given));
+           isa_name(products.isa), ", got ", shape_text(*given));
     return *given;
   }
-
- private:
-  const char* op_;
-  const Tensor& x_;
 };
 
 // An input as kernels see it. Converted to channels_last unless its channels, or, with `any_strides`, all its

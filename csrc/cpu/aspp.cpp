@@ -2,8 +2,8 @@
 #include "mobilevit_fast/aspp.h"
 
 #include "arguments.h"
-#include "deal.h"
 #include "packing.h"
+#include "parallel.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -23,22 +23,64 @@ OptionalTensor layer(const OptionalTensor& stack, int64_t index) {
   return torch::stable::select(*stack, 0, index);
 }
 
+struct Weights {
+  const Tensor& pointwise;
+  const OptionalTensor &pointwise_scale, &pointwise_bias;
+  const Tensor& atrous;
+  const OptionalTensor &atrous_scale, &atrous_bias;
+  const Tensor& pool;
+  const OptionalTensor &pool_scale, &pool_bias;
+  const Tensor& project;
+  const OptionalTensor &project_scale, &project_bias;
+
+  void check(const Parameters& parameters) const {
+    parameters.rank("pointwise weight", pointwise, 4);
+    parameters.rank("atrous weight", atrous, 5);
+    parameters.rank("project weight", project, 4);
+    const int64_t features = pointwise.size(0), channels = pointwise.size(1);
+    const int64_t rates = atrous.size(0), outputs = project.size(0);
+    parameters.parameter("pointwise weight", pointwise, {features, channels, 1, 1}, false);
+    parameters.parameter("pointwise scale", pointwise_scale, {features});
+    parameters.parameter("pointwise bias", pointwise_bias, {features});
+    parameters.parameter("atrous weight", atrous, {rates, features, channels, 3, 3}, false);
+    parameters.parameter("atrous scale", atrous_scale, {rates, features});
+    parameters.parameter("atrous bias", atrous_bias, {rates, features});
+    parameters.parameter("pool weight", pool, {features, channels, 1, 1}, false);
+    parameters.parameter("pool scale", pool_scale, {features});
+    parameters.parameter("pool bias", pool_bias, {features});
+    parameters.parameter("project weight", project, {outputs, (rates + 2) * features, 1, 1}, false);
+    parameters.parameter("project scale", project_scale, {outputs});
+    parameters.parameter("project bias", project_bias, {outputs});
+  }
+
+  int64_t packed_floats(const Products&) const {
+    return aspp_floats(pointwise.size(1), pointwise.size(0), project.size(0), atrous.size(0));
+  }
+
+  Tensor pack(const Products& products) const {
+    const int64_t features = pointwise.size(0), rates = atrous.size(0), width = (rates + 1) * features;
+    Tensor packed = empty_floats(packed_floats(products));
+    float* target = static_cast<float*>(packed.mutable_data_ptr());
+    target = pack_panels(pointwise, pointwise_scale, pointwise_bias, 1, target);
+    for (int64_t i = 0; i < rates; ++i) {
+      target = pack_panels(*layer(atrous, i), layer(atrous_scale, i), layer(atrous_bias, i), 1, target);
+    }
+    target = pack_panels(pool, pool_scale, pool_bias, 1, target);
+    Tensor all = project;  // narrow() takes no constant
+    target = pack_panels(torch::stable::narrow(all, 1, 0, width), project_scale, std::nullopt, 1, target);
+    pack_panels(torch::stable::narrow(all, 1, width, features), project_scale, project_bias, 1, target);
+    return packed;
+  }
+};
+
 Tensor pack(Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias,
             Tensor atrous_weight, OptionalTensor atrous_scale, OptionalTensor atrous_bias, Tensor pool_weight,
             OptionalTensor pool_scale, OptionalTensor pool_bias, Tensor project_weight, OptionalTensor project_scale,
             OptionalTensor project_bias) {
-  const int64_t features = pointwise_weight.size(0), channels = pointwise_weight.size(1);
-  const int64_t rates = atrous_weight.size(0), outputs = project_weight.size(0), width = (rates + 1) * features;
-  Tensor packed = empty_floats(aspp_floats(channels, features, outputs, rates));
-  float* target = static_cast<float*>(packed.mutable_data_ptr());
-  target = pack_panels(pointwise_weight, pointwise_scale, pointwise_bias, 1, target);
-  for (int64_t i = 0; i < rates; ++i) {
-    target = pack_panels(*layer(atrous_weight, i), layer(atrous_scale, i), layer(atrous_bias, i), 1, target);
-  }
-  target = pack_panels(pool_weight, pool_scale, pool_bias, 1, target);
-  target = pack_panels(torch::stable::narrow(project_weight, 1, 0, width), project_scale, std::nullopt, 1, target);
-  pack_panels(torch::stable::narrow(project_weight, 1, width, features), project_scale, project_bias, 1, target);
-  return packed;
+  const Weights weights{pointwise_weight, pointwise_scale, pointwise_bias, atrous_weight,  atrous_scale,  atrous_bias,
+                        pool_weight,      pool_scale,      pool_bias,      project_weight, project_scale, project_bias};
+  weights.check(Parameters("aspp", "pointwise weight", pointwise_weight));
+  return weights.pack(Products());
 }
 
 // Tiles of so many features that reading the weights for each tile costs little, but that a second-level cache of a
@@ -59,26 +101,19 @@ Tensor aspp(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, O
             OptionalTensor pool_scale, OptionalTensor pool_bias, Tensor project_weight, OptionalTensor project_scale,
             OptionalTensor project_bias, std::vector<int64_t> rates, std::string activation, OptionalTensor packed) {
   const Arguments arguments("aspp", x);
-  arguments.rank("pointwise weight", pointwise_weight, 4);
-  arguments.rank("project weight", project_weight, 4);
-  const int64_t features = pointwise_weight.size(0), channels = pointwise_weight.size(1);
-  const int64_t count = static_cast<int64_t>(rates.size()), outputs = project_weight.size(0);
+  const int64_t count = static_cast<int64_t>(rates.size());
   arguments.expect(count > 0, "at least one rate, got none");
   for (const int64_t rate : rates) arguments.expect(rate > 0, "rates of at least 1, got ", rate);
+  arguments.expect(atrous_weight.dim() == 5 && atrous_weight.size(0) == count,
+                   "atrous weight of 5 dimensions, of which the first is ", count, ", the number of rates, got ",
+                   shape_text(atrous_weight));
+  const Weights weights{pointwise_weight, pointwise_scale, pointwise_bias, atrous_weight,  atrous_scale,  atrous_bias,
+                        pool_weight,      pool_scale,      pool_bias,      project_weight, project_scale, project_bias};
+  weights.check(arguments);
+  const int64_t features = pointwise_weight.size(0), channels = pointwise_weight.size(1);
+  const int64_t outputs = project_weight.size(0);
   arguments.channels(channels);
   arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got none");
-  arguments.parameter("pointwise weight", pointwise_weight, {features, channels, 1, 1}, false);
-  arguments.parameter("pointwise scale", pointwise_scale, {features});
-  arguments.parameter("pointwise bias", pointwise_bias, {features});
-  arguments.parameter("atrous weight", atrous_weight, {count, features, channels, 3, 3}, false);
-  arguments.parameter("atrous scale", atrous_scale, {count, features});
-  arguments.parameter("atrous bias", atrous_bias, {count, features});
-  arguments.parameter("pool weight", pool_weight, {features, channels, 1, 1}, false);
-  arguments.parameter("pool scale", pool_scale, {features});
-  arguments.parameter("pool bias", pool_bias, {features});
-  arguments.parameter("project weight", project_weight, {outputs, (count + 2) * features, 1, 1}, false);
-  arguments.parameter("project scale", project_scale, {outputs});
-  arguments.parameter("project bias", project_bias, {outputs});
 
   AsppParams p{};
   p.activation = arguments.activation("activation", activation);
@@ -86,11 +121,9 @@ Tensor aspp(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, O
   p.element = element_of(type);
   p.features = features, p.outputs = outputs;
   p.rates = rates.data(), p.rate_count = count;
-  const Tensor weights = arguments.packed(packed, aspp_floats(channels, features, outputs, count), [&] {
-    return pack(pointwise_weight, pointwise_scale, pointwise_bias, atrous_weight, atrous_scale, atrous_bias,
-                pool_weight, pool_scale, pool_bias, project_weight, project_scale, project_bias);
-  });
-  p.packed = static_cast<const float*>(weights.const_data_ptr());
+  const Products products;
+  const Tensor panels = arguments.packed(packed, products, weights);
+  p.packed = static_cast<const float*>(panels.const_data_ptr());
 
   Tensor y = empty_channels_last(x.size(0), outputs, x.size(2), x.size(3), type);
   if (x.size(0) == 0) return y;
@@ -102,9 +135,9 @@ Tensor aspp(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, O
   Tensor image_bias = empty_floats(p.x.batch * round_up(outputs, kBlock));
   p.image_bias = static_cast<float*>(image_bias.mutable_data_ptr());
   split(p, torch::stable::get_num_threads());
-  const int isa = static_cast<int>(active_isa());
-  deal(aspp_pool_tasks(p), [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
-  deal(aspp_tasks(p), [&](int64_t begin, int64_t end) { kVariants[isa](p, begin, end); });
+  const int isa = static_cast<int>(products.isa);
+  parallel_for(aspp_pool_tasks(p), [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
+  parallel_for(aspp_tasks(p), [&](int64_t begin, int64_t end) { kVariants[isa](p, begin, end); });
   return y;
 }
 

@@ -1,4 +1,4 @@
-// Errors and small conversions that the bindings of all CPU operators share.
+// Errors that the bindings of all CPU operators share.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -62,16 +62,6 @@ inline const char* dtype_text(ScalarType type) {
     default:
       return "another type";
   }
-}
-
-// An uninitialised (n, c, h, w) tensor in channels_last order, on the CPU.
-inline Tensor empty_channels_last(int64_t n, int64_t c, int64_t h, int64_t w, ScalarType type) {
-  const int64_t sizes[] = {n, c, h, w};
-  const int64_t strides[] = {h * w * c, 1, w * c, c};
-  const int32_t dtype = type == ScalarType::Float ? aoti_torch_dtype_float32() : aoti_torch_dtype_bfloat16();
-  AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
 }
 
 }  // namespace mobilevit_fast::cpu

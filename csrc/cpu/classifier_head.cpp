@@ -2,8 +2,8 @@
 #include "mobilevit_fast/classifier_head.h"
 
 #include "arguments.h"
-#include "deal.h"
 #include "packing.h"
+#include "parallel.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -17,53 +17,63 @@ constexpr Kernel kClassifyVariants[] = {MVF_CPU_ISAS(MVF_CLASSIFY)};
 #undef MVF_POOL
 #undef MVF_CLASSIFY
 
-int64_t packed_floats(const Products& products, const Tensor& expand_weight, const Tensor& weight) {
-  return panel_floats(expand_weight.size(1) / products.factors, expand_weight.size(0)) +
-         panel_floats(weight.size(1) / products.factors, weight.size(0));
-}
+struct Weights {
+  const Tensor& expand;
+  const OptionalTensor &expand_scale, &expand_bias;
+  const Tensor& linear;
+  const OptionalTensor& bias;
+
+  void check(const Parameters& parameters) const {
+    parameters.rank("expand weight", expand, 4);
+    parameters.rank("weight", linear, 2);
+    const int64_t expanded = expand.size(0), classes = linear.size(0);
+    parameters.parameter("expand weight", expand, {expanded, expand.size(1), 1, 1}, false);
+    parameters.parameter("expand scale", expand_scale, {expanded});
+    parameters.parameter("expand bias", expand_bias, {expanded});
+    parameters.parameter("weight", linear, {classes, expanded}, false);
+    parameters.parameter("bias", bias, {classes});
+  }
+
+  Products products() const { return Products({expand, linear}); }
+
+  int64_t packed_floats(const Products& products) const {
+    return panel_floats(expand.size(1) / products.factors, expand.size(0)) +
+           panel_floats(linear.size(1) / products.factors, linear.size(0));
+  }
+
+  Tensor pack(const Products& products) const {
+    Tensor packed = empty_floats(packed_floats(products));
+    float* target = static_cast<float*>(packed.mutable_data_ptr());
+    target = pack_panels(expand, expand_scale, expand_bias, products.factors, target);
+    pack_panels(linear, std::nullopt, bias, products.factors, target);
+    return packed;
+  }
+};
 
 Tensor pack(Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias, Tensor weight,
             OptionalTensor bias) {
-  const Products products({expand_weight, weight});
-  Tensor packed = empty_floats(packed_floats(products, expand_weight, weight));
-  float* target = static_cast<float*>(packed.mutable_data_ptr());
-  target = pack_panels(expand_weight, expand_scale, expand_bias, products.factors, target);
-  pack_panels(weight, std::nullopt, bias, products.factors, target);
-  return packed;
-}
-
-// An uninitialised (rows, columns) tensor on the CPU.
-Tensor empty_matrix(int64_t rows, int64_t columns, ScalarType type) {
-  const int64_t sizes[] = {rows, columns}, strides[] = {columns, 1};
-  const int32_t dtype = type == ScalarType::Float ? aoti_torch_dtype_float32() : aoti_torch_dtype_bfloat16();
-  AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(2, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
+  const Weights weights{expand_weight, expand_scale, expand_bias, weight, bias};
+  weights.check(Parameters("classifier_head", "expand weight", expand_weight));
+  return weights.pack(weights.products());
 }
 
 Tensor classifier_head(Tensor x, Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
                        Tensor weight, OptionalTensor bias, std::string activation, OptionalTensor packed) {
   const Arguments arguments("classifier_head", x);
-  arguments.rank("expand weight", expand_weight, 4);
-  arguments.rank("weight", weight, 2);
-  const int64_t expanded = expand_weight.size(0), channels = expand_weight.size(1), classes = weight.size(0);
-  arguments.channels(channels);
+  const Weights weights{expand_weight, expand_scale, expand_bias, weight, bias};
+  weights.check(arguments);
+  const int64_t expanded = expand_weight.size(0), classes = weight.size(0);
+  arguments.channels(expand_weight.size(1));
   arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got none");
-  arguments.parameter("expand weight", expand_weight, {expanded, channels, 1, 1}, false);
-  arguments.parameter("expand scale", expand_scale, {expanded});
-  arguments.parameter("expand bias", expand_bias, {expanded});
-  arguments.parameter("weight", weight, {classes, expanded}, false);
-  arguments.parameter("bias", bias, {classes});
 
   ClassifierHeadParams p{};
   p.activation = arguments.activation("activation", activation);
   const ScalarType type = x.scalar_type();
   p.element = element_of(type);
   p.expanded = expanded, p.classes = classes;
-  const Products products({expand_weight, weight});
-  const Tensor weights = arguments.packed(packed, packed_floats(products, expand_weight, weight),
-                                          [&] { return pack(expand_weight, expand_scale, expand_bias, weight, bias); });
-  p.packed = static_cast<const float*>(weights.const_data_ptr());
+  const Products products = weights.products();
+  const Tensor panels = arguments.packed(packed, products, weights);
+  p.packed = static_cast<const float*>(panels.const_data_ptr());
 
   Tensor y = empty_matrix(x.size(0), classes, type);
   if (x.size(0) == 0) return y;
@@ -72,8 +82,8 @@ Tensor classifier_head(Tensor x, Tensor expand_weight, OptionalTensor expand_sca
   p.pooled = static_cast<float*>(pooled.mutable_data_ptr());
   p.x = image_batch(x);
   const int isa = static_cast<int>(products.isa);
-  deal(pool_tasks(p), [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
-  deal(classify_tasks(p), [&](int64_t begin, int64_t end) { kClassifyVariants[isa](p, begin, end); });
+  parallel_for(pool_tasks(p), [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
+  parallel_for(classify_tasks(p), [&](int64_t begin, int64_t end) { kClassifyVariants[isa](p, begin, end); });
   return y;
 }
 

@@ -5,8 +5,8 @@
 #include <numeric>
 
 #include "arguments.h"
-#include "deal.h"
 #include "packing.h"
+#include "parallel.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -49,36 +49,60 @@ void split_winograd(Conv2dBiasActParams& p, int64_t threads) {
   p.slices = smaller(panel_count(p.outputs), ceil_div(threads, p.groups));
 }
 
-int64_t packed_floats(const Tensor& weight, const Window& window) {
-  const int64_t outputs = weight.size(0), channels = weight.size(1);
-  return panel_floats(packed_taps(outputs, channels, window) * channels, outputs);
-}
+struct Weights {
+  const Tensor& weight;
+  const OptionalTensor &scale, &bias;
 
-Tensor pack(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, const Window& window) {
-  Tensor packed = empty_floats(packed_floats(weight, window));
-  float* target = static_cast<float*>(packed.mutable_data_ptr());
-  if (takes_winograd(weight.size(0), weight.size(1), window)) {
-    pack_winograd(weight, scale, bias, target);
-  } else {
-    pack_panels(weight, scale, bias, 1, target);
+  void check(const Parameters& parameters) const {
+    parameters.rank("weight", weight, 4);
+    // Any shape is one; this is about its type and device.
+    parameters.parameter("weight", weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)}, false);
+    parameters.parameter("scale", scale, {weight.size(0)});
+    parameters.parameter("bias", bias, {weight.size(0)});
   }
-  return packed;
-}
+};
+
+// With the window that they are multiplied in, on which their packing depends.
+struct WindowedWeights {
+  const Weights& weights;
+  const Window& window;
+
+  bool winograd() const { return takes_winograd(weights.weight.size(0), weights.weight.size(1), window); }
+
+  int64_t packed_floats(const Products&) const {
+    const int64_t outputs = weights.weight.size(0), channels = weights.weight.size(1);
+    return panel_floats(packed_taps(outputs, channels, window) * channels, outputs);
+  }
+
+  Tensor pack(const Products& products) const {
+    Tensor packed = empty_floats(packed_floats(products));
+    float* target = static_cast<float*>(packed.mutable_data_ptr());
+    if (winograd()) {
+      pack_winograd(weights.weight, weights.scale, weights.bias, target);
+    } else {
+      pack_panels(weights.weight, weights.scale, weights.bias, 1, target);
+    }
+    return packed;
+  }
+};
 
 Tensor conv2d_bias_act_pack(Tensor weight, OptionalTensor scale, OptionalTensor bias, std::vector<int64_t> stride,
                             std::vector<int64_t> dilation) {
-  check(weight.dim() == 4 && stride.size() == 2 && dilation.size() == 2,
-        "mobilevit_fast.conv2d_bias_act: expected a weight of 4 dimensions, a stride and a dilation of 2 numbers, got ",
-        weight.dim(), ", ", stride.size(), " and ", dilation.size());
-  return pack(weight, scale, bias,
-              {weight.size(2), weight.size(3), stride[0], stride[1], 0, 0, dilation[0], dilation[1]});
+  const Parameters parameters("conv2d_bias_act", "weight", weight);
+  const Weights weights{weight, scale, bias};
+  weights.check(parameters);
+  parameters.pair("stride", stride, 1);
+  parameters.pair("dilation", dilation, 1);
+  const Window window{weight.size(2), weight.size(3), stride[0], stride[1], 0, 0, dilation[0], dilation[1]};
+  return WindowedWeights{weights, window}.pack(Products());
 }
 
 Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTensor scale, OptionalTensor bias,
                        std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
                        std::string activation, OptionalTensor packed) {
   const Arguments arguments("conv2d_bias_act", x);
-  arguments.rank("weight", weight, 4);
+  const Weights weights{weight, scale, bias};
+  weights.check(arguments);
   const int64_t outputs = weight.size(0), channels = weight.size(1);
   const int64_t kernel_h = weight.size(2), kernel_w = weight.size(3);
   if (x2) {
@@ -90,9 +114,6 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   } else {
     arguments.channels(channels);
   }
-  arguments.parameter("weight", weight, {outputs, channels, kernel_h, kernel_w}, false);
-  arguments.parameter("scale", scale, {outputs});
-  arguments.parameter("bias", bias, {outputs});
 
   Conv2dBiasActParams p{};
   p.window = arguments.window(kernel_h, kernel_w, stride, padding, dilation, p.out_h, p.out_w);
@@ -100,20 +121,21 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   p.activation = arguments.activation("activation", activation);
   const ScalarType type = x.scalar_type();
   p.element = element_of(type);
-  const Tensor weights =
-      arguments.packed(packed, packed_floats(weight, p.window), [&] { return pack(weight, scale, bias, p.window); });
-  p.packed = static_cast<const float*>(weights.const_data_ptr());
+  const Products products;
+  const WindowedWeights windowed{weights, p.window};
+  const Tensor panels = arguments.packed(packed, products, windowed);
+  p.packed = static_cast<const float*>(panels.const_data_ptr());
 
   Tensor y = empty_channels_last(x.size(0), outputs, p.out_h, p.out_w, type);
   if (x.size(0) == 0) return y;
   p.y = y.mutable_data_ptr();
   p.x = image_batch(x, x.size(1) <= kFewChannels);
   if (x2) p.x2 = image_batch(*x2, x2->size(1) <= kFewChannels);
-  const bool winograd = takes_winograd(outputs, channels, p.window);
+  const bool winograd = windowed.winograd();
   (winograd ? split_winograd : split)(p, torch::stable::get_num_threads());
   const int64_t count = winograd ? p.groups * p.slices : tasks(p);
-  const Kernel kernel = (winograd ? kWinogradVariants : kVariants)[static_cast<int>(active_isa())];
-  deal(count, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+  const Kernel kernel = (winograd ? kWinogradVariants : kVariants)[static_cast<int>(products.isa)];
+  parallel_for(count, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   return y;
 }
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "arguments.h"
-#include "deal.h"
+#include "parallel.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -19,7 +19,8 @@ using Kernel = void (*)(const DepthwiseConv2dParams&, int64_t, int64_t);
 constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 #undef MVF_ENTRY
 
-// Copies any weight (C, 1, kh, kw) to (kh, kw, C). `storage` owns the copy.
+// Copies any weight (C, 1, kh, kw) to (kh, kw, C), at every call: a few kilobytes, and the regions of a model have
+// their depthwise weights packed in other operators. `storage` owns the copy.
 template <class T>
 const T* repack(const Tensor& weight, std::vector<float>& storage) {
   const int64_t channels = weight.size(0), kernel_h = weight.size(2), kernel_w = weight.size(3);
@@ -110,7 +111,7 @@ Tensor depthwise_conv2d(Tensor x, Tensor weight, std::optional<Tensor> scale, st
 
   plan_tasks(p, torch::stable::get_num_threads());
   const Kernel kernel = kVariants[static_cast<int>(active_isa())];
-  deal(task_count(p), [&](int64_t begin, int64_t end) { kernel(p, begin, end); }, grain_size(p));
+  parallel_for(task_count(p), [&](int64_t begin, int64_t end) { kernel(p, begin, end); }, grain_size(p));
   return y;
 }
 

@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "arguments.h"
-#include "deal.h"
 #include "packing.h"
+#include "parallel.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -33,27 +33,62 @@ Tensor launch(InvertedResidualParams& p, ScalarType type, Isa isa) {
   p.y = y.mutable_data_ptr();
   p.rows_per_task = rows_per_task(p, torch::stable::get_num_threads());
   const Kernel kernel = kVariants[static_cast<int>(isa)];
-  deal(p.x.batch * strips(p), [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+  parallel_for(p.x.batch * strips(p), [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   return y;
 }
 
-int64_t packed_floats(const Products& products, const Tensor& expand_weight, const Tensor& depthwise_weight,
-                      const Tensor& project_weight) {
-  const int64_t expanded = expand_weight.size(0), taps = depthwise_weight.size(2) * depthwise_weight.size(3);
-  return panel_floats(expand_weight.size(1) / products.factors, expanded) + depthwise_floats(taps, expanded) +
-         panel_floats(expanded / products.factors, project_weight.size(0));
-}
+struct ResidualWeights {
+  const Tensor& expand;
+  const OptionalTensor &expand_scale, &expand_bias;
+  const Tensor& depthwise;
+  const OptionalTensor &depthwise_scale, &depthwise_bias;
+  const Tensor& project;
+  const OptionalTensor &project_scale, &project_bias;
+
+  void check(const Parameters& parameters) const {
+    parameters.rank("expand weight", expand, 4);
+    parameters.rank("depthwise weight", depthwise, 4);
+    parameters.rank("project weight", project, 4);
+    const int64_t channels = expand.size(1), expanded = depthwise.size(0), outputs = project.size(0);
+    const int64_t kernel_h = depthwise.size(2), kernel_w = depthwise.size(3);
+    parameters.parameter("expand weight", expand, {expanded, channels, 1, 1}, false);
+    parameters.parameter("expand scale", expand_scale, {expanded});
+    parameters.parameter("expand bias", expand_bias, {expanded});
+    parameters.parameter("depthwise weight", depthwise, {expanded, 1, kernel_h, kernel_w}, false);
+    parameters.parameter("depthwise scale", depthwise_scale, {expanded});
+    parameters.parameter("depthwise bias", depthwise_bias, {expanded});
+    parameters.parameter("project weight", project, {outputs, expanded, 1, 1}, false);
+    parameters.parameter("project scale", project_scale, {outputs});
+    parameters.parameter("project bias", project_bias, {outputs});
+    parameters.expect(kernel_h % 2 == 1 && kernel_w % 2 == 1, "a depthwise window of odd size, got ", kernel_h, "x",
+                      kernel_w);
+  }
+
+  Products products() const { return Products({expand, project}); }
+
+  int64_t packed_floats(const Products& products) const {
+    const int64_t expanded = expand.size(0), taps = depthwise.size(2) * depthwise.size(3);
+    return panel_floats(expand.size(1) / products.factors, expanded) + depthwise_floats(taps, expanded) +
+           panel_floats(expanded / products.factors, project.size(0));
+  }
+
+  Tensor pack(const Products& products) const {
+    Tensor packed = empty_floats(packed_floats(products));
+    float* target = static_cast<float*>(packed.mutable_data_ptr());
+    target = pack_panels(expand, expand_scale, expand_bias, products.factors, target);
+    target = pack_depthwise(depthwise, depthwise_scale, depthwise_bias, target);
+    pack_panels(project, project_scale, project_bias, products.factors, target);
+    return packed;
+  }
+};
 
 Tensor pack_inverted_residual(Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
                               Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
                               Tensor project_weight, OptionalTensor project_scale, OptionalTensor project_bias) {
-  const Products products({expand_weight, project_weight});
-  Tensor packed = empty_floats(packed_floats(products, expand_weight, depthwise_weight, project_weight));
-  float* target = static_cast<float*>(packed.mutable_data_ptr());
-  target = pack_panels(expand_weight, expand_scale, expand_bias, products.factors, target);
-  target = pack_depthwise(depthwise_weight, depthwise_scale, depthwise_bias, target);
-  pack_panels(project_weight, project_scale, project_bias, products.factors, target);
-  return packed;
+  const ResidualWeights weights{expand_weight,  expand_scale,   expand_bias,   depthwise_weight, depthwise_scale,
+                                depthwise_bias, project_weight, project_scale, project_bias};
+  weights.check(Parameters("inverted_residual", "expand weight", expand_weight));
+  return weights.pack(weights.products());
 }
 
 Tensor inverted_residual(Tensor x, Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
@@ -62,23 +97,12 @@ Tensor inverted_residual(Tensor x, Tensor expand_weight, OptionalTensor expand_s
                          std::vector<int64_t> stride, std::vector<int64_t> dilation, bool residual,
                          std::string activation, OptionalTensor packed) {
   const Arguments arguments("inverted_residual", x);
-  arguments.rank("expand weight", expand_weight, 4);
-  arguments.rank("depthwise weight", depthwise_weight, 4);
-  arguments.rank("project weight", project_weight, 4);
+  const ResidualWeights weights{expand_weight,  expand_scale,   expand_bias,   depthwise_weight, depthwise_scale,
+                                depthwise_bias, project_weight, project_scale, project_bias};
+  weights.check(arguments);
   const int64_t channels = expand_weight.size(1), expanded = depthwise_weight.size(0), outputs = project_weight.size(0);
   const int64_t kernel_h = depthwise_weight.size(2), kernel_w = depthwise_weight.size(3);
   arguments.channels(channels);
-  arguments.parameter("expand weight", expand_weight, {expanded, channels, 1, 1}, false);
-  arguments.parameter("expand scale", expand_scale, {expanded});
-  arguments.parameter("expand bias", expand_bias, {expanded});
-  arguments.parameter("depthwise weight", depthwise_weight, {expanded, 1, kernel_h, kernel_w}, false);
-  arguments.parameter("depthwise scale", depthwise_scale, {expanded});
-  arguments.parameter("depthwise bias", depthwise_bias, {expanded});
-  arguments.parameter("project weight", project_weight, {outputs, expanded, 1, 1}, false);
-  arguments.parameter("project scale", project_scale, {outputs});
-  arguments.parameter("project bias", project_bias, {outputs});
-  arguments.expect(kernel_h % 2 == 1 && kernel_w % 2 == 1, "a depthwise window of odd size, got ", kernel_h, "x",
-                   kernel_w);
   arguments.pair("dilation", dilation, 1);
 
   InvertedResidualParams p{};
@@ -90,31 +114,54 @@ Tensor inverted_residual(Tensor x, Tensor expand_weight, OptionalTensor expand_s
   p.expanded = expanded, p.outputs = outputs, p.expands = true, p.residual = residual;
   p.expand_activation = p.depthwise_activation = arguments.activation("activation", activation);
   p.element = element_of(x.scalar_type());
-  const Products products({expand_weight, project_weight});
-  const int64_t floats = packed_floats(products, expand_weight, depthwise_weight, project_weight);
-  const Tensor weights = arguments.packed(packed, floats, [&] {
-    return pack_inverted_residual(expand_weight, expand_scale, expand_bias, depthwise_weight, depthwise_scale,
-                                  depthwise_bias, project_weight, project_scale, project_bias);
-  });
-  p.packed = static_cast<const float*>(weights.const_data_ptr());
+  const Products products = weights.products();
+  const Tensor panels = arguments.packed(packed, products, weights);
+  p.packed = static_cast<const float*>(panels.const_data_ptr());
   const ScalarType type = x.scalar_type();
   p.x = image_batch(x);
   return launch(p, type, products.isa);
 }
 
-int64_t packed_floats(const Products& products, const Tensor& depthwise_weight, const Tensor& pointwise_weight) {
-  const int64_t channels = depthwise_weight.size(0), taps = depthwise_weight.size(2) * depthwise_weight.size(3);
-  return depthwise_floats(taps, channels) + panel_floats(channels / products.factors, pointwise_weight.size(0));
-}
+struct SeparableWeights {
+  const Tensor& depthwise;
+  const OptionalTensor &depthwise_scale, &depthwise_bias;
+  const Tensor& pointwise;
+  const OptionalTensor &pointwise_scale, &pointwise_bias;
+
+  void check(const Parameters& parameters) const {
+    parameters.rank("depthwise weight", depthwise, 4);
+    parameters.rank("pointwise weight", pointwise, 4);
+    const int64_t channels = depthwise.size(0), outputs = pointwise.size(0);
+    parameters.parameter("depthwise weight", depthwise, {channels, 1, depthwise.size(2), depthwise.size(3)}, false);
+    parameters.parameter("depthwise scale", depthwise_scale, {channels});
+    parameters.parameter("depthwise bias", depthwise_bias, {channels});
+    parameters.parameter("pointwise weight", pointwise, {outputs, channels, 1, 1}, false);
+    parameters.parameter("pointwise scale", pointwise_scale, {outputs});
+    parameters.parameter("pointwise bias", pointwise_bias, {outputs});
+  }
+
+  Products products() const { return Products({pointwise}); }
+
+  int64_t packed_floats(const Products& products) const {
+    const int64_t channels = depthwise.size(0), taps = depthwise.size(2) * depthwise.size(3);
+    return depthwise_floats(taps, channels) + panel_floats(channels / products.factors, pointwise.size(0));
+  }
+
+  Tensor pack(const Products& products) const {
+    Tensor packed = empty_floats(packed_floats(products));
+    float* target = static_cast<float*>(packed.mutable_data_ptr());
+    target = pack_depthwise(depthwise, depthwise_scale, depthwise_bias, target);
+    pack_panels(pointwise, pointwise_scale, pointwise_bias, products.factors, target);
+    return packed;
+  }
+};
 
 Tensor pack_separable(Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
                       Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias) {
-  const Products products({pointwise_weight});
-  Tensor packed = empty_floats(packed_floats(products, depthwise_weight, pointwise_weight));
-  float* target = static_cast<float*>(packed.mutable_data_ptr());
-  target = pack_depthwise(depthwise_weight, depthwise_scale, depthwise_bias, target);
-  pack_panels(pointwise_weight, pointwise_scale, pointwise_bias, products.factors, target);
-  return packed;
+  const SeparableWeights weights{depthwise_weight, depthwise_scale, depthwise_bias,
+                                 pointwise_weight, pointwise_scale, pointwise_bias};
+  weights.check(Parameters("depthwise_separable_conv2d", "depthwise weight", depthwise_weight));
+  return weights.pack(weights.products());
 }
 
 Tensor separable(Tensor x, Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
@@ -122,31 +169,21 @@ Tensor separable(Tensor x, Tensor depthwise_weight, OptionalTensor depthwise_sca
                  std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
                  std::string depthwise_activation, std::string pointwise_activation, OptionalTensor packed) {
   const Arguments arguments("depthwise_separable_conv2d", x);
-  arguments.rank("depthwise weight", depthwise_weight, 4);
-  arguments.rank("pointwise weight", pointwise_weight, 4);
-  const int64_t channels = depthwise_weight.size(0), outputs = pointwise_weight.size(0);
-  const int64_t kernel_h = depthwise_weight.size(2), kernel_w = depthwise_weight.size(3);
-  arguments.channels(channels);
-  arguments.parameter("depthwise weight", depthwise_weight, {channels, 1, kernel_h, kernel_w}, false);
-  arguments.parameter("depthwise scale", depthwise_scale, {channels});
-  arguments.parameter("depthwise bias", depthwise_bias, {channels});
-  arguments.parameter("pointwise weight", pointwise_weight, {outputs, channels, 1, 1}, false);
-  arguments.parameter("pointwise scale", pointwise_scale, {outputs});
-  arguments.parameter("pointwise bias", pointwise_bias, {outputs});
+  const SeparableWeights weights{depthwise_weight, depthwise_scale, depthwise_bias,
+                                 pointwise_weight, pointwise_scale, pointwise_bias};
+  weights.check(arguments);
+  arguments.channels(depthwise_weight.size(0));
 
   InvertedResidualParams p{};
-  p.window = arguments.window(kernel_h, kernel_w, stride, padding, dilation, p.out_h, p.out_w);
-  p.expanded = channels, p.outputs = outputs;
+  p.window =
+      arguments.window(depthwise_weight.size(2), depthwise_weight.size(3), stride, padding, dilation, p.out_h, p.out_w);
+  p.expanded = depthwise_weight.size(0), p.outputs = pointwise_weight.size(0);
   p.depthwise_activation = arguments.activation("depthwise_activation", depthwise_activation);
   p.project_activation = arguments.activation("pointwise_activation", pointwise_activation);
   p.element = element_of(x.scalar_type());
-  const Products products({pointwise_weight});
-  const int64_t floats = packed_floats(products, depthwise_weight, pointwise_weight);
-  const Tensor weights = arguments.packed(packed, floats, [&] {
-    return pack_separable(depthwise_weight, depthwise_scale, depthwise_bias, pointwise_weight, pointwise_scale,
-                          pointwise_bias);
-  });
-  p.packed = static_cast<const float*>(weights.const_data_ptr());
+  const Products products = weights.products();
+  const Tensor panels = arguments.packed(packed, products, weights);
+  p.packed = static_cast<const float*>(panels.const_data_ptr());
   const ScalarType type = x.scalar_type();
   p.x = image_batch(x);
   return launch(p, type, products.isa);

@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "arguments.h"
-#include "deal.h"
 #include "packing.h"
+#include "parallel.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -26,38 +26,81 @@ struct Variant {
 constexpr Variant kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 #undef MVF_ENTRY
 
-int64_t packed_floats(const Products& products, const Tensor& in_weight, const Tensor& fc1_weight,
-                      const Tensor& out_weight) {
-  const int64_t width = in_weight.size(0), hidden = fc1_weight.size(1), depth = width / products.factors;
-  const int64_t layer = 4 * width + row_group_floats(depth, 3 * width) + row_group_floats(depth, width) +
-                        row_group_floats(depth, hidden) + row_group_floats(hidden / products.factors, width);
-  return row_group_floats(in_weight.size(1) / products.factors, width) + fc1_weight.size(0) * layer + 2 * width +
-         row_group_floats(depth, out_weight.size(0));
-}
+struct Weights {
+  const Tensor& in;
+  const OptionalTensor& in_bias;
+  const Tensor &norm1, &norm1_bias, &qkv;
+  const OptionalTensor& qkv_bias;
+  const Tensor &proj, &proj_bias, &norm2, &norm2_bias, &fc1, &fc1_bias, &fc2, &fc2_bias, &norm, &norm_bias, &out;
+  const OptionalTensor &out_scale, &out_bias;
+
+  void check(const Parameters& parameters) const {
+    parameters.rank("in weight", in, 4);
+    parameters.rank("fc1 weight", fc1, 3);
+    parameters.rank("out weight", out, 4);
+    const int64_t width = in.size(0), outputs = out.size(0), layers = fc1.size(0), hidden = fc1.size(1);
+    parameters.parameter("in weight", in, {width, in.size(1), 1, 1}, false);
+    parameters.parameter("in bias", in_bias, {width});
+    parameters.parameter("norm1 weight", norm1, {layers, width}, true);
+    parameters.parameter("norm1 bias", norm1_bias, {layers, width}, true);
+    parameters.parameter("qkv weight", qkv, {layers, 3 * width, width}, false);
+    parameters.parameter("qkv bias", qkv_bias, {layers, 3 * width});
+    parameters.parameter("proj weight", proj, {layers, width, width}, false);
+    parameters.parameter("proj bias", proj_bias, {layers, width}, true);
+    parameters.parameter("norm2 weight", norm2, {layers, width}, true);
+    parameters.parameter("norm2 bias", norm2_bias, {layers, width}, true);
+    parameters.parameter("fc1 weight", fc1, {layers, hidden, width}, false);
+    parameters.parameter("fc1 bias", fc1_bias, {layers, hidden}, true);
+    parameters.parameter("fc2 weight", fc2, {layers, width, hidden}, false);
+    parameters.parameter("fc2 bias", fc2_bias, {layers, width}, true);
+    parameters.parameter("norm weight", norm, {width}, true);
+    parameters.parameter("norm bias", norm_bias, {width}, true);
+    parameters.parameter("out weight", out, {outputs, width, 1, 1}, false);
+    parameters.parameter("out scale", out_scale, {outputs});
+    parameters.parameter("out bias", out_bias, {outputs});
+  }
+
+  Products products() const { return Products({in, fc1, fc2}); }
+
+  int64_t packed_floats(const Products& products) const {
+    const int64_t width = in.size(0), hidden = fc1.size(1), depth = width / products.factors;
+    const int64_t layer = 4 * width + row_group_floats(depth, 3 * width) + row_group_floats(depth, width) +
+                          row_group_floats(depth, hidden) + row_group_floats(hidden / products.factors, width);
+    return row_group_floats(in.size(1) / products.factors, width) + fc1.size(0) * layer + 2 * width +
+           row_group_floats(depth, out.size(0));
+  }
+
+  Tensor pack(const Products& products) const {
+    const int64_t factors = products.factors;
+    Tensor packed = empty_floats(packed_floats(products));
+    float* target = static_cast<float*>(packed.mutable_data_ptr());
+    target = pack_row_groups(in, {}, in_bias, 0, factors, target);
+    for (int64_t layer = 0; layer < fc1.size(0); ++layer) {
+      target = pack_vector(norm1, layer, target);
+      target = pack_vector(norm1_bias, layer, target);
+      target = pack_row_groups(qkv, {}, qkv_bias, layer, factors, target);
+      target = pack_row_groups(proj, {}, proj_bias, layer, factors, target);
+      target = pack_vector(norm2, layer, target);
+      target = pack_vector(norm2_bias, layer, target);
+      target = pack_row_groups(fc1, {}, fc1_bias, layer, factors, target);
+      target = pack_row_groups(fc2, {}, fc2_bias, layer, factors, target);
+    }
+    target = pack_vector(norm, 0, target);
+    target = pack_vector(norm_bias, 0, target);
+    pack_row_groups(out, out_scale, out_bias, 0, factors, target);
+    return packed;
+  }
+};
 
 Tensor pack(Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight, Tensor norm1_bias, Tensor qkv_weight,
             OptionalTensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor norm2_weight, Tensor norm2_bias,
             Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, Tensor norm_weight,
             Tensor norm_bias, Tensor out_weight, OptionalTensor out_scale, OptionalTensor out_bias) {
-  const Products products({in_weight, fc1_weight, fc2_weight});
-  const int64_t layers = fc1_weight.size(0), factors = products.factors;
-  Tensor packed = empty_floats(packed_floats(products, in_weight, fc1_weight, out_weight));
-  float* target = static_cast<float*>(packed.mutable_data_ptr());
-  target = pack_row_groups(in_weight, {}, in_bias, 0, factors, target);
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    target = pack_vector(norm1_weight, layer, target);
-    target = pack_vector(norm1_bias, layer, target);
-    target = pack_row_groups(qkv_weight, {}, qkv_bias, layer, factors, target);
-    target = pack_row_groups(proj_weight, {}, proj_bias, layer, factors, target);
-    target = pack_vector(norm2_weight, layer, target);
-    target = pack_vector(norm2_bias, layer, target);
-    target = pack_row_groups(fc1_weight, {}, fc1_bias, layer, factors, target);
-    target = pack_row_groups(fc2_weight, {}, fc2_bias, layer, factors, target);
-  }
-  target = pack_vector(norm_weight, 0, target);
-  target = pack_vector(norm_bias, 0, target);
-  pack_row_groups(out_weight, out_scale, out_bias, 0, factors, target);
-  return packed;
+  const Weights weights{in_weight,   in_bias,      norm1_weight, norm1_bias, qkv_weight, qkv_bias,   proj_weight,
+                        proj_bias,   norm2_weight, norm2_bias,   fc1_weight, fc1_bias,   fc2_weight, fc2_bias,
+                        norm_weight, norm_bias,    out_weight,   out_scale,  out_bias};
+  weights.check(Parameters("mobilevit_transformer", "in weight", in_weight));
+  return weights.pack(weights.products());
 }
 
 // How far the busiest of `threads` threads is behind the average when `tasks` equal tasks are dealt out.
@@ -77,16 +120,16 @@ void run(Params& p, const Variant& variant) {
   const int64_t bundles = ceil_div(plan.blocks, p.blocks_per_bundle);
   Tensor shared = empty_floats(0);
   if (100 * imbalance(bundles, threads) <= (100 + kStepsCost) * imbalance(plan.blocks, threads)) {
-    deal(bundles, [&](int64_t begin, int64_t end) { variant.bundles(p, begin, end); });
+    parallel_for(bundles, [&](int64_t begin, int64_t end) { variant.bundles(p, begin, end); });
   } else {
     shared = empty_floats(plan.shared_floats);
     p.shared = static_cast<float*>(shared.mutable_data_ptr());
     for (int64_t step = 0; step <= p.layers; ++step) {
-      deal(plan.blocks, [&](int64_t begin, int64_t end) { variant.step(p, step, begin, end); });
+      parallel_for(plan.blocks, [&](int64_t begin, int64_t end) { variant.step(p, step, begin, end); });
     }
   }
   if (p.resized == nullptr) return;
-  deal(p.x.batch * p.x.height, [&](int64_t begin, int64_t end) { variant.resize(p, begin, end); });
+  parallel_for(p.x.batch * p.x.height, [&](int64_t begin, int64_t end) { variant.resize(p, begin, end); });
 }
 
 Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight, Tensor norm1_bias,
@@ -97,31 +140,13 @@ Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias,
                              std::vector<int64_t> patch_size, double eps, std::string mlp_activation,
                              std::string out_activation, OptionalTensor packed) {
   const Arguments arguments("mobilevit_transformer", x);
-  arguments.rank("in weight", in_weight, 4);
-  arguments.rank("fc1 weight", fc1_weight, 3);
-  arguments.rank("out weight", out_weight, 4);
-  const int64_t width = in_weight.size(0), channels = in_weight.size(1), outputs = out_weight.size(0);
+  const Weights weights{in_weight,   in_bias,      norm1_weight, norm1_bias, qkv_weight, qkv_bias,   proj_weight,
+                        proj_bias,   norm2_weight, norm2_bias,   fc1_weight, fc1_bias,   fc2_weight, fc2_bias,
+                        norm_weight, norm_bias,    out_weight,   out_scale,  out_bias};
+  weights.check(arguments);
+  const int64_t width = in_weight.size(0), outputs = out_weight.size(0);
   const int64_t layers = fc1_weight.size(0), hidden = fc1_weight.size(1);
-  arguments.channels(channels);
-  arguments.parameter("in weight", in_weight, {width, channels, 1, 1}, false);
-  arguments.parameter("in bias", in_bias, {width});
-  arguments.parameter("norm1 weight", norm1_weight, {layers, width}, true);
-  arguments.parameter("norm1 bias", norm1_bias, {layers, width}, true);
-  arguments.parameter("qkv weight", qkv_weight, {layers, 3 * width, width}, false);
-  arguments.parameter("qkv bias", qkv_bias, {layers, 3 * width});
-  arguments.parameter("proj weight", proj_weight, {layers, width, width}, false);
-  arguments.parameter("proj bias", proj_bias, {layers, width}, true);
-  arguments.parameter("norm2 weight", norm2_weight, {layers, width}, true);
-  arguments.parameter("norm2 bias", norm2_bias, {layers, width}, true);
-  arguments.parameter("fc1 weight", fc1_weight, {layers, hidden, width}, false);
-  arguments.parameter("fc1 bias", fc1_bias, {layers, hidden}, true);
-  arguments.parameter("fc2 weight", fc2_weight, {layers, width, hidden}, false);
-  arguments.parameter("fc2 bias", fc2_bias, {layers, width}, true);
-  arguments.parameter("norm weight", norm_weight, {width}, true);
-  arguments.parameter("norm bias", norm_bias, {width}, true);
-  arguments.parameter("out weight", out_weight, {outputs, width, 1, 1}, false);
-  arguments.parameter("out scale", out_scale, {outputs});
-  arguments.parameter("out bias", out_bias, {outputs});
+  arguments.channels(in_weight.size(1));
   arguments.expect(num_heads >= 1 && width % num_heads == 0, "a number of heads that divides the width ", width,
                    ", got ", num_heads);
   arguments.pair("patch_size", patch_size, 1);
@@ -135,14 +160,9 @@ Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias,
   p.grid_h = ceil_div(x.size(2), p.patch_h), p.grid_w = ceil_div(x.size(3), p.patch_w);
   p.mlp_activation = arguments.activation("mlp_activation", mlp_activation);
   p.out_activation = arguments.activation("out_activation", out_activation);
-  const Products products({in_weight, fc1_weight, fc2_weight});
-  const int64_t floats = packed_floats(products, in_weight, fc1_weight, out_weight);
-  const Tensor weights = arguments.packed(packed, floats, [&] {
-    return pack(in_weight, in_bias, norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias,
-                norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias, norm_weight, norm_bias,
-                out_weight, out_scale, out_bias);
-  });
-  p.packed = static_cast<const float*>(weights.const_data_ptr()), p.packed_end = p.packed + floats;
+  const Products products = weights.products();
+  const Tensor row_groups = arguments.packed(packed, products, weights);
+  p.packed = static_cast<const float*>(row_groups.const_data_ptr()), p.packed_end = p.packed + row_groups.size(0);
   Tensor y = empty_channels_last(x.size(0), outputs, x.size(2), x.size(3), x.scalar_type());
   if (x.size(0) == 0) return y;
   p.x = image_batch(x);

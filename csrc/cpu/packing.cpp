@@ -68,14 +68,6 @@ float* append_affine(const OptionalTensor& scale, const OptionalTensor& bias, in
 
 }  // namespace
 
-Tensor empty_floats(int64_t count) {
-  const int64_t stride = 1;
-  AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &count, &stride, aoti_torch_dtype_float32(),
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
 Products::Products(std::initializer_list<std::reference_wrapper<const Tensor>> weights) {
   bool bfloat16 = true, even = true;
   for (const Tensor& weight : weights) {

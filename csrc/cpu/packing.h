@@ -6,19 +6,19 @@
 #include <optional>
 
 #include "checks.h"
+#include "memory.h"
 
 namespace mobilevit_fast::cpu {
 
 using OptionalTensor = std::optional<Tensor>;
-
-// An uninitialised vector of float32 numbers.
-Tensor empty_floats(int64_t count);
 
 // The variant that multiplies by all of these weights, and what it takes to pack them and size their packing.
 struct Products {
   Isa isa;
   int64_t factors;  // in a word
 
+  // Of float32 words, whatever the type of the weights.
+  Products() : isa(active_isa()), factors(1) {}
   // Weights (outputs, channels, ...), or, of several layers, (layers, outputs, channels).
   explicit Products(std::initializer_list<std::reference_wrapper<const Tensor>> weights);
 };

@@ -2,7 +2,8 @@
 
 #include <cstdlib>
 #include <memory>
-#include <new>
+#include <stdexcept>
+#include <string>
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -28,7 +29,8 @@ void* thread_scratch(int64_t bytes) {
     scratch.block.reset(std::aligned_alloc(kAlignment, scratch.bytes));
     if (!scratch.block) {
       scratch.bytes = 0;
-      throw std::bad_alloc();
+      throw std::runtime_error("mobilevit_fast: no memory for the " + std::to_string(bytes) +
+                               " bytes of working memory that a thread needs for this image");
     }
   }
   return scratch.block.get();

@@ -9,6 +9,7 @@ from torch import nn
 import mobilevit_fast as mvf
 from mobilevit_fast.config import MobileViTConfig
 from tests.integrations import zoo
+from tests.ops.variants import DTYPES, ISAS, using_isa
 from tests.tolerance import assert_within_twice, close, rms_error
 
 SIZES = {"small": "mobilevit_s", "x_small": "mobilevit_xs", "xx_small": "mobilevit_xxs"}
@@ -74,6 +75,14 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("library", ["native", "transformers"])
 def test_options(library: str, overrides: dict) -> None:
     check(getattr(zoo, library)(zoo.tiny_config(**overrides)), 70, 64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("hidden_act", ["silu", "relu"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_variant_of_the_kernels(isa: str, hidden_act: str, dtype: torch.dtype) -> None:
+    with using_isa(isa):
+        check(zoo.native(zoo.tiny_config(hidden_act=hidden_act)), 70, 64, dtype)
 
 
 def test_every_output_of_a_model() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mobilevit_fast import native
+from tests.native.compiler import compiler_path
 from tests.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -38,8 +39,7 @@ def run(*command: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working tree of links, but for the native libraries."""
-    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        pytest.skip("there is no C++ compiler")
+    compiler_path()  # skips without one
     built = run(sys.executable, "setup.py", "-q", "build_emulated")
     assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-4000:]
     (library,) = (REPOSITORY / "build").glob(f"cmake-{sys.implementation.cache_tag}/emulated/_lib/*.so")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.native.compiler import INCLUDE, compiler_path, compiler_with, is_clang, run
 from tests.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -29,36 +28,12 @@ CALLS = {
     "clang": ["-mllvm", "-asan-instrumentation-with-call-threshold=0"],
 }
 FLAGS = [*SANITIZE, "-fno-sanitize-recover=all", "-std=c++17", "-O1", "-g1", "-fno-omit-frame-pointer"]
-# The kernels allocate nothing, and looking for leaks does not work in every container.
-ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
-
-
-def run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=600
-    )
 
 
 def cmake_list(name: str) -> list[str]:
     """The value of a variable in CMakeLists.txt, or nothing where it is not set."""
     found = re.search(rf"^\s*set\({name}\s+([^)]*)\)", (REPOSITORY / "CMakeLists.txt").read_text(), re.MULTILINE)
     return [] if found is None else found[1].replace('"', "").split()
-
-
-def find_compiler(folder: Path) -> list[str]:
-    """The system's C++ compiler with flags; skips where it cannot make a program with sanitizers that runs."""
-    path = shutil.which("c++")
-    if path is None:
-        pytest.skip("there is no C++ compiler named c++")
-    kind = "clang" if "clang" in run(path, "--version").stdout else "gcc"
-    compiler = [path, *FLAGS, *CALLS[kind]]
-    source, program = folder / "empty.cpp", folder / "empty"
-    source.write_text("int main() {}\n")
-    for command in ([*compiler, source, "-o", program], [program]):
-        result = run(*command)
-        if result.returncode != 0:
-            pytest.skip(f"{path} makes no programs with sanitizers: {(result.stdout + result.stderr).strip()[:200]}")
-    return compiler
 
 
 def compile_all(compiler: Sequence[str], folder: Path) -> Path:
@@ -68,10 +43,9 @@ def compile_all(compiler: Sequence[str], folder: Path) -> Path:
     """
     processor = Path("/proc/cpuinfo")
     emulated = not (processor.exists() and "avx512_bf16" in processor.read_text())
-    host = ["-I", REPOSITORY / "csrc" / "include"]
-    jobs = [[HERE / "sanitize.cpp", *host], [CPU / "cpu_isa.cpp", *host]]
+    jobs: list[list[object]] = [[HERE / "sanitize.cpp", *INCLUDE], [CPU / "cpu_isa.cpp", *INCLUDE]]
     for isa in ("avx512", "avx2", "portable"):  # longest first
-        flags = [*host, *cmake_list("MVF_KERNEL_FLAGS"), *cmake_list(f"MVF_ISA_FLAGS_{isa}")]
+        flags = [*INCLUDE, *cmake_list("MVF_KERNEL_FLAGS"), *cmake_list(f"MVF_ISA_FLAGS_{isa}")]
         if isa == "portable" or isa in cmake_list("MVF_ISAS"):
             jobs += [[REPOSITORY / kernel, *flags, f"-DMVF_ISA={isa}"] for kernel in cmake_list("MVF_CPU_KERNELS")]
         if isa == "avx512" and isa in cmake_list("MVF_ISAS"):
@@ -101,7 +75,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = folder / "sanitize"
-        return done if done.exists() else compile_all(find_compiler(folder), folder)
+        if not done.exists():
+            calls = CALLS["clang" if is_clang(compiler_path()) else "gcc"]
+            compile_all(compiler_with([*FLAGS, *calls], folder), folder)
+        return done
 
 
 def test_kernels_stay_within_their_memory(program: Path) -> None:

@@ -141,14 +141,17 @@ WINDOW = (STEP, STEP, st.integers(0, 9), st.integers(1, 7))  # size, stride, pad
     window=st.tuples(*(st.tuples(value, value) for value in WINDOW)),
     activation=st.sampled_from(tuple(ACTIVATIONS)),
     rgb=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
 )
-def test_any_geometry(shape: tuple[int, ...], window: tuple[Any, ...], activation: str, rgb: bool) -> None:
+def test_any_geometry(
+    shape: tuple[int, ...], window: tuple[Any, ...], activation: str, rgb: bool, dtype: torch.dtype
+) -> None:
     n, c, c2, o, h, w = (shape[0], 3, 0, *shape[3:]) if rgb else shape
     kernel_size, stride, padding, dilation = window
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True)]
     padding = [max(p, (r - s + 1) // 2) for p, r, s in zip(padding, reach, (h, w), strict=True)]  # so that it fits
-    x, x2 = torch.randn(n, c, h, w), torch.randn(n, c2, h, w) if c2 else None
-    weight = torch.randn(o, c + c2, *kernel_size)
+    x, x2 = torch.randn(n, c, h, w).to(dtype), torch.randn(n, c2, h, w).to(dtype) if c2 else None
+    weight = torch.randn(o, c + c2, *kernel_size).to(dtype)
     arguments = (None, torch.randn(o), list(stride), padding, list(dilation), activation)
     exact = plain(*with_images((x, x2), torch.float64), weight.double(), *arguments)
     for isa in ISAS:
@@ -161,13 +164,16 @@ def test_any_geometry(shape: tuple[int, ...], window: tuple[Any, ...], activatio
     shape=st.tuples(st.integers(1, 3), st.integers(32, 70), st.integers(0, 40), st.integers(32, 100), SIZE, SIZE),
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     activation=st.sampled_from(tuple(ACTIVATIONS)),
+    dtype=st.sampled_from(DTYPES),
 )
-def test_any_image_under_a_dense_window(shape: tuple[int, ...], padding: tuple[int, int], activation: str) -> None:
+def test_any_image_under_a_dense_window(
+    shape: tuple[int, ...], padding: tuple[int, int], activation: str, dtype: torch.dtype
+) -> None:
     """Windows of 3x3 without stride and dilation go another way where channels are many."""
     n, c, c2, o, h, w = shape
     padding = tuple(max(p, (3 - size + 1) // 2) for p, size in zip(padding, (h, w), strict=True))
-    x, x2 = torch.randn(n, c, h, w), torch.randn(n, c2, h, w) if c2 else None
-    weight = torch.randn(o, c + c2, 3, 3)
+    x, x2 = torch.randn(n, c, h, w).to(dtype), torch.randn(n, c2, h, w).to(dtype) if c2 else None
+    weight = torch.randn(o, c + c2, 3, 3).to(dtype)
     arguments = (weight, torch.randn(o), torch.randn(o), [1, 1], list(padding), [1, 1], activation)
     exact = plain(*with_images((x, x2), torch.float64), weight.double(), *arguments[1:])
     for isa in ISAS:
@@ -242,6 +248,33 @@ def test_an_image_that_is_not_finite_stays_alone(isa: str, dtype: torch.dtype) -
     touched[2:5, 2:5] = True
     assert torch.equal(result[1].isnan().any(0), touched)
     assert not result[[0, 2]].isnan().any()
+
+
+def test_infinite_and_huge_inputs_under_a_dense_window(isa: str) -> None:
+    """Winograd's sums of inputs make NaN of some infinities, but only where the window sees one."""
+    x, x2, *rest = sample(FUSION)
+    infinite = x.clone()
+    infinite[1, :, 3, 3] = math.inf
+    result = kernel(infinite, x2, *rest)
+    touched = torch.zeros(8, 8, dtype=torch.bool)
+    touched[2:5, 2:5] = True
+    assert torch.equal(~result[1].isfinite().all(0), touched)
+    assert torch.equal(result[[0, 2]], kernel(x, x2, *rest)[[0, 2]])
+    case = FUSION._replace(activation="none")
+    x, x2, weight, scale, _, *geometry = sample(case)
+    result = kernel(x, x2, weight, scale, None, *geometry)
+    assert torch.equal(kernel(x * 2.0**120, x2 * 2.0**120, weight, scale, None, *geometry), result * 2.0**120)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (2, 2)])
+def test_windows_that_are_zero_but_for_a_corner(isa: str, corner: tuple[int, int]) -> None:
+    """The worst case of Winograd's rounding: the documented exception from the rule of twice PyTorch's error."""
+    x, x2, weight, *rest = sample(FUSION)
+    pruned = torch.zeros_like(weight)
+    pruned[:, :, *corner] = 3 * weight[:, :, *corner]
+    arguments = (x, x2, pruned, *rest)
+    exact = plain(*with_images(arguments[:2], torch.float64), *arguments[2:])
+    assert_within_twice(kernel(*arguments), plain(*arguments), exact, factor=2.4)
 
 
 def test_empty_batch() -> None:

@@ -48,6 +48,30 @@ def test_weights_packed_for_another_variant_are_refused(op: str) -> None:
                 assert torch.equal(run(op, (*arguments, packed)), run(op, arguments))
 
 
+@pytest.mark.parametrize("op", PACKED)
+def test_parameters_that_do_not_fit_are_not_packed(op: str) -> None:
+    sample = next(SAMPLES[op]())
+    named = dict(zip(ops.OPS[op].argument_names, sample.arguments, strict=True))
+    packing = ops.OPS[op].kernels["cpu"].packing
+    assert packing is not None
+    given = [named[name] for name in packing.parameters]
+    refused = 0
+    for i, parameter in enumerate(given):
+        if not isinstance(parameter, Tensor):
+            continue
+        if i == 0 and op != "aspp":
+            shorter = [parameter[1:]]  # of fewer channels, the input's, only the first weight knows
+        elif parameter.dim() >= 4:
+            shorter = [p for p in (parameter[1:], parameter[:, 1:]) if p.numel() > 0]
+        else:
+            shorter = [parameter[..., 1:]]
+        for wrong in (parameter.double(), parameter.long(), parameter[None], parameter[0], *shorter):
+            with pytest.raises(RuntimeError, match=rf"^mobilevit_fast\.{op}: expected .*, got "):
+                ops.OPS[op].overload("cpu_pack")(*given[:i], wrong, *given[i + 1 :])
+            refused += 1
+    assert refused > 4
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_pairs_are_for_even_numbers_of_bfloat16(isa: str) -> None:
     even, odd = torch.empty(3, 4, 1, 1, dtype=torch.bfloat16), torch.empty(2, 6, 5, dtype=torch.bfloat16)
