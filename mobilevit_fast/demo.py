@@ -151,9 +151,7 @@ def write_predictions(digits: DigitImages, predictions: np.ndarray, path: Path) 
         # The object rather than pyplot, which would pick a backend for the whole process.
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "the picture needs matplotlib, which is not installed (pip install 'mobilevit_fast[demo]')"
-        ) from error
+        raise ImportError("the picture needs matplotlib, which is not installed (pip install matplotlib)") from error
 
     wrong = predictions != digits.labels
     # A stable sort puts the wrong ones first; what fits is then shown in the order of the data set.

@@ -14,6 +14,7 @@ import typer
 from benchmarks.cpu import ops as operators
 from benchmarks.cpu.environment import environment
 from benchmarks.cpu.measure import better, interleaved, machine_peak, peak_for, statistics, using_threads
+from benchmarks.cpu.memory import KINDS, forward_peak
 from benchmarks.cpu.models import DTYPES, SIZES, Case, build_model, make_case
 from benchmarks.cpu.providers import OURS, PROVIDERS, Provider, prepare
 from benchmarks.cpu.table import markdown
@@ -71,6 +72,8 @@ def run(settings: Settings, out: Path | None = None) -> dict[str, Any]:
 def _rows(case: Case, settings: Settings) -> Iterator[dict[str, Any]]:
     start = time.perf_counter()
     yield from measure_models(case, settings)
+    if case.dtype == torch.float32:  # tensors of another type are as much smaller on both sides
+        yield measure_memory(case)
     note(f"{case.size}, batch {case.batch}, {case.dtype_name}: models in {time.perf_counter() - start:.0f} s")
     if settings.ops:
         start = time.perf_counter()
@@ -107,6 +110,17 @@ def measure_models(case: Case, settings: Settings) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def measure_memory(case: Case) -> dict[str, Any]:
+    """A row of what a forward adds to the memory of a process at its peak, in 10⁶ bytes: plain and accelerated."""
+    row: dict[str, Any] = {"kind": "memory", "model": case.size, "batch": case.batch, "dtype": case.dtype_name}
+    batch, _, _, image_size = case.images.shape
+    try:
+        peaks = {f"{kind}_mb": forward_peak(kind, case.size, batch, image_size, case.threads) for kind in KINDS}
+    except (OSError, RuntimeError) as error:
+        return row | {"reason": str(error).strip().splitlines()[-1]}
+    return row | {name: round(peak, 1) for name, peak in peaks.items()} | {"reason": None}
 
 
 def _write(results: dict[str, Any], out: Path) -> None:

@@ -23,6 +23,7 @@ def markdown(results: dict[str, Any], *, operators: bool = False) -> str:
         blocks.append(_model_table([r for r in rows if r["kind"] == "model" and r["dtype"] == dtype], dtype))
         if operators:
             blocks.append(_operator_table([r for r in rows if r["kind"] == "operator" and r["dtype"] == dtype], dtype))
+    blocks.append(_memory([row for row in rows if row["kind"] == "memory"]))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -35,7 +36,8 @@ def _conditions(environment: dict[str, Any]) -> str:
         f"{cpu['name']}, {threads} thread{'s' if threads > 1 else ''}, kernel variant {cpu['variant'] or 'none'}; "
         f"best float32 matrix product measured: {rate:.0f} · 10⁹ multiply-accumulates/s. {', '.join(versions)}; "
         f"{environment['date']}, commit {commit}. Median of {environment['rounds']} rounds, in each of which every "
-        f"library runs once, in one process, on images of {environment['image_size']} px."
+        f"library is measured once, directly after a call that is not, in one process, on images of "
+        f"{environment['image_size']} px."
     )
 
 
@@ -73,6 +75,19 @@ def _model_table(rows: Rows, dtype: str) -> str:
         lines.append(["**fastest peer / mobilevit_fast**", *ratios, ""])
     header = [f"{dtype}, ms per image", *(f"{model}, batch {batch}" for model, batch in cases), "error"]
     return "\n\n".join([_grid(header, lines), *_reasons(rows)])
+
+
+def _memory(rows: Rows) -> str:
+    if not rows:
+        return ""
+    found = [
+        f"{r['model']}, batch {r['batch']}: {r['eager_mb']:.0f} → {r['accelerated_mb']:.0f} MB ({r['dtype']})"
+        for r in rows
+        if not r["reason"]
+    ]
+    sentences = [f"Peak of the memory that a forward needs, transformers → mobilevit_fast: {'; '.join(found)}."]
+    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
+    return " ".join([*sentences[: bool(found)], *(f"Not measured: peak of memory: {reason}." for reason in reasons)])
 
 
 def _fastest(rows: Rows, case: tuple[str, int]) -> tuple[float | None, float | None]:

@@ -46,7 +46,7 @@ def load_digit_images() -> tuple[DigitImages, DigitImages]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
-            "the handwritten digits come with scikit-learn, which is not installed (pip install 'mobilevit_fast[demo]')"
+            "the handwritten digits come with scikit-learn, which is not installed (pip install scikit-learn)"
         ) from error
     data = load_digits()
     labels = data.target.astype(np.int64)

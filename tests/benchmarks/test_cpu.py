@@ -47,7 +47,7 @@ def load(results: Path) -> dict[str, Any]:
 
 def test_a_run_has_a_row_for_every_provider(results: Path) -> None:
     threads = torch.get_num_threads()
-    rows = load(results)["rows"]
+    rows = [row for row in load(results)["rows"] if row["kind"] == "model"]
     named = ["ours", "ours-channels-last", "transformers", "openvino"]
     assert [(row["batch"], row["provider"]) for row in rows] == [(batch, name) for batch in (1, 2) for name in named]
     for row in rows:
@@ -63,6 +63,26 @@ def test_a_run_has_a_row_for_every_provider(results: Path) -> None:
         assert row["gmac_s"] == pytest.approx(row["gmac"] / row["median_ms"] * 1e3, rel=1e-3)
         assert row["share_of_peak"] == pytest.approx(row["gmac_s"] / 100, rel=1e-2)
     assert torch.get_num_threads() == threads
+
+
+def test_a_run_has_the_peak_of_memory(results: Path) -> None:
+    rows = [row for row in load(results)["rows"] if row["kind"] == "memory"]
+    assert [row["batch"] for row in rows] == [1, 2]
+    measurable = Path("/proc/self/clear_refs").exists()
+    for row in rows:
+        assert (row["reason"] is None) == measurable
+        assert not measurable or row["eager_mb"] > row["accelerated_mb"]
+    assert ("Peak of the memory that a forward needs" in table.markdown(load(results))) == measurable
+
+
+def test_a_peak_that_was_not_measured_has_its_reason(results: Path) -> None:
+    loaded = load(results)
+    for row in loaded["rows"]:
+        if row["kind"] == "memory":
+            row["reason"] = "no such file"
+    text = table.markdown(loaded)
+    assert "Not measured: peak of memory: no such file." in text
+    assert "Peak of the memory" not in text
 
 
 def test_a_run_says_what_it_ran_on(results: Path) -> None:
@@ -195,6 +215,6 @@ def test_shapes_follow_the_network() -> None:
 
 def test_the_readme_shows_the_committed_results() -> None:
     root = Path(__file__).resolve().parents[2]
-    (results,) = (root / "benchmarks" / "results").glob("cpu-models-*.json")
+    results = root / "benchmarks" / "results" / "cpu-models-torch2.13.0.json"
     readme = (root / "README.md").read_text(encoding="utf-8")
     assert table.replaced(readme, table.markdown(json.loads(results.read_text(encoding="utf-8")))) == readme

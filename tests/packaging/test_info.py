@@ -10,6 +10,7 @@ import torch
 
 from mobilevit_fast import info, native
 from mobilevit_fast.ops import OPS
+from tests.paths import REPOSITORY
 
 
 def run(*arguments: str) -> str:
@@ -53,3 +54,11 @@ def test_build_information_has_no_date() -> None:
     first = extension.build_info()
     assert set(first) == {"version", "compiler", "flags", "torch_target", "torch_built_with", "cuda"}
     assert first["torch_target"] == "2.11"
+
+
+def test_the_package_runs_as_a_module() -> None:
+    """With the very package that this interpreter imports, where a console script may find another."""
+    command = [sys.executable, "-m", "mobilevit_fast", "info", "--json"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["versions"]["torch"] == torch.__version__
