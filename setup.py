@@ -137,9 +137,9 @@ class CompileOnly(CMakeBuild):
 
 
 class BuildEmulated(CMakeBuild):
-    """Builds the CPU library of the tests, in which avx512_bf16 runs without its instruction, in the build folder."""
+    """Builds the CPU library of the tests, which needs no instructions for bfloat16, in the build folder."""
 
-    description = "build the CPU library of the tests, with a stand-in for the instruction of avx512_bf16"
+    description = "build the CPU library of the tests, with stand-ins for instructions of avx512_bf16 and avx512_amx"
 
     def run(self) -> None:
         """Build the target of that name."""

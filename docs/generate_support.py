@@ -13,9 +13,11 @@ VARIANTS = {
     "portable": "any processor",
     "avx2": "x86 with AVX2 and FMA",
     "avx512": "x86 with AVX-512 F, DQ, BW and VL",
-    "avx512_bf16": "the same with AVX512_BF16: products of bfloat16 in pairs, where channels are even",
+    "avx512_bf16": "the same with AVX512_BF16: products of bfloat16 in pairs, where channels are even; not chosen by "
+    "itself on Intel's processors, whose float32 products are faster",
+    "avx512_amx": "the same with AMX-TILE and AMX-BF16, which Linux lends: these products in tiles",
 }
-"""Variants of the CPU kernels, weakest first; the strongest that the machine runs is used."""
+"""Variants of the CPU kernels, weakest first; the fastest that the machine runs is used."""
 
 TARGET = Path(__file__).with_name("support.md")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -52,7 +54,7 @@ def render() -> str:
         "|---" * (len(BACKENDS) + 1) + "|",
     ]
     lines += [f"| `{op}` | " + " | ".join(kernel_cell(op, backend) for backend in BACKENDS) + " |" for op in OPS]
-    lines += ["", "The kernels of `cpu` have variants, of which the strongest that the machine runs is used:", ""]
+    lines += ["", "The kernels of `cpu` have variants, of which the fastest that the machine runs is used:", ""]
     lines += ["| variant | runs on |", "|---|---|", *(f"| `{name}` | {needs} |" for name, needs in VARIANTS.items())]
     lines += ["", "Activations: " + ", ".join(f"`{name}`" for name in ACTIVATIONS) + ".", "", "## Modules", ""]
     lines += ["| library | class | region |", "|---|---|---|"]

@@ -94,6 +94,7 @@ struct Pool {
 
 template <class T>
 void pool(const ClassifierHeadParams& p, int64_t begin, int64_t end) {
+  [[maybe_unused]] const TileScope tiles;
   const int64_t bytes = Pool<T>(p, nullptr).bytes, panels = panel_count(p.expanded);
   const Pool<T> task(p, thread_scratch(bytes));
   while (begin < end) {
@@ -107,6 +108,7 @@ template <class T>
 void classify_as(const ClassifierHeadParams& p, int64_t begin, int64_t end) {
   // A handful of logits, each one long sum: its rounding shows, where that of a million outputs only adds to others'.
   constexpr int64_t kShortSums = 32 / kWordFactors;
+  [[maybe_unused]] const TileScope tiles;
   const int64_t depth = p.expanded / kWordFactors;
   const Panels packed(p.packed + panel_floats(p.x.channels / kWordFactors, p.expanded), depth, p.classes);
   const Word* in[kChunk];

@@ -67,20 +67,25 @@ struct WindowedWeights {
   const Weights& weights;
   const Window& window;
 
-  bool winograd() const { return takes_winograd(weights.weight.size(0), weights.weight.size(1), window); }
+  Products products() const { return Products::of_tiles(weights.weight); }
 
-  int64_t packed_floats(const Products&) const {
+  bool winograd(const Products& products) const {
+    return products.factors == 1 && takes_winograd(weights.weight.size(0), weights.weight.size(1), window);
+  }
+
+  int64_t packed_floats(const Products& products) const {
     const int64_t outputs = weights.weight.size(0), channels = weights.weight.size(1);
-    return panel_floats(packed_taps(outputs, channels, window) * channels, outputs);
+    const int64_t taps = winograd(products) ? kWinogradEntries : window.kernel_h * window.kernel_w;
+    return panel_floats(taps * channels / products.factors, outputs);
   }
 
   Tensor pack(const Products& products) const {
     Tensor packed = empty_floats(packed_floats(products));
     float* target = static_cast<float*>(packed.mutable_data_ptr());
-    if (winograd()) {
+    if (winograd(products)) {
       pack_winograd(weights.weight, weights.scale, weights.bias, target);
     } else {
-      pack_panels(weights.weight, weights.scale, weights.bias, 1, target);
+      pack_panels(weights.weight, weights.scale, weights.bias, products.factors, target);
     }
     return packed;
   }
@@ -94,7 +99,8 @@ Tensor conv2d_bias_act_pack(Tensor weight, OptionalTensor scale, OptionalTensor 
   parameters.pair("stride", stride, 1);
   parameters.pair("dilation", dilation, 1);
   const Window window{weight.size(2), weight.size(3), stride[0], stride[1], 0, 0, dilation[0], dilation[1]};
-  return WindowedWeights{weights, window}.pack(Products());
+  const WindowedWeights windowed{weights, window};
+  return windowed.pack(windowed.products());
 }
 
 Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTensor scale, OptionalTensor bias,
@@ -121,8 +127,8 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   p.activation = arguments.activation("activation", activation);
   const ScalarType type = x.scalar_type();
   p.element = element_of(type);
-  const Products products;
   const WindowedWeights windowed{weights, p.window};
+  const Products products = windowed.products();
   const Tensor panels = arguments.packed(packed, products, windowed);
   p.packed = static_cast<const float*>(panels.const_data_ptr());
 
@@ -131,7 +137,7 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   p.y = y.mutable_data_ptr();
   p.x = image_batch(x, x.size(1) <= kFewChannels);
   if (x2) p.x2 = image_batch(*x2, x2->size(1) <= kFewChannels);
-  const bool winograd = windowed.winograd();
+  const bool winograd = windowed.winograd(products);
   (winograd ? split_winograd : split)(p, torch::stable::get_num_threads());
   const int64_t count = winograd ? p.groups * p.slices : tasks(p);
   const Kernel kernel = (winograd ? kWinogradVariants : kVariants)[static_cast<int>(products.isa)];

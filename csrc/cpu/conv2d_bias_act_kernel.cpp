@@ -1,6 +1,6 @@
 // Dense convolution as a matrix product over pixels. Compiled once per instruction set, see simd.h.
 //
-// The input rows that a group of output rows meets are copied, as float32 and with their padding, into lines that fit
+// The input rows that a group of output rows meets are copied, as factors and with their padding, into lines that fit
 // the second-level cache; there the channels of two inputs lie side by side. The products of an output pixel are then
 // runs of consecutive numbers, one per row of the window.
 #include "conv2d_groups.h"
@@ -86,14 +86,14 @@ template <class T>
 struct Group {
   const Conv2dBiasActParams& p;
   const Window& window;
-  LineSource<T> source;
+  LineSource<T, Factor> source;
   int64_t channels, width;  // of a line
   Taps columns;
   bool direct;  // pixels of x can be read where they are
   bool stem;    // stem_tile does
-  float* lines;
-  const float** in;  // one address per output pixel: of the first product,
-  T** out;           // and of y
+  Factor* lines;
+  const Word** in;  // one address per output pixel: of the first product,
+  T** out;          // and of y
   Segment* segments;
   int64_t segment_count = 0, segment_length = 0, pixels = 0, bytes;
 
@@ -102,14 +102,14 @@ struct Group {
     const int64_t reach = (p.out_w - 1) * window.stride_w;
     columns = taps_inside(window.kernel_w, window.dilation_w, -window.padding_w, reach, p.x.width);
     width = reach + larger(0, columns.count() - 1) * window.dilation_w + 1;
-    direct = sizeof(T) == sizeof(float) && p.x.channel_stride == 1 && p.x2.channels == 0 && window.kernel_h == 1 &&
+    direct = sizeof(T) == sizeof(Factor) && p.x.channel_stride == 1 && p.x2.channels == 0 && window.kernel_h == 1 &&
              window.kernel_w == 1 && window.padding_h == 0 && window.padding_w == 0;
-    stem = !direct && channels == kStemChannels && window.stride_w == kStemStride && p.out_w >= kStemColumns &&
-           p.outputs % kBlock == 0 && panel_count(p.outputs) == 1;
+    stem = !kPairs && !direct && channels == kStemChannels && window.stride_w == kStemStride &&
+           p.out_w >= kStemColumns && p.outputs % kBlock == 0 && panel_count(p.outputs) == 1;
     const int64_t rows = ceil_div(p.out_h, p.groups);
     Arena arena(block);
-    lines = arena.take<float>(direct ? 0 : line_count(window, rows, window.kernel_h) * width * channels);
-    in = arena.take<const float*>(rows * p.out_w);
+    lines = arena.take<Factor>(direct ? 0 : line_count(window, rows, window.kernel_h) * width * channels);
+    in = arena.take<const Word*>(rows * p.out_w);
     out = arena.take<T*>(rows * p.out_w);
     segments = arena.take<Segment>(window.kernel_h * window.kernel_w);
     bytes = arena.bytes();
@@ -128,26 +128,29 @@ struct Group {
     }
     const int64_t row_step = dense ? window.stride_h : 1, tap_step = dense ? window.dilation_h : count;
     for (int64_t r = 0; r < count; ++r) {
-      const float* pixel = lines + r * row_step * width * channels;
-      for (int64_t i = 0; i < p.out_w; ++i) in[r * p.out_w + i] = pixel + i * window.stride_w * channels;
+      const Factor* pixel = lines + r * row_step * width * channels;
+      for (int64_t i = 0; i < p.out_w; ++i) in[r * p.out_w + i] = (const Word*)(pixel + i * window.stride_w * channels);
     }
+    const int64_t depth = channels / kWordFactors;
     const int64_t run = window.dilation_w == 1 ? larger(1, columns.count()) : 1;  // taps side by side
-    segment_count = 0, segment_length = run * channels;
+    segment_count = 0, segment_length = run * depth;
     for (int64_t kh = rows.begin; kh < rows.end; ++kh) {
       for (int64_t kw = columns.begin; kw < columns.end; kw += run) {
         const int64_t line = (kh - rows.begin) * tap_step, column = (kw - columns.begin) * window.dilation_w;
-        segments[segment_count++] = {(line * width + column) * channels, (kh * window.kernel_w + kw) * channels};
+        segments[segment_count++] = {(line * width + column) * depth, (kh * window.kernel_w + kw) * depth};
       }
     }
   }
 
   void point_at_input(int64_t image, int64_t row, int64_t count) {
-    const float* x = (const float*)p.x.data + image * p.x.image_stride;
+    const Factor* x = (const Factor*)p.x.data + image * p.x.image_stride;
     for (int64_t r = 0; r < count; ++r) {
-      const float* pixel = x + (row + r) * window.stride_h * p.x.row_stride;
-      for (int64_t i = 0; i < p.out_w; ++i) in[r * p.out_w + i] = pixel + i * window.stride_w * p.x.pixel_stride;
+      const Factor* pixel = x + (row + r) * window.stride_h * p.x.row_stride;
+      for (int64_t i = 0; i < p.out_w; ++i) {
+        in[r * p.out_w + i] = (const Word*)(pixel + i * window.stride_w * p.x.pixel_stride);
+      }
     }
-    segments[0] = {0, 0}, segment_count = 1, segment_length = channels;
+    segments[0] = {0, 0}, segment_count = 1, segment_length = channels / kWordFactors;
   }
 
   // Group `index` of the groups of all images.
@@ -165,12 +168,11 @@ struct Group {
   }
 
   void multiply(int64_t slice) const {
-    const int64_t depth = window.kernel_h * window.kernel_w * channels, panels = panel_count(p.outputs);
+    const int64_t depth = window.kernel_h * window.kernel_w * channels / kWordFactors, panels = panel_count(p.outputs);
     const Panels packed(p.packed, depth, p.outputs);
     const PixelOutput<T> output{out, nullptr, packed.scale, packed.bias, p.outputs, p.activation};
-    if (stem) {
-      multiply_stem(output);
-      return;
+    if constexpr (!kPairs) {
+      if (stem) return multiply_stem(output);
     }
     const PixelInput input{in, segments, segment_count, segment_length, sum_length(p, depth, segment_length)};
     multiply_pixels<T>(input, pixels, depth, p.packed, output, part_begin(panels, p.slices, slice),
@@ -191,6 +193,9 @@ struct Group {
 
 }  // namespace
 
-void conv2d_bias_act(const Conv2dBiasActParams& p, int64_t begin, int64_t end) { run_groups<Group>(p, begin, end); }
+void conv2d_bias_act(const Conv2dBiasActParams& p, int64_t begin, int64_t end) {
+  [[maybe_unused]] const TileScope tiles;
+  run_groups<Group>(p, begin, end);
+}
 
 }  // namespace mobilevit_fast::cpu::MVF_ISA

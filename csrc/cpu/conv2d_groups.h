@@ -1,4 +1,4 @@
-// What the kernels of conv2d_bias_act share: rows of images as float32 lines with their padding, and how tasks run.
+// What the kernels of conv2d_bias_act share: rows of images as lines with their padding, and how tasks run.
 #pragma once
 
 #include "mobilevit_fast/conv2d_bias_act.h"
@@ -7,31 +7,29 @@
 namespace mobilevit_fast::cpu::MVF_ISA {
 namespace {
 
-// `count` pixels of three planes, as float32 pixels side by side.
-template <class T>
-void interleave(const T* __restrict x, int64_t plane, int64_t count, float* __restrict target) {
+// `count` pixels of three planes, as pixels side by side.
+template <class T, class U>
+void interleave(const T* __restrict x, int64_t plane, int64_t count, U* __restrict target) {
   for (int64_t i = 0; i < count; ++i) {
-    target[i * 3] = to_float(x[i]);
-    target[i * 3 + 1] = to_float(x[i + plane]);
-    target[i * 3 + 2] = to_float(x[i + 2 * plane]);
+    for (int64_t c = 0; c < 3; ++c) assign(target[i * 3 + c], to_float(x[i + c * plane]));
   }
 }
 
-// Where lines come from: the channels of two images lie side by side; x2.channels may be 0.
-template <class T>
+// Where lines come from, which are of type U: the channels of two images lie side by side; x2.channels may be 0.
+template <class T, class U>
 struct LineSource {
   const ImageBatch &x, &x2;
 
   int64_t channels() const { return x.channels + x2.channels; }
 
   // Columns [left, left + width) of a row, which may lie outside the image.
-  void copy(int64_t image, int64_t row, int64_t left, int64_t width, float* line) const {
+  void copy(int64_t image, int64_t row, int64_t left, int64_t width, U* line) const {
     const int64_t begin = larger(left, 0), end = smaller(left + width, x.width), channels = this->channels();
     if (row < 0 || row >= x.height || begin >= end) {
       fill_zero(line, width * channels);
       return;
     }
-    float* target = line + (begin - left) * channels;
+    U* target = line + (begin - left) * channels;
     fill_zero(line, (begin - left) * channels);
     copy_inside(x, image, row, begin, end, target);
     if (x2.channels > 0) copy_inside(x2, image, row, begin, end, target + x.channels);
@@ -39,8 +37,7 @@ struct LineSource {
   }
 
  private:
-  void copy_inside(const ImageBatch& from, int64_t image, int64_t row, int64_t begin, int64_t end,
-                   float* target) const {
+  void copy_inside(const ImageBatch& from, int64_t image, int64_t row, int64_t begin, int64_t end, U* target) const {
     const T* source =
         (const T*)from.data + image * from.image_stride + row * from.row_stride + begin * from.pixel_stride;
     const int64_t count = end - begin, channels = this->channels();
@@ -69,11 +66,10 @@ void run_groups_of(const Conv2dBiasActParams& p, int64_t begin, int64_t end) {
 
 template <template <class> class Group>
 void run_groups(const Conv2dBiasActParams& p, int64_t begin, int64_t end) {
-  if (p.element == Element::float32) {
-    run_groups_of<Group<float>>(p, begin, end);
-  } else {
-    run_groups_of<Group<BFloat16>>(p, begin, end);
+  if constexpr (!kPairs) {
+    if (p.element == Element::float32) return run_groups_of<Group<float>>(p, begin, end);
   }
+  run_groups_of<Group<BFloat16>>(p, begin, end);
 }
 
 }  // namespace

@@ -57,7 +57,7 @@ MVF_INLINE void transform_output(const float* m, int64_t entry, Float (&y)[kTile
 template <class T>
 struct Group {
   const Conv2dBiasActParams& p;
-  LineSource<T> source;
+  LineSource<T, float> source;
   int64_t channels, pitch, columns, rows;  // of inputs; between rows of `v`; of tiles, in both directions
   int64_t most, v_entry, m_entry;          // tiles of a group; between entries of `v` and `m`
   float *lines, *v, *m;

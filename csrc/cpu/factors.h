@@ -77,8 +77,12 @@ MVF_INLINE Float load_as_float(const BFloat16* source) {
 // One vector of consecutive numbers as elements of type T.
 MVF_INLINE void store_vector(float* target, Float v) { std::memcpy(target, &v, sizeof(v)); }
 MVF_INLINE void store_vector(BFloat16* target, Float v) {
+#if defined(__AVX512BF16__)
+  const __m256bh half = _mm512_cvtneps_pbh((__m512)v);
+#else
   typedef uint16_t Half __attribute__((vector_size(kVectorBytes / 2)));
   const Half half = __builtin_convertvector(Channels<BFloat16>::rounded(v) >> 16, Half);
+#endif
   std::memcpy(target, &half, sizeof(half));
 }
 

@@ -256,6 +256,7 @@ struct Strip {
 
 template <class T>
 void run(const InvertedResidualParams& p, int64_t begin, int64_t end) {
+  [[maybe_unused]] const TileScope tiles;
   const int64_t bytes = Strip<T>(p, nullptr).bytes;
   const Strip<T> strip(p, thread_scratch(bytes));
   strip.prepare();

@@ -64,30 +64,31 @@ struct Weights {
 
   int64_t packed_floats(const Products& products) const {
     const int64_t width = in.size(0), hidden = fc1.size(1), depth = width / products.factors;
-    const int64_t layer = 4 * width + row_group_floats(depth, 3 * width) + row_group_floats(depth, width) +
-                          row_group_floats(depth, hidden) + row_group_floats(hidden / products.factors, width);
-    return row_group_floats(in.size(1) / products.factors, width) + fc1.size(0) * layer + 2 * width +
-           row_group_floats(depth, out.size(0));
+    const RowGroups groups = products.row_groups();
+    const int64_t layer = 4 * width + row_group_floats(depth, 3 * width, groups) +
+                          row_group_floats(depth, width, groups) + row_group_floats(depth, hidden, groups) +
+                          row_group_floats(hidden / products.factors, width, groups);
+    return row_group_floats(in.size(1) / products.factors, width, groups) + fc1.size(0) * layer + 2 * width +
+           row_group_floats(depth, out.size(0), groups);
   }
 
   Tensor pack(const Products& products) const {
-    const int64_t factors = products.factors;
     Tensor packed = empty_floats(packed_floats(products));
     float* target = static_cast<float*>(packed.mutable_data_ptr());
-    target = pack_row_groups(in, {}, in_bias, 0, factors, target);
+    target = pack_row_groups(in, {}, in_bias, 0, products, target);
     for (int64_t layer = 0; layer < fc1.size(0); ++layer) {
       target = pack_vector(norm1, layer, target);
       target = pack_vector(norm1_bias, layer, target);
-      target = pack_row_groups(qkv, {}, qkv_bias, layer, factors, target);
-      target = pack_row_groups(proj, {}, proj_bias, layer, factors, target);
+      target = pack_row_groups(qkv, {}, qkv_bias, layer, products, target);
+      target = pack_row_groups(proj, {}, proj_bias, layer, products, target);
       target = pack_vector(norm2, layer, target);
       target = pack_vector(norm2_bias, layer, target);
-      target = pack_row_groups(fc1, {}, fc1_bias, layer, factors, target);
-      target = pack_row_groups(fc2, {}, fc2_bias, layer, factors, target);
+      target = pack_row_groups(fc1, {}, fc1_bias, layer, products, target);
+      target = pack_row_groups(fc2, {}, fc2_bias, layer, products, target);
     }
     target = pack_vector(norm, 0, target);
     target = pack_vector(norm_bias, 0, target);
-    pack_row_groups(out, out_scale, out_bias, 0, factors, target);
+    pack_row_groups(out, out_scale, out_bias, 0, products, target);
     return packed;
   }
 };

@@ -3,7 +3,11 @@
 // Unfold and fold are index arithmetic: a token is read from its pixel and written to it. A bundle of whole sequences
 // goes through all layers while its tokens stay in the cache; where there are fewer sequences than threads, all blocks
 // go through the stack layer by layer instead.
+#if defined(MVF_TILES)
+#include "attention_tiles.h"
+#else
 #include "attention.h"
+#endif
 #include "mobilevit_fast/mobilevit_transformer.h"
 #include "pixels.h"
 #include "resize.h"
@@ -26,8 +30,10 @@ struct Stack {
   const MobileViTTransformerParams& p;
   const Shape shape;
   const int64_t width, qkv_width, depth;
+  const Heads heads;
   Blocks tokens;    // the residual stream, (width, kBlockTokens) a block
-  float* qkv[2];    // (3 * width, kBlockTokens) a block; two for a run step by step
+  Blocks kept[2];   // queries, keys, values; two for a run step by step
+  Blocks sums;      // kMaxGroup blocks of them as their layers make them, where these are something else
   Operands normed;  // kMaxGroup blocks of (depth, kBlockTokens)
   Operands wide;    // of hidden units, or of the context
   Blocks edge;      // of pixels: (outputs, kBlockTokens), or operands in the same place
@@ -35,21 +41,28 @@ struct Stack {
   float* scores;
 
   Stack(const MobileViTTransformerParams& params, Arena& local, Arena& state, int64_t blocks, int buffers)
-      : p(params), shape(params), width(p.width), qkv_width(3 * p.width), depth(p.width / kWordFactors) {
-    const int64_t wide_rows = larger(p.hidden, width) / kWordFactors;
-    const int64_t edge_rows = larger(p.x.channels / kWordFactors, p.outputs);
+      : p(params),
+        shape(params),
+        width(p.width),
+        qkv_width(3 * p.width),
+        depth(p.width / kWordFactors),
+        heads({p.num_heads, width / p.num_heads, shape.tokens, shape.per_block,
+               1.0f / __builtin_sqrtf((float)(width / p.num_heads))}) {
+    const int64_t wide_rows = row_depth(larger(p.hidden, width) / kWordFactors);
+    const int64_t edge_rows = larger(row_depth(p.x.channels / kWordFactors), p.outputs);
+    const int64_t normed_rows = row_depth(depth);
     tokens = {state.take<float>(blocks * width * kBlockTokens), width * kBlockTokens, blocks};
-    qkv[0] = state.take<float>(blocks * qkv_width * kBlockTokens);
-    qkv[1] = buffers > 1 ? state.take<float>(blocks * qkv_width * kBlockTokens) : qkv[0];
-    normed = {local.take<Word>(kMaxGroup * depth * kBlockTokens), depth * kBlockTokens, kMaxGroup};
+    for (int i = 0; i < 2; ++i) {
+      kept[i] = kept[0];
+      if (i < buffers) kept[i] = {state.take<float>(blocks * heads.floats()), heads.floats(), blocks};
+    }
+    const int64_t sums_floats = kHeadsAreSums ? 0 : qkv_width * kBlockTokens;
+    sums = {local.take<float>(kMaxGroup * sums_floats), sums_floats, kMaxGroup};
+    normed = {local.take<Word>(kMaxGroup * normed_rows * kBlockTokens), normed_rows * kBlockTokens, kMaxGroup};
     wide = {local.take<Word>(kMaxGroup * wide_rows * kBlockTokens), wide_rows * kBlockTokens, kMaxGroup};
     edge = {local.take<float>(kMaxGroup * edge_rows * kBlockTokens), edge_rows * kBlockTokens, kMaxGroup};
     rows = local.take<float>(kPairs ? width * kBlockTokens : 0);
-    scores = local.take<float>((shape.tokens + kScoreRows) * kBlockTokens);
-  }
-
-  Blocks qkv_blocks(int buffer, int64_t block, int64_t count) const {
-    return Blocks{qkv[buffer], qkv_width * kBlockTokens, 0}.from(block, count);
+    scores = local.take<float>((round_up(shape.tokens, kBlockTokens) + kScoreRows) * kBlockTokens);
   }
 
   Linear in() const { return {p.packed, p.x.channels / kWordFactors, width}; }
@@ -66,33 +79,10 @@ struct Stack {
     return l;
   }
   const float* layer_end(int64_t index) const {
-    const int64_t floats = 4 * width + row_group_floats(depth, qkv_width) + row_group_floats(depth, width) +
-                           row_group_floats(depth, p.hidden) + row_group_floats(p.hidden / kWordFactors, width);
+    const int64_t floats = 4 * width + row_group_floats(depth, qkv_width, kRowGroups) +
+                           row_group_floats(depth, width, kRowGroups) + row_group_floats(depth, p.hidden, kRowGroups) +
+                           row_group_floats(p.hidden / kWordFactors, width, kRowGroups);
     return in().end() + (index + 1) * floats;
-  }
-
-  // The pixel of column `column` of a block. Columns beyond the last token repeat it, so that they hold usual numbers.
-  Place place(int64_t block, int64_t column) const {
-    int64_t sequence, token;
-    if (shape.per_block > 1) {
-      const int64_t first = block * shape.per_block;
-      sequence = first + smaller(column / shape.tokens, smaller(shape.per_block, shape.sequences - first) - 1);
-      token = smaller(column - (sequence - first) * shape.tokens, shape.tokens - 1);
-    } else {
-      sequence = block / shape.per_sequence;
-      token = smaller(block % shape.per_sequence * kBlockTokens + column, shape.tokens - 1);
-    }
-    const int64_t positions = p.patch_h * p.patch_w, position = sequence % positions;
-    return {sequence / positions, token / p.grid_w * p.patch_h + position / p.patch_w,
-            token % p.grid_w * p.patch_w + position % p.patch_w};
-  }
-
-  // Columns of a block that hold tokens.
-  int64_t filled(int64_t block) const {
-    if (shape.per_block > 1) {
-      return smaller(shape.per_block, shape.sequences - block * shape.per_block) * shape.tokens;
-    }
-    return smaller(kBlockTokens, shape.tokens - block % shape.per_sequence * kBlockTokens);
   }
 
   // Where channel `c` of a token goes among operands.
@@ -102,7 +92,7 @@ struct Stack {
 
   void gather(int64_t block, Word* target) const {
     for (int64_t column = 0; column < kBlockTokens; ++column) {
-      const Place at = place(block, column);
+      const Place at = shape.place(block, column);
       const T* image = (const T*)p.x.data + at.image * p.x.image_stride;
       if (p.resized != nullptr) {
         const Sample row(at.row, p.grid_h * p.patch_h, p.x.height), col(at.column, p.grid_w * p.patch_w, p.x.width);
@@ -131,9 +121,9 @@ struct Stack {
   }
 
   void scatter(int64_t block, const float* source) const {
-    const int64_t columns = filled(block), height = p.grid_h * p.patch_h, row_width = p.grid_w * p.patch_w;
+    const int64_t columns = shape.filled(block), height = p.grid_h * p.patch_h, row_width = p.grid_w * p.patch_w;
     for (int64_t column = 0; column < columns; ++column) {
-      const Place at = place(block, column);
+      const Place at = shape.place(block, column);
       const int64_t pixel = ((at.image * height + at.row) * row_width + at.column) * p.outputs;
       if (p.resized != nullptr) {
         for (int64_t o = 0; o < p.outputs; ++o) p.resized[pixel + o] = source[o * kBlockTokens + column];
@@ -156,30 +146,26 @@ struct Stack {
 
   void project_qkv(const Layer& l, int buffer, int64_t local, int64_t count) const {
     normalise(tokens.from(local, count), l.norm1);
-    multiply_tokens<false>(l.qkv, normed.from(0, count), qkv_blocks(buffer, local, count), Activation::none);
+    const Blocks target = kept[buffer].from(local, count);
+    multiply_tokens<false>(l.qkv, normed.from(0, count), kHeadsAreSums ? target : sums, Activation::none);
+    if (kHeadsAreSums) return;
+    for (int64_t b = 0; b < count; ++b) keep_heads(heads, sums[b], target[b]);
   }
 
   // The context of one block. `local` counts from the first block of a sequence.
   void attention(int buffer, int64_t local, int64_t block, float* context) const {
-    const int64_t channels = width / p.num_heads;
-    const float* own = qkv_blocks(buffer, local, 1)[0];
-    const float* first = qkv_blocks(buffer, local - block % shape.per_sequence, 1)[0];
-    const int64_t filled_columns = filled(block);
+    const Blocks& all = kept[buffer];
+    const float *own = all[local], *first = all[local - block % shape.per_sequence];
+    const int64_t filled_columns = shape.filled(block);
     if (shape.per_block > 1 && filled_columns < kBlockTokens) fill_zero(context, width * kBlockTokens);
-    Head head;
-    head.channels = channels, head.tokens = shape.tokens, head.block_stride = qkv_width * kBlockTokens;
-    head.scale = 1.0f / __builtin_sqrtf((float)channels);
-    for (int64_t h = 0; h < p.num_heads; ++h) {
-      const int64_t row = h * channels * kBlockTokens;
-      head.query = own + row, head.key = first + width * kBlockTokens + row;
-      head.value = first + 2 * width * kBlockTokens + row;
+    for (int64_t head = 0; head < p.num_heads; ++head) {
+      float* out = context + head * heads.shape.channels * kBlockTokens;
       if (shape.per_block == 1) {
-        attend<kBlockVectors>(head, scores, context + row, kBlockTokens);
+        attend<kBlockVectors>(heads, head, 0, own, first, all.stride, scores, out, kBlockTokens);
         continue;
       }
-      for (int64_t column = 0; column < filled_columns; column += shape.tokens) {
-        attend<1>(head, scores, context + row + column, shape.tokens);
-        head.query += shape.tokens, head.key += shape.tokens, head.value += shape.tokens;
+      for (int64_t i = 0; i * shape.tokens < filled_columns; ++i) {
+        attend<1>(heads, head, i, own, first, all.stride, scores, out + i * shape.tokens, shape.tokens);
       }
     }
   }
@@ -187,7 +173,7 @@ struct Stack {
   // The rest of a layer, behind its queries, keys and values.
   void finish_layer(const Layer& l, int buffer, int64_t block, int64_t local, int64_t count) const {
     const Blocks stream = tokens.from(local, count);
-    const Operands context{wide.data, depth * kBlockTokens, count};
+    const Operands context{wide.data, row_depth(depth) * kBlockTokens, count};
     for (int64_t b = 0; b < count; ++b) {
       attention(buffer, local + b, block + b, kPairs ? rows : (float*)context[b]);
       if (kPairs) join_rows(rows, context[b], width);
@@ -219,6 +205,7 @@ void for_groups(int64_t begin, int64_t end, Function f) {
 
 template <class T>
 void bundles(const MobileViTTransformerParams& p, int64_t begin, int64_t end) {
+  [[maybe_unused]] const TileScope tiles;
   Arena counted(nullptr);
   const Shape shape(p);
   Stack<T>(p, counted, counted, p.blocks_per_bundle, 1);
@@ -238,6 +225,7 @@ void bundles(const MobileViTTransformerParams& p, int64_t begin, int64_t end) {
 
 template <class T>
 void step(const MobileViTTransformerParams& p, int64_t index, int64_t begin, int64_t end) {
+  [[maybe_unused]] const TileScope tiles;
   Arena counted(nullptr), shared(p.shared);
   const Shape shape(p);
   Stack<T>(p, counted, shared, shape.blocks, 2);

@@ -78,6 +78,13 @@ Products::Products(std::initializer_list<std::reference_wrapper<const Tensor>> w
   factors = word_factors(isa);
 }
 
+Products Products::of_tiles(const Tensor& weight) {
+  Products products({weight});
+  if (multiplies_tiles(products.isa)) return products;
+  products.isa = product_isa(active_isa(), false, false), products.factors = 1;
+  return products;
+}
+
 float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t factors,
                    float* target) {
   const Reader read(weight);
@@ -144,17 +151,23 @@ float* pack_depthwise(const Tensor& weight, const OptionalTensor& scale, const O
 }
 
 float* pack_row_groups(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t layer,
-                       int64_t factors, float* target) {
+                       const Products& products, float* target) {
   const Reader read(weight);
   const int64_t rank = weight.dim() == 4 ? 0 : 1;  // a 1x1 convolution has no layers
-  const int64_t outputs = weight.size(rank), channels = weight.size(rank + 1);
+  const int64_t outputs = weight.size(rank), channels = weight.size(rank + 1), factors = products.factors;
   const int64_t begin = rank == 1 ? layer * weight.stride(0) : 0;
-  const int64_t padded = round_up(outputs, kRowGroup);
-  for (int64_t group = 0; group < padded; group += kRowGroup) {
-    for (int64_t c = 0; c < channels; c += factors) {
-      for (int64_t o = group; o < group + kRowGroup; ++o) {
-        const int64_t offset = begin + o * weight.stride(rank) + c * weight.stride(rank + 1);
-        *target++ = o < outputs ? read.word(offset, weight.stride(rank + 1), factors) : 0.0f;
+  const RowGroups groups = products.row_groups();
+  const int64_t padded = round_up(outputs, groups.rows), depth = channels / factors;
+  const auto word = [&](int64_t o, int64_t k) {
+    if (o >= outputs || k >= depth) return 0.0f;
+    const int64_t step = weight.stride(rank + 1);
+    return read.word(begin + o * weight.stride(rank) + k * factors * step, step, factors);
+  };
+  for (int64_t group = 0; group < padded; group += groups.rows) {
+    const int64_t end = group + groups.rows;
+    for (int64_t first = 0; first < depth; first += groups.depth) {
+      for (int64_t o = group; o < end; ++o) {
+        for (int64_t k = first; k < first + groups.depth; ++k) *target++ = word(o, k);
       }
     }
   }

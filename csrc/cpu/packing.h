@@ -7,6 +7,7 @@
 
 #include "checks.h"
 #include "memory.h"
+#include "mobilevit_fast/gemm_layout.h"
 
 namespace mobilevit_fast::cpu {
 
@@ -21,6 +22,10 @@ struct Products {
   Products() : isa(active_isa()), factors(1) {}
   // Weights (outputs, channels, ...), or, of several layers, (layers, outputs, channels).
   explicit Products(std::initializer_list<std::reference_wrapper<const Tensor>> weights);
+  // In tiles or of float32 words, for an operator without kernels for pairs alone.
+  static Products of_tiles(const Tensor& weight);
+
+  RowGroups row_groups() const { return multiplies_tiles(isa) ? kTileRows : kVectorRows; }
 };
 
 // Each writes one part at `target` and returns its end. Scales default to one, biases to zero.
@@ -35,7 +40,7 @@ float* pack_winograd(const Tensor& weight, const OptionalTensor& scale, const Op
 float* pack_depthwise(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target);
 // Row groups of a linear layer: matrix `layer` of (layers, outputs, channels), scale and bias (layers, outputs).
 float* pack_row_groups(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t layer,
-                       int64_t factors, float* target);
+                       const Products& products, float* target);
 // Row `layer` of (layers, count), as it is.
 float* pack_vector(const Tensor& values, int64_t layer, float* target);
 

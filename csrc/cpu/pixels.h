@@ -44,7 +44,10 @@ void copy_pixels(const T* x, int64_t pixel_stride, int64_t channel_stride, int64
   }
 }
 
-MVF_INLINE void fill_zero(float* target, int64_t count) { std::memset(target, 0, count * sizeof(float)); }
+template <class U>
+MVF_INLINE void fill_zero(U* target, int64_t count) {
+  std::memset(target, 0, count * sizeof(U));
+}
 
 // Arrays one after another in a block of memory, each on a cache line of its own; without a block, only their size.
 class Arena {

@@ -33,7 +33,7 @@ MVF_INLINE void multiply_sums(const Linear& linear, const Operands& in, const Bl
 template <class T>
 void resize_rows(const MobileViTTransformerParams& p, int64_t begin, int64_t end) {
   const int64_t grid_height = p.grid_h * p.patch_h, grid_width = p.grid_w * p.patch_w, outputs = p.outputs;
-  const float* end_of_packed = p.packed_end - 2 * round_up(outputs, kRowGroup);
+  const float* end_of_packed = p.packed_end - 2 * round_up(outputs, kRowGroups.rows);
   for (int64_t line = begin; line < end; ++line) {
     const int64_t image = line / p.x.height, y_row = line % p.x.height;
     const Sample row(y_row, p.x.height, grid_height);
@@ -45,7 +45,7 @@ void resize_rows(const MobileViTTransformerParams& p, int64_t begin, int64_t end
       for (int i = 0; i < 2; ++i) {
         for (int j = 0; j < 2; ++j) corner[i][j] = source + (row.index[i] * grid_width + column.index[j]) * outputs;
       }
-      const float *scale = end_of_packed, *bias = scale + round_up(outputs, kRowGroup);
+      const float *scale = end_of_packed, *bias = scale + round_up(outputs, kRowGroups.rows);
       for (int64_t o = 0; o < outputs; o += kLanes) {
         const int64_t count = smaller(kLanes, outputs - o);
         auto load = [&](const float* from) { return load_first(from + o, count); };

@@ -89,67 +89,72 @@ constexpr bool kEstimateIsCoarse = false;
   MVF_UNROLL     \
   for (int i = 0; i < kCount; ++i)
 
-// e = exp(x) + kPlus for kCount vectors with |x| <= 88, step by step: a step depends on the one before, and a processor
-// that looks a hundred instructions ahead would wait for most of them.
+// e = exp(kSign · x) + kPlus for kCount vectors with |x| <= 88, step by step: a step depends on the one before, and a
+// processor that looks a hundred instructions ahead would wait for most of them.
 //
 // exp(x) = 2^n * polynomial(rest), n a whole number. Relative error of the polynomial, minimax on its range: 2^-28
 // (exp, degree 6) where kExact, otherwise 2^-13.7 (exp2, degree 3), a sixteenth of a bfloat16 rounding step.
-template <bool kExact, int kPlus, int kCount>
+template <bool kExact, int kSign, int kPlus, int kCount>
 MVF_INLINE void exponential(const Float* x, Float* e) {
-  constexpr float kLog2E = 1.44269504088896341f;
+  constexpr float kLog2E = kSign * 1.44269504088896341f;
   Float rest[kCount], shifted[kCount];
-#if defined(__AVX512F__)
-  if constexpr (kExact) {
-    // With 2^(j / 16) from a table in a register, n counts sixteenths and degree 3 suffices for 2^-29: five
-    // instructions fewer, in the place where these kernels spend most of them. log2(e) as one number costs a relative
-    // 2^-26 |x|.
-    constexpr float kLog2ELow = 1.92596299e-8f;     // what kLog2E lacks
-    constexpr float kRoundToSixteenth = 786432.0f;  // 1.5 * 2^19: adding it leaves n in the low bits
-    const Int table = {                             // less the bits that j itself adds to the exponent
-                       0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
-                       0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
-    MVF_EACH shifted[i] = x[i] * kLog2E + kRoundToSixteenth;
-    MVF_EACH e[i] = shifted[i] - kRoundToSixteenth;
-    MVF_EACH rest[i] = x[i] * kLog2E - e[i];
-    MVF_EACH rest[i] = x[i] * kLog2ELow + rest[i];
-    MVF_EACH e[i] = 5.550280586e-2f * rest[i] + 2.402358949e-1f;
-    MVF_EACH e[i] = e[i] * rest[i] + 6.931471825e-1f;
-    MVF_EACH e[i] = e[i] * rest[i] + 1.0f;
-    MVF_EACH rest[i] = (Float)((Int)_mm512_maskz_permutexvar_epi32(0xffff, (__m512i)shifted[i], (__m512i)table) +
-                               ((Int)shifted[i] << 19));
-    MVF_EACH e[i] = e[i] * rest[i] + (float)kPlus;
-    return;
-  }
-#endif
-  constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682030941723e-6f;  // 16 bits; the rest
-  constexpr float kRoundToInteger = 12582912.0f;  // 1.5 * 2^23: adding it leaves the integer in the low bits
-  MVF_EACH shifted[i] = x[i] * kLog2E + kRoundToInteger;
-  MVF_EACH e[i] = shifted[i] - kRoundToInteger;
-  if (kExact) {
-    MVF_EACH rest[i] = x[i] - e[i] * kLn2High;
-    MVF_EACH rest[i] = rest[i] - e[i] * kLn2Low;
-    MVF_EACH e[i] = 1.386378633e-3f * rest[i] + 8.367475777e-3f;
-    MVF_EACH e[i] = e[i] * rest[i] + 4.166723758e-2f;
-    MVF_EACH e[i] = e[i] * rest[i] + 1.666653406e-1f;
-    MVF_EACH e[i] = e[i] * rest[i] + 0.5f;
-    MVF_EACH e[i] = e[i] * rest[i] + 1.0f;
-    MVF_EACH e[i] = e[i] * rest[i] + 1.0f;
-  } else {
+  if constexpr (!kExact) {
+    constexpr float kRoundToInteger =
+        12582912.0f + 127.0f;  // 1.5 * 2^23: adding it leaves the exponent in the low bits
+    MVF_EACH shifted[i] = x[i] * kLog2E + kRoundToInteger;
+    MVF_EACH e[i] = shifted[i] - kRoundToInteger;
     MVF_EACH rest[i] = x[i] * kLog2E - e[i];
     MVF_EACH e[i] = 5.517166802e-2f * rest[i] + 2.426111221e-1f;
     MVF_EACH e[i] = e[i] * rest[i] + 6.932609857e-1f;
     MVF_EACH e[i] = e[i] * rest[i] + 9.999280735e-1f;
+    MVF_EACH rest[i] = (Float)((Int)shifted[i] << 23);
+    MVF_EACH e[i] = e[i] * rest[i] + (float)kPlus;
+    return;
   }
+#if defined(__AVX512F__)
+  // With 2^(j / 16) from a table in a register, n counts sixteenths and degree 3 suffices for 2^-29: five instructions
+  // fewer, in the place where these kernels spend most of them. log2(e) as one number costs a relative 2^-26 |x|.
+  constexpr float kLog2ELow = kSign * 1.92596299e-8f;  // what kLog2E lacks
+  constexpr float kRoundToSixteenth = 786432.0f;       // 1.5 * 2^19: adding it leaves n in the low bits
+  const Int table = {                                  // less the bits that j itself adds to the exponent
+                     0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
+                     0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
+  MVF_EACH shifted[i] = x[i] * kLog2E + kRoundToSixteenth;
+  MVF_EACH e[i] = shifted[i] - kRoundToSixteenth;
+  MVF_EACH rest[i] = x[i] * kLog2E - e[i];
+  MVF_EACH rest[i] = x[i] * kLog2ELow + rest[i];
+  MVF_EACH e[i] = 5.550280586e-2f * rest[i] + 2.402358949e-1f;
+  MVF_EACH e[i] = e[i] * rest[i] + 6.931471825e-1f;
+  MVF_EACH e[i] = e[i] * rest[i] + 1.0f;
+  MVF_EACH rest[i] = (Float)((Int)_mm512_maskz_permutexvar_epi32(0xffff, (__m512i)shifted[i], (__m512i)table) +
+                             ((Int)shifted[i] << 19));
+  MVF_EACH e[i] = e[i] * rest[i] + (float)kPlus;
+#else
+  constexpr float kLn2High = kSign * 0.693145751953125f,
+                  kLn2Low = kSign * 1.42860682030941723e-6f;  // 16 bits; the rest
+  constexpr float kRoundToInteger = 12582912.0f;  // 1.5 * 2^23: adding it leaves the integer in the low bits
+  MVF_EACH shifted[i] = x[i] * kLog2E + kRoundToInteger;
+  MVF_EACH e[i] = shifted[i] - kRoundToInteger;
+  MVF_EACH rest[i] = x[i] - e[i] * kLn2High;
+  MVF_EACH rest[i] = rest[i] - e[i] * kLn2Low;
+  MVF_EACH rest[i] = (float)kSign * rest[i];
+  MVF_EACH e[i] = 1.386378633e-3f * rest[i] + 8.367475777e-3f;
+  MVF_EACH e[i] = e[i] * rest[i] + 4.166723758e-2f;
+  MVF_EACH e[i] = e[i] * rest[i] + 1.666653406e-1f;
+  MVF_EACH e[i] = e[i] * rest[i] + 0.5f;
+  MVF_EACH e[i] = e[i] * rest[i] + 1.0f;
+  MVF_EACH e[i] = e[i] * rest[i] + 1.0f;
   MVF_EACH e[i] = (Float)((Int)e[i] + ((Int)shifted[i] << 23));
   if (kPlus != 0) MVF_EACH e[i] = (float)kPlus + e[i];
+#endif
 }
 
 // v = exp(v) where v <= 0; below -87, where the true value is under 2e-38, the value at -87 stands.
-template <int kCount>
+template <bool kExact, int kCount>
 MVF_INLINE void exp_nonpositive(Float* v) {
   Float e[kCount];
   MVF_EACH v[i] = at_least(splat(-87.0f), v[i]);
-  exponential<true, 0, kCount>(v, e);
+  exponential<kExact, 1, 0, kCount>(v, e);
   MVF_EACH v[i] = e[i];
 }
 
@@ -160,8 +165,8 @@ MVF_INLINE void silu(Float* v) {
   constexpr float kLimit = 86.0f;
   Float rest[kCount], e[kCount];
   MVF_EACH v[i] = at_least(splat(-kLimit), v[i]);
-  MVF_EACH rest[i] = -at_most(splat(kLimit), v[i]);
-  exponential<kExact, 1, kCount>(rest, e);
+  MVF_EACH rest[i] = at_most(splat(kLimit), v[i]);
+  exponential<kExact, -1, 1, kCount>(rest, e);
   MVF_EACH rest[i] = reciprocal_estimate(e[i]);
   constexpr int kNewtonSteps = (kExact ? 1 : 0) + (kEstimateIsCoarse ? 1 : 0);
   Float wrong[kCount];
@@ -240,7 +245,13 @@ struct Channels<BFloat16> {
   }
 
   MVF_INLINE void store(const Float* v, BFloat16* target) {
+#if defined(__AVX512BF16__)  // subnormal numbers become zero
+    const Uint low = (Uint)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)_mm512_cvtneps_pbh((__m512)v[0]));
+    const Uint high = (Uint)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)_mm512_cvtneps_pbh((__m512)v[1]));
+    const Uint pairs = low | (high << 16);
+#else
     const Uint pairs = (rounded(v[0]) >> 16) | (rounded(v[1]) & 0xffff0000u);
+#endif
     std::memcpy(target, &pairs, sizeof(pairs));
   }
 };

@@ -9,6 +9,17 @@ namespace {
 
 constexpr int kBlockVectors = 2;
 constexpr int64_t kBlockTokens = kBlockVectors * kLanes;
+constexpr int64_t kBlockBytes = kBlockTokens * sizeof(Word);  // of a row
+
+// Rows of sums that a tile in registers has at most.
+#if defined(__AVX512F__)
+constexpr int kTokenRows = 12;
+#else
+constexpr int kTokenRows = 6;
+#endif
+
+// Rows of words that a block of operands has for `depth` of them.
+MVF_INLINE int64_t row_depth(int64_t depth) { return round_up(depth, kRowGroups.depth); }
 
 // Blocks of tokens, `stride` apart, as numbers or as words of factors: pairs are of two channels of one token.
 template <class W>
@@ -28,9 +39,9 @@ struct Linear {
   const float* weight;
   int64_t depth, outputs;
 
-  const float* scale() const { return weight + depth * round_up(outputs, kRowGroup); }
-  const float* bias() const { return scale() + round_up(outputs, kRowGroup); }
-  const float* end() const { return weight + row_group_floats(depth, outputs); }
+  const float* scale() const { return weight + row_depth(depth) * round_up(outputs, kRowGroups.rows); }
+  const float* bias() const { return scale() + round_up(outputs, kRowGroups.rows); }
+  const float* end() const { return weight + row_group_floats(depth, outputs, kRowGroups); }
 };
 
 // Finishes and stores one row of one block, from sums in memory: see finish_pixel. A row of words is one output or two.
@@ -54,6 +65,53 @@ MVF_INLINE void finish_row(const float* sums, const float* scale, const float* b
   }
 }
 
+#if defined(MVF_TILES)
+
+// kRowTiles times 16 outputs of one block, of which the first `valid` are stored: see token_tile below. `group` floats
+// lie between two groups of weights.
+template <int kRowTiles, bool kAdd, bool kAffine, class W>
+__attribute__((noinline)) void token_tiles(const float* a, int64_t group, const Word* b, int64_t depth,
+                                           const float* scale, const float* bias, Activation activation, W* out,
+                                           int64_t valid) {
+  static_assert(kBlockVectors == 2 && kLanes == kTileSide);
+  constexpr int64_t kTile = kTileSide * kTileSide;
+  alignas(64) float sums[kRowTiles * kTileSide * kBlockTokens];
+  zero_sums<kRowTiles, 2>();
+  for (int64_t k = 0; k < depth; k += kTileSide, a += kTile, b += kTileSide * kBlockTokens) {
+    load_tile<kTilesB>(b, kBlockBytes);
+    load_tile<kTilesB + 1>(b + kTileSide, kBlockBytes);
+    load_tile<kTilesA>(a, kTileBytes);
+    if constexpr (kRowTiles > 1) load_tile<kTilesA + 1>(a + group, kTileBytes);
+    multiply_tiles<kRowTiles, 2>();
+  }
+  store_sums<kRowTiles, 2>(sums);
+  const float* row = opaque(sums);
+  for (int64_t m = 0; m < valid; m += kFactorsOf<W>, out += kBlockTokens) {
+    finish_row<kAdd, kAffine>(row + m * kBlockTokens, scale + m, bias + m, activation, out);
+  }
+}
+
+// out = [out +] activation(scale · linear(in) + bias) for all blocks. Weights pass through the cache once. The rows of
+// `in` behind its depth become zero.
+template <bool kAdd, bool kAffine = true, class W>
+void multiply_tokens(const Linear& linear, const Operands& in, const BlocksOf<W>& out, Activation activation) {
+  const float *scale = linear.scale(), *bias = linear.bias();
+  const int64_t padding = row_depth(linear.depth) - linear.depth, group = row_depth(linear.depth) * kTileSide;
+  for (int64_t block = 0; block < in.count; ++block) {
+    std::memset(in[block] + linear.depth * kBlockTokens, 0, padding * kBlockTokens * sizeof(Word));
+  }
+  for (int64_t row = 0; row < linear.outputs; row += 2 * kTileSide) {
+    const int64_t valid = smaller(2 * kTileSide, linear.outputs - row);
+    const auto tiles = valid > kTileSide ? token_tiles<2, kAdd, kAffine, W> : token_tiles<1, kAdd, kAffine, W>;
+    for (int64_t block = 0; block < in.count; ++block) {
+      tiles(linear.weight + row / kTileSide * group, group, in[block], linear.depth, scale + row, bias + row,
+            activation, out[block] + row / kFactorsOf<W> * kBlockTokens, valid);
+    }
+  }
+}
+
+#else
+
 // kRows outputs of one block: activation(scale · sum + bias), added to what is there with kAdd; the sum alone without
 // kAffine. Only the first `valid` are stored.
 template <int kRows, bool kAdd, bool kAffine, class W>
@@ -62,7 +120,7 @@ __attribute__((noinline)) void token_tile(const float* a, const Word* b, int64_t
   float sums[kRows * kBlockTokens];
   {
     Float sum[kRows * kBlockVectors] = {};
-    multiply_columns<kRows, kBlockVectors, true>((const Word*)a, kRowGroup, b, kBlockTokens, depth, sum);
+    multiply_columns<kRows, kBlockVectors, true>((const Word*)a, kRowGroups.rows, b, kBlockTokens, depth, sum);
     MVF_UNROLL
     for (int i = 0; i < kRows * kBlockVectors; ++i) store_vector(sums + i * kLanes, sum[i]);
   }
@@ -74,12 +132,6 @@ __attribute__((noinline)) void token_tile(const float* a, const Word* b, int64_t
 
 template <class W>
 using TokenTile = void (*)(const float*, const Word*, int64_t, const float*, const float*, Activation, W*, int64_t);
-
-#if defined(__AVX512F__)
-constexpr int kTokenRows = 12;
-#else
-constexpr int kTokenRows = 6;
-#endif
 
 // The tile of at least `rows` rows: even numbers only, a row too many is computed and not stored.
 template <int kRows, bool kAdd, bool kAffine, class W>
@@ -96,7 +148,8 @@ void multiply_tokens(const Linear& linear, const Operands& in, const BlocksOf<W>
   const float *scale = linear.scale(), *bias = linear.bias();
   for (int64_t row = 0; row < linear.outputs; row += kTokenRows) {
     const int64_t rest = linear.outputs - row;
-    const float* a = linear.weight + row / kRowGroup * kRowGroup * linear.depth + row % kRowGroup;
+    const int64_t group = row / kRowGroups.rows * kRowGroups.rows;
+    const float* a = linear.weight + group * linear.depth + row - group;
     const TokenTile<W> tile = choose_token_tile<kTokenRows, kAdd, kAffine, W>(rest);
     for (int64_t block = 0; block < in.count; ++block) {
       tile(a, in[block], linear.depth, scale + row, bias + row, activation,
@@ -104,6 +157,8 @@ void multiply_tokens(const Linear& linear, const Operands& in, const BlocksOf<W>
     }
   }
 }
+
+#endif
 
 MVF_INLINE Float square_root(Float x) {
 #if defined(__AVX512F__)

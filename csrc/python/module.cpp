@@ -70,6 +70,10 @@ PYBIND11_MODULE(_C, m) {
       py::arg("bfloat16"), py::arg("even"),
       "Factors of matrix products in a 32-bit word of packed weights: of this type, with even numbers of products.");
   m.def(
+      "multiplies_tiles",
+      [](bool bfloat16, bool even) { return multiplies_tiles(product_isa(active_isa(), bfloat16, even)); },
+      py::arg("bfloat16"), py::arg("even"), "Whether matrix products of this type are computed in tiles.");
+  m.def(
       "conv2d_taps",
       [](int64_t outputs, int64_t channels, Pair kernel, Pair stride, Pair dilation) {
         return packed_taps(
@@ -77,6 +81,6 @@ PYBIND11_MODULE(_C, m) {
             {kernel.first, kernel.second, stride.first, stride.second, 0, 0, dilation.first, dilation.second});
       },
       py::arg("outputs"), py::arg("channels"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"),
-      "Packed weights of an output and a channel of conv2d_bias_act.");
+      "Packed weights of an output and a channel of conv2d_bias_act, where it does not multiply in tiles.");
   m.def("set_cpu_isa", &choose_isa, py::arg("name"), "Use this variant from now on, in the whole process (for tests).");
 }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, pair, refuse
-from mobilevit_fast.ops.packing import row_group_floats, word_factors
+from mobilevit_fast.ops.packing import multiplies_tiles, row_group_floats, word_factors
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
 
 _NAME = "mobilevit_transformer"
@@ -95,10 +95,11 @@ def _packed_floats(*parameters: Tensor) -> int:
     width, channels = by_name["in_weight"].shape[:2]
     layers, hidden = by_name["fc1_weight"].shape[:2]
     outputs = by_name["out_weight"].shape[0]
-    factors = word_factors(by_name["in_weight"], by_name["fc1_weight"], by_name["fc2_weight"])
+    multiplied = by_name["in_weight"], by_name["fc1_weight"], by_name["fc2_weight"]
+    words = word_factors(*multiplied), multiplies_tiles(*multiplied)
     linears = ((3 * width, width), (width, width), (hidden, width), (width, hidden))
-    layer = 4 * width + sum(row_group_floats(*shape, factors) for shape in linears)
-    ends = row_group_floats(width, channels, factors) + row_group_floats(outputs, width, factors)
+    layer = 4 * width + sum(row_group_floats(*shape, *words) for shape in linears)
+    ends = row_group_floats(width, channels, *words) + row_group_floats(outputs, width, *words)
     return ends + layers * layer + 2 * width
 
 

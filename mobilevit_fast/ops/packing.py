@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobilevit_fast import native
 
-_BLOCK, _ROW_GROUP = 16, 12
+_BLOCK, _ROW_GROUP, _TILE_SIDE = 16, 12, 16
 
 
 def _padded(size: int, multiple: int) -> int:
@@ -23,11 +23,19 @@ def word_factors(*weights: Tensor) -> int:
     ``weights`` are (O, C, ...), or (layers, O, C).
     """
     extension = native.extension()
-    if extension is None:
-        return 1
+    return 1 if extension is None else int(extension.word_factors(*_products(weights)))
+
+
+def multiplies_tiles(*weights: Tensor) -> bool:
+    """Whether the kernel variant in use multiplies by these weights in tiles of a matrix unit."""
+    extension = native.extension()
+    return extension is not None and bool(extension.multiplies_tiles(*_products(weights)))
+
+
+def _products(weights: Sequence[Tensor]) -> tuple[bool, bool]:
+    """Whether all are bfloat16, and all sums of an even number of products."""
     even = all(weight.shape[2 if weight.dim() == 3 else 1] % 2 == 0 for weight in weights)
-    factors: int = extension.word_factors(all(weight.dtype == torch.bfloat16 for weight in weights), even)
-    return factors
+    return all(weight.dtype == torch.bfloat16 for weight in weights), even
 
 
 def panel_floats(weight: Tensor, factors: int = 1) -> int:
@@ -40,6 +48,8 @@ def conv2d_floats(weight: Tensor, stride: Sequence[int], dilation: Sequence[int]
     extension = native.extension()
     if extension is None:
         return panel_floats(weight)
+    if multiplies_tiles(weight):
+        return panel_floats(weight, word_factors(weight))
     outputs, channels, *kernel = weight.shape
     taps: int = extension.conv2d_taps(outputs, channels, kernel, stride, dilation)
     return (taps * channels + 2) * _padded(outputs, _BLOCK)
@@ -50,6 +60,9 @@ def depthwise_floats(weight: Tensor) -> int:
     return panel_floats(weight)
 
 
-def row_group_floats(outputs: int, inputs: int, factors: int) -> int:
+def row_group_floats(outputs: int, inputs: int, factors: int, tiles: bool) -> int:
     """Of a linear layer whose outputs are rows, with its scales and biases."""
-    return (inputs // factors + 2) * _padded(outputs, _ROW_GROUP)
+    depth = inputs // factors
+    if tiles:
+        return (_padded(depth, _TILE_SIDE) + 2) * _padded(outputs, _TILE_SIDE)
+    return (depth + 2) * _padded(outputs, _ROW_GROUP)

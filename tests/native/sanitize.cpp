@@ -56,6 +56,7 @@ constexpr Variant kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 const Variant* variant;
 std::string only;
 int64_t runs = 0, factors = 1;  // factors in a word of the variant's packed weights: channels are multiples of it
+RowGroups groups = kVectorRows;
 
 constexpr Layout kLayouts[] = {Layout::channels_last, Layout::spread, Layout::nchw};
 
@@ -128,14 +129,17 @@ void run_inverted_residual(bool expands, int64_t channels, int64_t expanded, int
 void run_conv(int64_t channels, int64_t channels2, int64_t outputs, Size size, Geometry geometry, Element element,
               Layout layout, int64_t groups, bool winograd = false) {
   const Window w = geometry.window();
-  if (!begins(winograd ? "conv2d_winograd" : "conv2d_bias_act", element, false,
+  // Winograd's algorithm is for float32 words; the rest is multiplied in pairs where these are of tiles.
+  const bool even = !winograd && multiplies_tiles(variant->isa) && (channels + channels2) % 2 == 0;
+  if (word_factors(variant->isa) > 1 && !even) return;
+  if (!begins(winograd ? "conv2d_winograd" : "conv2d_bias_act", element, even,
               {channels, channels2, outputs, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
     return;
   }
   const Image image(size.batch, channels, size.height, size.width, element, layout);
   const Image image2(size.batch, larger(1, channels2), size.height, size.width, element, kLayouts[0]);
   const int64_t entries = winograd ? kWinogradEntries : w.kernel_h * w.kernel_w;
-  Buffer packed("packed", panel_floats((channels + channels2) * entries, outputs));
+  Buffer packed("packed", panel_floats((channels + channels2) * entries / factors, outputs));
   packed.fill_words(0.1f);
   Conv2dBiasActParams p{};
   p.x = image_batch(image), p.element = element, p.packed = packed;
@@ -198,10 +202,11 @@ void run_transformer(Transformer t, Size size, int64_t patch_h, int64_t patch_w,
   }
   const Image image(size.batch, t.channels, size.height, size.width, element, kLayouts[t.outputs % 2]);
   const int64_t depth = t.width / factors;
-  const int64_t layer = 4 * t.width + row_group_floats(depth, 3 * t.width) + row_group_floats(depth, t.width) +
-                        row_group_floats(depth, t.hidden) + row_group_floats(t.hidden / factors, t.width);
-  const int64_t floats = row_group_floats(t.channels / factors, t.width) + t.layers * layer + 2 * t.width +
-                         row_group_floats(depth, t.outputs);
+  const auto linear = [](int64_t words, int64_t outputs) { return row_group_floats(words, outputs, groups); };
+  const int64_t layer = 4 * t.width + linear(depth, 3 * t.width) + linear(depth, t.width) + linear(depth, t.hidden) +
+                        linear(t.hidden / factors, t.width);
+  const int64_t floats =
+      linear(t.channels / factors, t.width) + t.layers * layer + 2 * t.width + linear(depth, t.outputs);
   Buffer packed("packed", floats);
   packed.fill_words(0.2f);
   MobileViTTransformerParams p{};
@@ -297,15 +302,15 @@ void conv_cases(Element element) {
       const Size size = next_size(i, 5, 5);
       const int64_t channels = kFewChannels[i % (geometry.kernel > 3 ? 5 : 7)],
                     channels2 = i % 3 == 0 ? kFewChannels[i / 3 % 7] : 0;
-      run_conv(channels, channels2, outputs, size, geometry, element, kLayouts[i % 3], i % 4 + 1);
+      run_conv(channels * factors, channels2 * factors, outputs, size, geometry, element, kLayouts[i % 3], i % 4 + 1);
     }
   }
   for (const int64_t outputs : {1, 16, 17, 48, 65, 100}) {
     for (const int64_t padding : {0, 1, 2}) {
       const Size size = next_size(i, 3, 3);
       const int64_t channels2 = i % 3 == 0 ? kFewChannels[i / 3 % 7] : 0;
-      run_conv(kFewChannels[i % 7], channels2, outputs, size, {3, 1, padding, 1}, element, kLayouts[i % 3], i % 6 + 1,
-               true);
+      run_conv(kFewChannels[i % 7] * factors, channels2 * factors, outputs, size, {3, 1, padding, 1}, element,
+               kLayouts[i % 3], i % 6 + 1, true);
     }
   }
   for (const int64_t width : {5, 6, 7, 11, 12, 13, 24, 26}) {  // the stem
@@ -389,6 +394,7 @@ int main(int argc, char** argv) {
     if (!isa_available(each.isa)) continue;
     if (listing) std::puts(isa_name(each.isa));
     variant = &each, factors = word_factors(each.isa);
+    groups = multiplies_tiles(each.isa) ? kTileRows : kVectorRows;
     if (!listing) run_all();
   }
   if (!listing) std::printf("%lld cases passed\n", static_cast<long long>(runs));

@@ -1,12 +1,12 @@
-"""The variant avx512_bf16 on machines that lack its instruction, where others stand in for that one.
+"""The variants avx512_bf16 and avx512_amx on machines that lack their instructions, where others stand in for those.
 
-A library of the same sources, in which only that one function differs, takes the place of the real one in a copy of
-the package; the tests of the operators run there, in a process of its own. Where the machine has the instruction these
-tests run the variant anyway.
+A library of the same sources, in which only a few functions differ, takes the place of the real one in a copy of the
+package; the tests of the operators run there, in a process of its own.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ from tests.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-VARIANT = "avx512_bf16"
+VARIANTS = ("avx512_bf16", "avx512_amx")
 EXTENSION = native.extension()
 if EXTENSION is None:
     pytest.skip(f"native libraries: {native.status()['_C'].reason}", allow_module_level=True)
@@ -40,7 +40,11 @@ def run(*command: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working tree of links, but for the native libraries."""
     compiler_path()  # skips without one
-    built = run(sys.executable, "setup.py", "-q", "build_emulated")
+    folder = REPOSITORY / "build"
+    folder.mkdir(exist_ok=True)
+    with (folder / "emulated.lock").open("w") as lock:  # test processes share the folder
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = run(sys.executable, "setup.py", "-q", "build_emulated")
     assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-4000:]
     (library,) = (REPOSITORY / "build").glob(f"cmake-{sys.implementation.cache_tag}/emulated/_lib/*.so")
 
@@ -57,19 +61,22 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_copy_runs_the_variant(tree: Path) -> None:
+def test_the_copy_runs_the_variants(tree: Path) -> None:
     code = "from mobilevit_fast import native; c = native.extension(); print(c.__file__, c.cpu_isas(), c.cpu_isa())"
     printed = run(sys.executable, "-c", code, cwd=tree).stdout
     assert printed.startswith(str(tree))
-    assert printed.endswith(f"'{VARIANT}'] {VARIANT}\n")
+    assert printed.endswith(f"'{VARIANTS[0]}', '{VARIANTS[1]}'] {VARIANTS[1]}\n")
 
 
 @pytest.mark.parametrize(
     ("file", "selection"),
     [
-        ("test_native_isas.py", f"bfloat16 and {VARIANT}"),
-        ("test_native_threads.py", f"{VARIANT} and (inverted or separable or transformer or classifier)"),
-        ("test_classifier_head_native.py", f"{VARIANT} and bfloat16"),
+        ("test_native_isas.py", f"bfloat16 and ({' or '.join(VARIANTS)})"),
+        (
+            "test_native_threads.py",
+            f"({' or '.join(VARIANTS)}) and (inverted or separable or transformer or classifier)",
+        ),
+        ("test_classifier_head_native.py", f"({' or '.join(VARIANTS)}) and bfloat16"),
         ("test_native_geometry.py", ""),
         ("test_native_packing.py", ""),
     ],

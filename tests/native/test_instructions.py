@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(
     shutil.which("objdump") is None or platform.machine() not in ("x86_64", "AMD64"),
     reason="there is no objdump, or it would not show x86 instructions",
 )
+WIDE = {"avx512", "avx512_bf16", "avx512_amx"}
 LIBRARY = native.LIBRARY_FOLDER / "libmobilevit_fast_cpu.so"
 
 
@@ -37,6 +38,11 @@ def test_pairs_are_multiplied_by_one_variant_alone() -> None:
 
 
 @pytest.mark.skipif(not LIBRARY.is_file(), reason="the CPU library was not built")
+def test_tiles_are_of_one_variant_alone() -> None:
+    assert variants_with("tdpbf16ps") == variants_with("ldtilecfg") == variants_with("tilerelease") == {"avx512_amx"}
+
+
+@pytest.mark.skipif(not LIBRARY.is_file(), reason="the CPU library was not built")
 def test_wide_registers_are_used_by_variants_for_avx512_alone() -> None:
-    assert variants_with(".*%zmm") == {"avx512", "avx512_bf16"}
-    assert variants_with(".*%ymm") - {"avx512", "avx512_bf16"} == {"avx2"}
+    assert variants_with(".*%zmm") == WIDE
+    assert variants_with(".*%ymm") - WIDE == {"avx2"}

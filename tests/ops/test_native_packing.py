@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from mobilevit_fast import native, ops
-from mobilevit_fast.ops.packing import word_factors
+from mobilevit_fast.ops.packing import multiplies_tiles, word_factors
 from tests.ops.variants import DTYPES, EXTENSION, ISAS, NATIVE, in_type, run, using_isa
 from tests.samples import SAMPLES
 
 PACKED = [name for name in NATIVE if ops.OPS[name].kernels["cpu"].packing]
-PAIRS = "avx512_bf16"
+PAIRS, TILES = "avx512_bf16", "avx512_amx"
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -31,21 +32,31 @@ def test_the_fake_promises_the_size(op: str, dtype: torch.dtype, isa: str) -> No
         assert (packed.shape, packed.dtype) == (promised.shape, torch.float32)
 
 
+@pytest.mark.parametrize(("made", "used"), itertools.permutations(("avx512", PAIRS, TILES), 2))
 @pytest.mark.parametrize("op", PACKED)
-def test_weights_packed_for_another_variant_are_refused(op: str) -> None:
-    if PAIRS not in ISAS:
-        pytest.skip(f"this machine does not run {PAIRS}, the only variant that packs in another way")
-    arguments = in_type(next(SAMPLES[op]()).arguments, torch.bfloat16)
-    pairs = op not in ("aspp", "conv2d_bias_act")
-    for made, used in itertools.permutations((PAIRS, "avx512")):
-        with using_isa(made):
-            packed = ops.OPS[op].pack("cpu", arguments)
-        with using_isa(used):
-            if pairs:
-                with pytest.raises(RuntimeError, match=rf"{op}: expected packed weights .* kernel variant {used}, got"):
-                    run(op, (*arguments, packed))
-            else:
-                assert torch.equal(run(op, (*arguments, packed)), run(op, arguments))
+def test_weights_packed_for_another_variant_are_refused(op: str, made: str, used: str) -> None:
+    if not {made, used} <= set(ISAS):
+        pytest.skip(f"this machine does not run {made} and {used}")
+    samples = (sample.arguments for sample in SAMPLES[op]())
+    even = next(sample for sample in samples if sample[0].shape[1] % 2 == 0)
+    arguments = in_type(even, torch.bfloat16)
+    with using_isa(made):
+        packed = ops.OPS[op].pack("cpu", arguments)
+    with using_isa(used):
+        if in_words(op, made) != in_words(op, used):
+            with pytest.raises(RuntimeError, match=rf"{op}: expected packed weights .* kernel variant \w+, got"):
+                run(op, (*arguments, packed))
+        else:
+            assert torch.equal(run(op, (*arguments, packed)), run(op, arguments))
+
+
+def in_words(op: str, isa: str) -> str:
+    """How a variant packs weights of bfloat16 for an operator."""
+    if op == "aspp" or isa == "avx512":
+        return "numbers"
+    if op == "mobilevit_transformer":
+        return isa  # in pairs, and for tiles in groups of another size
+    return "numbers" if op == "conv2d_bias_act" and isa == PAIRS else "pairs"
 
 
 @pytest.mark.parametrize("op", PACKED)
@@ -76,11 +87,22 @@ def test_parameters_that_do_not_fit_are_not_packed(op: str) -> None:
 def test_pairs_are_for_even_numbers_of_bfloat16(isa: str) -> None:
     even, odd = torch.empty(3, 4, 1, 1, dtype=torch.bfloat16), torch.empty(2, 6, 5, dtype=torch.bfloat16)
     with using_isa(isa):
-        assert word_factors(even) == (2 if isa == PAIRS else 1)
+        assert word_factors(even) == (2 if isa in (PAIRS, TILES) else 1)
+        assert multiplies_tiles(even) == (isa == TILES)
+        assert not multiplies_tiles(even, odd)
         assert word_factors(even, odd) == word_factors(even, even.float()) == 1
 
 
-def test_the_strongest_variant_is_the_default() -> None:
-    assert native.extension().cpu_isa() == ISAS[-1]
-    has_pairs = EXTENSION.cpu_features().get("avx512_bf16", False)
-    assert not has_pairs or ISAS[-1] == PAIRS
+def test_the_fastest_variant_is_the_default() -> None:
+    """Intel's processors multiply float32 faster than pairs of bfloat16, but nothing as fast as tiles."""
+    expected = [isa for isa in ISAS if isa != PAIRS or not _on_intel()]
+    assert native.extension().cpu_isa() == expected[-1]
+    features = EXTENSION.cpu_features()
+    assert (PAIRS in ISAS) == features.get("avx512_bf16", False)
+    if TILES in ISAS:
+        assert features["amx_tile"]
+        assert features["amx_bf16"]
+
+
+def _on_intel() -> bool:
+    return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")

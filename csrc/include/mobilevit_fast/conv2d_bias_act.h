@@ -34,7 +34,7 @@ static inline bool takes_winograd(int64_t outputs, int64_t channels, const Windo
          w.dilation_w == 1 && outputs >= kLeast && channels >= kLeast;
 }
 
-// Weights of an output and a channel in `packed`.
+// Weights of an output and a channel in `packed`, of a variant that does not multiply in tiles.
 static inline int64_t packed_taps(int64_t outputs, int64_t channels, const Window& w) {
   return takes_winograd(outputs, channels, w) ? kWinogradEntries : w.kernel_h * w.kernel_w;
 }
@@ -54,15 +54,22 @@ static inline int64_t line_count(const Window& window, int64_t rows, int64_t tap
   return smaller((rows - 1) * window.stride_h + (taps - 1) * window.dilation_h + 1, rows * taps);
 }
 
-// Each computes tasks [begin, end); one function per instruction set.
+// Each computes tasks [begin, end); one function per instruction set. In pairs Winograd's algorithm is faster; in tiles
+// it is not.
 #define MVF_DECLARE(isa)                                                          \
   namespace isa {                                                                 \
   void conv2d_bias_act(const Conv2dBiasActParams& p, int64_t begin, int64_t end); \
+  }
+MVF_CPU_ISAS_WITHOUT_PAIRS(MVF_DECLARE)
+MVF_CPU_ISAS_WITH_TILES(MVF_DECLARE)
+#undef MVF_DECLARE
+MVF_CPU_SAME_WITHOUT_TILES(conv2d_bias_act)
+#define MVF_DECLARE(isa)                                                          \
+  namespace isa {                                                                 \
   void conv2d_winograd(const Conv2dBiasActParams& p, int64_t begin, int64_t end); \
   }
 MVF_CPU_ISAS_WITHOUT_PAIRS(MVF_DECLARE)
 #undef MVF_DECLARE
-MVF_CPU_SAME_WITHOUT_PAIRS(conv2d_bias_act)
 MVF_CPU_SAME_WITHOUT_PAIRS(conv2d_winograd)
 
 }  // namespace mobilevit_fast::cpu

@@ -7,7 +7,8 @@
 // (K, w), row after row; panels follow one another; then the N padded scales, then the N padded biases.
 //
 // Row groups, where the lanes are tokens and an output is a row: groups of 12 outputs, each (K, 12); then scales and
-// biases, padded to whole groups.
+// biases, padded to whole groups. For a variant that multiplies in tiles, groups of 16 outputs, each (K / 16, 16, 16)
+// with K padded: 16 outputs by 16 words are a tile.
 //
 // Padding is zero, so a padded output is activation(0).
 #pragma once
@@ -18,7 +19,13 @@ namespace mobilevit_fast::cpu {
 
 constexpr int64_t kBlock = 16;
 constexpr int64_t kPanelBlocks = 4;
-constexpr int64_t kRowGroup = 12;
+constexpr int64_t kTileSide = 16;
+
+struct RowGroups {
+  int64_t rows;   // outputs of a group
+  int64_t depth;  // words that its depth is a multiple of
+};
+constexpr RowGroups kVectorRows{12, 1}, kTileRows{kTileSide, kTileSide};
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -39,8 +46,8 @@ static inline int64_t panel_begin(int64_t outputs, int64_t i) {
 
 // Size of packed weights, scales and biases in words, for `depth` words per output.
 static inline int64_t panel_floats(int64_t depth, int64_t outputs) { return (depth + 2) * round_up(outputs, kBlock); }
-static inline int64_t row_group_floats(int64_t depth, int64_t outputs) {
-  return (depth + 2) * round_up(outputs, kRowGroup);
+static inline int64_t row_group_floats(int64_t depth, int64_t outputs, RowGroups groups) {
+  return (round_up(depth, groups.depth) + 2) * round_up(outputs, groups.rows);
 }
 
 }  // namespace mobilevit_fast::cpu
