@@ -30,7 +30,7 @@ demo: $(VENV)/.built
 test: lint
 	$(PY) -m pytest -q -p no:benchmark -n 2 --ignore=tests/triton
 	$(PY) -m pytest -q --benchmark-disable benchmarks
-	if [ -d tests/triton ]; then TRITON_INTERPRET=1 $(PY) -m pytest -q tests/triton; fi
+	TRITON_INTERPRET=1 $(PY) -m pytest -q -p no:benchmark -n 2 tests/triton
 
 lint: $(VENV)/.tested
 	$(VENV)/bin/ruff check -q .

@@ -112,11 +112,24 @@ def operator_calls(model: nn.Module, images: Tensor) -> list[OperatorCall]:
     return recorder.calls
 
 
-def preset_calls(preset: str, batch: int = 1, image_size: int = 256) -> list[OperatorCall]:
-    """The calls of a preset's classification model, on tensors without values: for their shapes."""
+def preset_calls(
+    preset: str,
+    batch: int = 1,
+    image_size: int = 256,
+    dtype: torch.dtype = torch.float32,
+    *,
+    segmentation: bool = False,
+) -> list[OperatorCall]:
+    """The calls of a preset's model, on tensors without values: for their shapes.
+
+    The model classifies 1000 classes or, at output stride 16, segments 21.
+    """
+    kind = mvf.MobileViTForSemanticSegmentation if segmentation else mvf.MobileViTForImageClassification
+    settings = {"num_labels": 21, "output_stride": 16} if segmentation else {"num_labels": 1000}
+    config = MobileViTConfig.preset(preset, **settings)
     with torch.device("meta"):
-        model = mvf.MobileViTForImageClassification(MobileViTConfig.preset(preset, num_labels=1000)).eval()
-        images = torch.empty(batch, 3, image_size, image_size)
+        model = kind(config).to(dtype).eval()
+        images = torch.empty(batch, 3, image_size, image_size, dtype=dtype)
     return operator_calls(mvf.accelerate(model), images)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mobilevit_fast.nn.conv2d_bias_act import conv_geometry, require_pointwise
 from mobilevit_fast.nn.fused import Bound, Fused, bind
-from mobilevit_fast.nn.parameters import affine
+from mobilevit_fast.nn.parameters import affine, inputs_innermost
 from mobilevit_fast.nn.parts import ASPPParts, ConvParts, Unsupported
 from mobilevit_fast.ops.aspp import OP
 
@@ -33,7 +33,7 @@ class ASPP(Fused):
         atrous = [affine(conv, dtype) for conv in parts.atrous]
         arguments = (
             *affine(parts.pointwise, dtype),
-            torch.stack([conv.weight for conv in atrous]),
+            inputs_innermost(torch.stack([conv.weight for conv in atrous])),
             _stacked("normalisation", [conv.scale for conv in atrous]),
             _stacked("bias", [conv.bias for conv in atrous]),
             *affine(parts.pool, dtype),

@@ -13,6 +13,16 @@ def statistics_type(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def inputs_innermost(weight: Tensor) -> Tensor:
+    """A dense weight (…, C, kh, kw) of the same values; off the CPU with C innermost in memory, as GPU kernels read it.
+
+    Those of the CPU pack weights in an order of their own.
+    """
+    if weight.device.type == "cpu":
+        return weight
+    return weight.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+
 def affine(parts: ConvParts, dtype: torch.dtype) -> AffineConv:
     """y = norm(conv(x)) as scale·conv(x) + bias: scale γ/sqrt(σ² + ε), bias (b − μ)·scale + β.
 
@@ -20,7 +30,7 @@ def affine(parts: ConvParts, dtype: torch.dtype) -> AffineConv:
     that costs four times the error PyTorch makes, since the rounding is the same for all pixels and never averages out.
     """
     conv, norm = parts.conv, parts.norm
-    weight, to = conv.weight.to(dtype), statistics_type(dtype)
+    weight, to = inputs_innermost(conv.weight.to(dtype)), statistics_type(dtype)
     if norm is None:
         return AffineConv(weight, None, None if conv.bias is None else conv.bias.to(to))
     if norm.running_mean is None or norm.running_var is None:

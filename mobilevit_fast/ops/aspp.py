@@ -11,6 +11,7 @@ from mobilevit_fast.kernels.reference import aspp as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, refuse
 from mobilevit_fast.ops.packing import panel_floats
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.triton_backend import triton_kernel
 
 _NAME = "aspp"
 
@@ -83,6 +84,7 @@ OP = Op(
     "Tensor project_weight, Tensor? project_scale, Tensor? project_bias, int[] rates, str activation",
     _output_shape,
     [
+        triton_kernel(_NAME),
         Kernel(
             "cpu",
             supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")),

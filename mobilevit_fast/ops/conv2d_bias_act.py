@@ -19,6 +19,7 @@ from mobilevit_fast.ops.checks import (
 )
 from mobilevit_fast.ops.packing import conv2d_floats
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.triton_backend import triton_kernel
 
 _NAME = "conv2d_bias_act"
 
@@ -58,6 +59,7 @@ OP = Op(
     "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
     [
+        triton_kernel(_NAME),
         Kernel(
             "cpu",
             supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")),

@@ -20,6 +20,7 @@ from mobilevit_fast.ops.checks import (
 )
 from mobilevit_fast.ops.packing import depthwise_floats, panel_floats, word_factors
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.triton_backend import triton_kernel
 
 _NAME = "inverted_residual"
 
@@ -92,6 +93,7 @@ OP = Op(
     "int[2] stride, int[2] dilation, bool residual, str activation",
     _output_shape,
     [
+        triton_kernel(_NAME),
         Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), packing=_PACKING),
         Kernel("reference", supports_everything, reference),
     ],

@@ -11,6 +11,7 @@ from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, pair, refuse
 from mobilevit_fast.ops.packing import multiplies_tiles, row_group_floats, word_factors
 from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.triton_backend import triton_kernel
 
 _NAME = "mobilevit_transformer"
 
@@ -112,6 +113,7 @@ OP = Op(
     "int num_heads, int[2] patch_size, float eps, str mlp_activation, str out_activation",
     _output_shape,
     [
+        triton_kernel(_NAME),
         Kernel(
             "cpu",
             supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")),

@@ -1,6 +1,7 @@
 """What users do with a model after it was accelerated: save, copy, change, hook, train, compile, export, share."""
 
 import copy
+import importlib.util
 import io
 import threading
 from pathlib import Path
@@ -329,7 +330,8 @@ def test_plan_for_another_device_without_it() -> None:
     """Tensors on the meta device stand for those of a GPU: the choice follows the order for GPUs."""
     report = mvf.plan(zoo.SMALL["native"]().to("meta"))
     assert not report.skipped
-    assert {backend for region in report for backend in region.backends.values()} == {"reference"}
-    for backend in ("cuda", "triton"):
+    expected = "triton" if importlib.util.find_spec("triton") else "reference"
+    assert {backend for region in report for backend in region.backends.values()} == {expected}
+    for backend in {"cuda", "triton"} - {expected}:
         assert any(text.startswith(f"{backend}: ") for region in report for text in region.passed_over)
     assert not any(text.startswith("cpu: ") for region in report for text in region.passed_over)

@@ -33,6 +33,15 @@ def test_plan_changes_nothing_and_agrees_with_report() -> None:
         assert mvf.report(mvf.accelerate(model)).to_list() == plan.to_list()
 
 
+@pytest.mark.parametrize("name", zoo.SMALL)
+def test_every_region_of_a_model_on_a_gpu_is_tritons(name: str) -> None:
+    """Tensors without values stand for those on a GPU."""
+    model = zoo.SMALL[name]().to("meta")
+    for report in (mvf.plan(model), mvf.report(mvf.accelerate(model, strict=True))):
+        assert len(report) >= 11
+        assert {backend for region in report for backend in region.backends.values()} == {"triton"}
+
+
 def half_precision_model() -> nn.Module:
     """A model in a type that no C++ CPU kernel takes."""
     return zoo.SMALL["native"]().half()

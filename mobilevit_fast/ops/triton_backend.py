@@ -1,0 +1,70 @@
+"""The Triton kernel of an operator: what it takes, and its module, imported at the first call."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.ops.registry import Kernel, Support
+
+ACTIVATIONS = ("none", "relu", "silu")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16
+
+
+def interpreting() -> bool:
+    """Whether Triton runs its kernels on the CPU, number by number, as its variable TRITON_INTERPRET asks for."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
+@functools.cache
+def _device_support(device: torch.device) -> Support:
+    if importlib.util.find_spec("triton") is None:
+        return Support(False, "Triton is not installed (`pip install triton`)")
+    if device.type == "cpu" and interpreting():
+        return Support(True)
+    if device.type not in ("cuda", "meta"):  # a tensor without values may come to lie on a GPU
+        return Support(False, f"expected a GPU tensor, got one on {device.type}")
+    if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
+        capability = torch.cuda.get_device_capability(device)
+        if capability < _OLDEST:
+            found = ".".join(map(str, capability))
+            return Support(False, f"expected an NVIDIA GPU of compute capability 8.0 or later, got {found}")
+    return Support(True)
+
+
+def _supports(device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Support:
+    on_device = _device_support(device)
+    if not on_device.ok:
+        return on_device
+    if dtype not in _DTYPES:
+        return Support(False, f"expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+    for name, value in attributes.items():
+        if name.endswith("activation") and value not in ACTIVATIONS:
+            return Support(False, f"expected {name} among {', '.join(ACTIVATIONS)}, got {value!r}")
+    return Support(True)
+
+
+def triton_kernel(op: str) -> Kernel:
+    """The kernel ``op`` of ``mobilevit_fast.kernels.triton.<op>``."""
+
+    @functools.cache
+    def launcher() -> Callable[..., Tensor]:
+        found: Callable[..., Tensor] = getattr(importlib.import_module(f"mobilevit_fast.kernels.triton.{op}"), op)
+        return found
+
+    def implementation(*arguments: Any) -> Tensor:
+        x = arguments[0]
+        support = _device_support(x.device)
+        if not support.ok:
+            raise ValueError(f"mobilevit_fast.{op}: {support.reason} (x.shape={tuple(x.shape)})")
+        return launcher()(*arguments)
+
+    return Kernel("triton", _supports, implementation)

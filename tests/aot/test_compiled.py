@@ -1,0 +1,67 @@
+"""The Triton kernels of the three sizes, compiled for chips that are not here: no spills, matrix units, memory."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import triton
+
+from benchmarks import compile_report
+from benchmarks.compile_report import BATCHES
+from benchmarks.compiled import CHIPS, MODES, Row, distinct, identity, inspect, model_launches
+
+IDENTITY = ("kernel", "chip", "mode", "tile", "variant", "source")
+
+
+@pytest.fixture(scope="module")
+def report() -> list[dict[str, Any]]:
+    """The committed report."""
+    rows: list[dict[str, Any]] = json.loads(compile_report.OUT.read_text(encoding="utf-8"))["rows"]
+    return rows
+
+
+def test_the_committed_report_has_no_problem(report: list[dict[str, Any]]) -> None:
+    assert compile_report.problems(report) == []
+
+
+def test_the_committed_report_is_of_this_compiler() -> None:
+    versions = json.loads(compile_report.OUT.read_text(encoding="utf-8"))["versions"]
+    assert versions["triton"] == triton.__version__
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("chip", CHIPS)
+def test_the_committed_report_is_of_these_kernels(chip: str, mode: str, report: list[dict[str, Any]]) -> None:
+    """Same kernels to the letter, same tiles, same constants; `python -m benchmarks.compile_report` renews it."""
+    present = {tuple(identity(chip, mode, one).values()) for one in distinct(model_launches(chip, mode, BATCHES))}
+    reported = {tuple(row[name] for name in IDENTITY) for row in report if (row["chip"], row["mode"]) == (chip, mode)}
+    assert present == reported
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_a_share_of_the_kernels_compiles_well(chip: str) -> None:
+    """Each kernel for one of the chips, in float16."""
+    rows = compile_report.rows_of((chip, "float16", list(CHIPS).index(chip), len(CHIPS)))
+    assert len(rows) > 20
+    assert compile_report.problems(rows) == []
+
+
+@pytest.mark.parametrize("mode", ["bfloat16", "float32", "tf32"])
+def test_some_kernels_of_other_types_compile_well(mode: str) -> None:
+    rows = [inspect("sm_90", mode, one).to_dict() for one in distinct(model_launches("sm_90", mode, [256], ["small"]))]
+    assert compile_report.problems(rows) == []
+
+
+def test_problems_are_named() -> None:
+    good = Row("k", "sm_90", "float16", "block_m=16", "", "", 64, 1024, 0, 8, 4).to_dict()
+    assert compile_report.problems([good]) == []
+    for field, value, text in (
+        ("spilled", 8, "8 bytes spilled at 64 registers"),
+        ("shared_memory", 1 << 20, "1048576 bytes of shared memory"),
+        ("programs", 0, "a processor cannot hold a program"),
+        ("products", 0, "no instruction of a matrix unit"),
+    ):
+        (found,) = compile_report.problems([{**good, field: value}])
+        assert found == f"k on sm_90, float16, block_m=16, : {text}"

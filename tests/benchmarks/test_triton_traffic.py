@@ -1,0 +1,44 @@
+"""Counted bytes and products of Triton launches, against counts by hand."""
+
+import torch
+
+from benchmarks import triton_traffic
+from benchmarks.shapes import preset_calls
+from mobilevit_fast.kernels.triton.launch import Launch, instead_of_launches
+from mobilevit_fast.ops import OPS
+
+
+def launches(op: str, *arguments: object) -> list[Launch]:
+    found: list[Launch] = []
+    with instead_of_launches(found.append):
+        OPS[op].kernels["triton"].implementation(*arguments)
+    return found
+
+
+def test_a_convolution_reads_its_input_and_weight_once_and_writes_its_result() -> None:
+    x = torch.empty(2, 16, 8, 8, device="meta", dtype=torch.float16)
+    weight, bias = torch.empty(32, 16, 3, 3, device="meta", dtype=torch.float16), torch.empty(32, device="meta")
+    (one,) = launches("conv2d_bias_act", x, None, weight, None, bias, [2, 2], [1, 1], [1, 1], "silu")
+    assert triton_traffic.moved_bytes(one) == 2 * 2048 + 2 * 4608 + 4 * 32 + 2 * 2 * 32 * 16
+
+
+def test_an_mlp_reads_and_writes_its_tokens() -> None:
+    call = next(c for c in preset_calls("xx_small", 4, 256, torch.float16) if c.op == "mobilevit_transformer")
+    mlp = next(one for one in launches(call.op, *call.arguments) if one.kernel.fn.__name__ == "norm_mlp_kernel")
+    rows, width, hidden = mlp.shape
+    weights = 2 * 2 * width * hidden + 4 * (3 * width + hidden)  # float16 weights, float32 norms and biases
+    assert (rows, width) == (4 * 32 * 32, 64)
+    assert triton_traffic.moved_bytes(mlp) == 2 * 2 * rows * width + weights
+
+
+def test_products_are_those_of_the_network() -> None:
+    """Table 4 of the paper gives 2.0 G multiply-accumulates for the small model."""
+    total = sum(triton_traffic.products_of(call) for call in preset_calls("small", 1, 256, torch.float16))
+    assert 1.9e9 < total < 2.1e9
+
+
+def test_the_table_has_a_line_for_each_operator_and_their_sum() -> None:
+    lines = triton_traffic.table("xx_small", 1, 3.0, 395.0).splitlines()[2:]
+    rows = {line.split("|")[1].strip(): [float(v) for v in line.split("|")[2:-1]] for line in lines}
+    assert list(rows)[-1] == "`all`"
+    assert rows["`all`"][0] == sum(values[0] for name, values in rows.items() if name != "`all`")

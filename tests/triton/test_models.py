@@ -1,0 +1,41 @@
+"""Whole models through the Triton kernels."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import mobilevit_fast as mvf
+from mobilevit_fast.config import PRESETS, MobileViTConfig
+from tests.integrations import zoo
+from tests.tolerance import assert_within_twice, rms_error
+
+
+def check(model: nn.Module, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
+    layout = torch.channels_last
+    x = zoo.images(4, *size).to(device, dtype).contiguous(memory_format=layout)
+    model = model.to(device, dtype)
+    exact = zoo.run(copy.deepcopy(model).double(), x.double())
+    plain = zoo.run(copy.deepcopy(model).to(memory_format=layout), x)
+    report = mvf.report(mvf.accelerate(model, backend="triton", strict=True))
+    assert {backend for region in report for backend in region.backends.values()} == {"triton"}
+    assert_within_twice(zoo.run(model, x), plain, exact, measure=rms_error)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_size(preset: str, device: torch.device) -> None:
+    check(zoo.native(MobileViTConfig.preset(preset, num_labels=10)), (64, 64), torch.float32, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["native", "native-segmentation", "timm"])
+def test_half_precision(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    check(zoo.SMALL[name](), (64, 48), dtype, device)
+
+
+@pytest.mark.parametrize("name", ["native-backbone", "transformers-segmentation"])
+def test_float32(name: str, device: torch.device) -> None:
+    check(zoo.SMALL[name](), (70, 64), torch.float32, device)
