@@ -59,10 +59,13 @@ def descend(tile: Tile, milliseconds: Callable[[Tile], float], gain: float = 0.0
     return best, least
 
 
-def launches_of(preset: str, batch: int, dtype: torch.dtype, device: torch.device) -> list[Launch]:
-    """What a preset launches at 256 px, with tensors on a device (random weights: they do not change times)."""
+def launches_of(
+    preset: str, batch: int, dtype: torch.dtype, device: torch.device, *, segmentation: bool = False
+) -> list[Launch]:
+    """What a preset launches at 256 px, or for segmentation at 512, with tensors on a device (random weights: they do
+    not change times)."""
     launches: list[Launch] = []
-    for call in preset_calls(preset, batch, 256, dtype):
+    for call in preset_calls(preset, batch, 512 if segmentation else 256, dtype, segmentation=segmentation):
         arguments = (
             torch.randn(a.shape, device=device).to(a.dtype).as_strided(a.shape, a.stride())
             if isinstance(a, torch.Tensor)
@@ -89,7 +92,8 @@ def _milliseconds(one: Launch) -> Callable[[Tile], float]:
 def tune(
     models: Annotated[list[str] | None, typer.Option("--model", help="Size; several times for several.")] = None,
     batches: Annotated[list[int] | None, typer.Option("--batch", help="Images; several times for several.")] = None,
-    dtype: Annotated[str, typer.Option(help="Type of the tensors.")] = "float16",
+    mode: Annotated[str, typer.Option("--type", help="float16, bfloat16, float32, or tf32.")] = "float16",
+    segmentation: Annotated[bool, typer.Option(help="Models for segmentation, 512 px.")] = False,
     minutes: Annotated[float, typer.Option(help="Stop after so long; what was found is kept.")] = 25.0,
     out: Annotated[Path, typer.Option(help="Table to add to.", show_default="the package's")] = tiles.TABLE,
 ) -> None:
@@ -99,13 +103,14 @@ def tune(
     device = torch.device("cuda", torch.cuda.current_device())
     end = time.monotonic() + 60 * minutes
     table = json.loads(out.read_text(encoding="utf-8"))
+    torch.set_float32_matmul_precision("high" if mode == "tf32" else "highest")
+    dtype = torch.float32 if mode == "tf32" else getattr(torch, mode)
     chip = table.setdefault(tiles.chip_of(device), {})
-    for batch in batches or [256, 1]:
+    for batch in batches or ([1] if segmentation else [256, 1]):
         for preset in models or PRESETS:
-            for one in track(
-                launches_of(preset, batch, getattr(torch, dtype), device), description=f"{preset}, batch {batch}"
-            ):
-                name, key = one.kernel.fn.__name__, tiles.shape_key(one.dtype, one.shape)
+            launches = launches_of(preset, batch, dtype, device, segmentation=segmentation)
+            for one in track(launches, description=f"{preset}, batch {batch}"):
+                name, key = one.kernel.fn.__name__, tiles.shape_key(one.mode, one.shape)
                 if key in chip.get(name, {}) or time.monotonic() > end:
                     continue
                 chip.setdefault(name, {})[key] = descend(one.tile, _milliseconds(one))[0]

@@ -19,23 +19,23 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16
 
 
-def interpreting() -> bool:
-    """Whether Triton runs its kernels on the CPU, number by number, as its variable TRITON_INTERPRET asks for."""
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+INSTALLED = importlib.util.find_spec("triton") is not None
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+"""Whether Triton runs its kernels on the CPU, number by number; Triton, too, reads its variable once."""
 
 
-@functools.cache
 def _device_support(device: torch.device) -> Support:
-    if importlib.util.find_spec("triton") is None:
+    """Traced by torch.compile, which keeps from caches and evaluates what it knows of devices."""
+    if not INSTALLED:
         return Support(False, "Triton is not installed (`pip install triton`)")
-    if device.type == "cpu" and interpreting():
+    if device.type == "cpu" and INTERPRETING:
         return Support(True)
     if device.type not in ("cuda", "meta"):  # a tensor without values may come to lie on a GPU
         return Support(False, f"expected a GPU tensor, got one on {device.type}")
     if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
-        capability = torch.cuda.get_device_capability(device)
-        if capability < _OLDEST:
-            found = ".".join(map(str, capability))
+        properties = torch.cuda.get_device_properties(device)
+        if (properties.major, properties.minor) < _OLDEST:
+            found = f"{properties.major}.{properties.minor}"
             return Support(False, f"expected an NVIDIA GPU of compute capability 8.0 or later, got {found}")
     return Support(True)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.triton import launch, tiles
 from mobilevit_fast.kernels.triton.tiles import Tile
-from mobilevit_fast.ops.triton_backend import interpreting
+from mobilevit_fast.ops.triton_backend import INTERPRETING
 
 HERE = Path(__file__).parent
 ALLOCATE = launch.allocate
@@ -25,7 +25,7 @@ GUARD, SENTINEL = 64, 12345.0
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark these tests as a GPU's where they run on one, and skip them where they cannot run at all."""
     for item in items:
-        if HERE not in item.path.parents or interpreting():
+        if HERE not in item.path.parents or INTERPRETING:
             continue
         item.add_marker(pytest.mark.gpu)
         if not torch.cuda.is_available():
@@ -35,12 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """Where the tensors of a test lie."""
-    return torch.device("cpu" if interpreting() else "cuda")
+    return torch.device("cpu" if INTERPRETING else "cuda")
 
 
-def _large_tiles(kernel: str, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], rule: Tile) -> Tile:
+def _large_tiles(kernel: str, device: torch.device, mode: str, shape: tuple[int, ...], rule: Tile) -> Tile:
     """Blocks four times as large, where a table does not say otherwise."""
-    tile = tiles.choose(kernel, device, dtype, shape, rule)
+    tile = tiles.choose(kernel, device, mode, shape, rule)
     return {name: 4 * size if name in _BLOCKS else size for name, size in tile.items()} if tile == rule else tile
 
 
@@ -64,7 +64,7 @@ def guarded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         return memory[GUARD : GUARD + size].view(shape)
 
     monkeypatch.setattr(launch, "allocate", allocate)
-    if interpreting():
+    if INTERPRETING:
         monkeypatch.setattr(tiles, "PROGRAMS", 2)  # it takes its time for each program, however large,
         monkeypatch.setattr(launch, "choose", _large_tiles)  # and for each step of a loop
     with numpy.errstate(all="ignore"):  # the interpreter computes in NumPy, which warns of what a GPU just does

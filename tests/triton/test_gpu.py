@@ -7,11 +7,11 @@ import torch
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.ops.triton_backend import interpreting
+from mobilevit_fast.ops.triton_backend import INTERPRETING
 from tests.integrations import zoo
 from tests.tolerance import close
 
-pytestmark = pytest.mark.skipif(interpreting(), reason="the interpreter has no streams or graphs")
+pytestmark = pytest.mark.skipif(INTERPRETING, reason="the interpreter has no streams or graphs")
 
 
 @pytest.fixture

@@ -25,9 +25,10 @@ def check(model: nn.Module, size: tuple[int, int], dtype: torch.dtype, device: t
     assert_within_twice(zoo.run(model, x), plain, exact, measure=rms_error)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_size(preset: str, device: torch.device) -> None:
-    check(zoo.native(MobileViTConfig.preset(preset, num_labels=10)), (64, 64), torch.float32, device)
+def test_every_size(preset: str, dtype: torch.dtype, device: torch.device) -> None:
+    check(zoo.native(MobileViTConfig.preset(preset, num_labels=10)), (64, 64), dtype, device)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -39,3 +40,15 @@ def test_half_precision(name: str, dtype: torch.dtype, device: torch.device) -> 
 @pytest.mark.parametrize("name", ["native-backbone", "transformers-segmentation"])
 def test_float32(name: str, device: torch.device) -> None:
     check(zoo.SMALL[name](), (70, 64), torch.float32, device)
+
+
+@pytest.mark.parametrize("name", ["native", "native-segmentation"])
+def test_exported_and_compiled_models_give_the_same(name: str, device: torch.device) -> None:
+    """As one graph, whose calls of the kernels stay what they are; code generation is tested on a GPU."""
+    model, x = mvf.accelerate(zoo.SMALL[name]().to(device), backend="triton"), zoo.images(2, 64, 48).to(device)
+    with torch.no_grad():
+        expected = zoo.run(model, x)
+        exported = torch.export.export(model, (x,)).module()
+        assert torch.equal(zoo.first_output(exported(x)), expected)
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        assert torch.equal(zoo.first_output(compiled(x)), expected)

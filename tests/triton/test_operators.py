@@ -13,7 +13,7 @@ from torch import Tensor
 from mobilevit_fast import ops
 from mobilevit_fast.kernels.triton import launch, tiles
 from mobilevit_fast.ops.registry import BackendError
-from mobilevit_fast.ops.triton_backend import interpreting
+from mobilevit_fast.ops.triton_backend import INTERPRETING
 from tests.ops.compositions import COMPOSITIONS
 from tests.samples import SAMPLES, Sample
 from tests.tolerance import assert_within_twice, close
@@ -209,7 +209,7 @@ def test_tiles_of_the_table_are_used(op: str, device: torch.device, monkeypatch:
     with launch.instead_of_launches(launched.append):
         run(op, arguments)
     one = launched[0]
-    name, key = one.kernel.fn.__name__, tiles.shape_key(one.dtype, one.shape)
+    name, key = one.kernel.fn.__name__, tiles.shape_key(one.mode, one.shape)
     other = {**one.tile, "BLOCK_M": 32 if one.tile["BLOCK_M"] == 16 else 16}
     monkeypatch.setattr(tiles, "table", lambda: {"any": {name: {key: other}}})
     launched.clear()
@@ -240,4 +240,4 @@ def test_other_types_and_activations_are_refused(device: torch.device) -> None:
         ops.conv2d_bias_act(x.double(), weight.double(), backend="triton")
     with pytest.raises(BackendError, match=r"triton: expected activation among none, relu, silu, got 'gelu'"):
         ops.conv2d_bias_act(x, weight, activation="gelu", backend="triton")
-    assert interpreting() == (device.type == "cpu")
+    assert (device.type == "cpu") == INTERPRETING

@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from mobilevit_fast.ops.triton_backend import interpreting
+from mobilevit_fast.ops.triton_backend import INTERPRETING
 
-INTERPRETED = tl.constexpr(interpreting())
+INTERPRETED = tl.constexpr(INTERPRETING)
 
 
 @triton.jit

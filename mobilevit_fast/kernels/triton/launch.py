@@ -31,14 +31,19 @@ class Launch(NamedTuple):
     arguments: dict[str, Any]
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of the first tensor, the input."""
-        return next(a.dtype for a in self.arguments.values() if isinstance(a, Tensor))
+    def mode(self) -> str:
+        """The type of the first tensor, the input; "tf32" where float32 is multiplied so."""
+        return _mode(self.arguments)
 
     def run(self, tile: Tile | None = None) -> None:
         """Launch on the current stream of the current device, with the launch's own tile or another."""
         tile = tile or self.tile
         self.kernel[(self.programs(tile),)](**self.arguments, **tile)
+
+
+def _mode(arguments: dict[str, Any]) -> str:
+    dtype = next(a.dtype for a in arguments.values() if isinstance(a, Tensor))
+    return "tf32" if arguments["INPUT_PRECISION"] == "tf32" else str(dtype).removeprefix("torch.")
 
 
 _instead: Callable[[Launch], None] | None = None
@@ -63,8 +68,8 @@ def launch(kernel: Any, programs: Callable[[Tile], int], shape: tuple[int, ...],
 
     The tile is the one measured for this chip and shape, or ``rule``.
     """
-    device, dtype = next((a.device, a.dtype) for a in arguments.values() if isinstance(a, Tensor))
-    tile = choose(kernel.fn.__name__, device, dtype, shape, rule)
+    device = next(a.device for a in arguments.values() if isinstance(a, Tensor))
+    tile = choose(kernel.fn.__name__, device, _mode(arguments), shape, rule)
     if programs(tile) == 0:
         return
     one = Launch(kernel, programs, shape, tile, arguments)

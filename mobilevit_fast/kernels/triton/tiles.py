@@ -55,19 +55,20 @@ def table() -> dict[str, dict[str, dict[str, Tile]]]:
     return loaded
 
 
-def shape_key(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
-    """What a tile is measured for: the type, rows up to the next power of four, and the sizes that weights have."""
+def shape_key(mode: str, shape: tuple[int, ...]) -> str:
+    """What a tile is measured for: the type or, of float32 multiplied so, "tf32"; rows, up to the next power of four;
+    the sizes that weights have."""
     rows, *sizes = shape
     bucket = 1
     while bucket < rows:
         bucket *= 4
-    return ",".join((str(dtype).removeprefix("torch."), f"rows<={bucket}", *map(str, sizes)))
+    return ",".join((mode, f"rows<={bucket}", *map(str, sizes)))
 
 
-def choose(kernel: str, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], rule: Tile) -> Tile:
+def choose(kernel: str, device: torch.device, mode: str, shape: tuple[int, ...], rule: Tile) -> Tile:
     """The measured tile of a kernel for this chip and shape (rows, sizes of weights), or ``rule``."""
     measured = table().get(chip_of(device), {}).get(kernel)
-    return rule if measured is None else measured.get(shape_key(dtype, shape), rule)
+    return rule if measured is None else measured.get(shape_key(mode, shape), rule)
 
 
 PROGRAMS = 256
