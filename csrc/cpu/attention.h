@@ -75,13 +75,11 @@ ContextTile<kVectors> choose_context_tile(int64_t rows) {
 
 // Attention of kVectors vectors of queries of one head and one sequence of the block `own`, of which the first
 // `queries` are stored. Keys and values begin with the block `first`; the next ones are `block_stride` apart. `scores`
-// has room for kScoreRows keys more than whole blocks have.
-constexpr int kScoreRows = 8;
-
+// has room for whole blocks of keys.
 template <int kVectors>
 void attend(const Heads& heads, int64_t head, int64_t sequence, const float* own, const float* first,
             int64_t block_stride, float* scores, float* out, int64_t queries) {
-  constexpr int kKeys = kVectorBytes == 64 ? kScoreRows : kScoreRows / 2;
+  constexpr int kKeys = kVectorBytes == 64 ? 8 : 4;
   constexpr int64_t kStep = kVectors * kLanes;
   const AttentionShape& shape = heads.shape;
   const int64_t row = head * shape.channels * kBlockTokens + sequence * shape.tokens;

@@ -29,8 +29,9 @@ struct Heads {
   int64_t value(int64_t head, int64_t sequence) const {
     return key(shape.heads) + (sequence * shape.heads + head) * channels * kValueWords;
   }
-  // A sequence that does not begin with its block has tiles that reach behind the last one's data.
-  int64_t floats() const { return value(0, shape.per_block) + kTileSide * larger(words, kBlockTokens); }
+  // Tiles of a sequence that does not begin with its block reach behind the queries into the keys and behind the keys
+  // into the values, never further; what they bring from there makes no part of a result.
+  int64_t floats() const { return value(0, shape.per_block); }
 };
 
 constexpr bool kHeadsAreSums = false;
@@ -157,8 +158,6 @@ MVF_INLINE void context_tiles(const float* value, int64_t block_stride, int64_t 
 }
 
 // As attend in attention.h.
-constexpr int kScoreRows = 0;
-
 template <int kVectors>
 void attend(const Heads& heads, int64_t head, int64_t sequence, const float* own, const float* first,
             int64_t block_stride, float* scores, float* out, int64_t queries) {

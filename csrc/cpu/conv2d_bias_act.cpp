@@ -75,7 +75,7 @@ struct WindowedWeights {
 
   int64_t packed_floats(const Products& products) const {
     const int64_t outputs = weights.weight.size(0), channels = weights.weight.size(1);
-    const int64_t taps = winograd(products) ? kWinogradEntries : window.kernel_h * window.kernel_w;
+    const int64_t taps = packed_taps(outputs, channels, window, products.factors > 1);
     return panel_floats(taps * channels / products.factors, outputs);
   }
 

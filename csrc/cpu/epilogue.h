@@ -60,7 +60,7 @@ struct PixelInput {
   const Word* const* rows;
   const Segment* segments;
   int64_t count, length;
-  int64_t sum_length = kSumLength;
+  int64_t sum_length = kSumLength;  // in vectors
 };
 
 // Finishes and stores one row of a tile. Rows go through memory and a loop: unrolled over the whole tile, the epilogue

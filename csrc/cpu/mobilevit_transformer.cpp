@@ -62,6 +62,10 @@ struct Weights {
 
   Products products() const { return Products({in, fc1, fc2}); }
 
+  // A word at the end that makes the size of a packing for tiles odd, since all others are even: pairs in row groups
+  // and in tiles could have the same number of words otherwise.
+  static int64_t mark(const Products& products) { return multiplies_tiles(products.isa) ? 1 : 0; }
+
   int64_t packed_floats(const Products& products) const {
     const int64_t width = in.size(0), hidden = fc1.size(1), depth = width / products.factors;
     const RowGroups groups = products.row_groups();
@@ -69,7 +73,7 @@ struct Weights {
                           row_group_floats(depth, width, groups) + row_group_floats(depth, hidden, groups) +
                           row_group_floats(hidden / products.factors, width, groups);
     return row_group_floats(in.size(1) / products.factors, width, groups) + fc1.size(0) * layer + 2 * width +
-           row_group_floats(depth, out.size(0), groups);
+           row_group_floats(depth, out.size(0), groups) + mark(products);
   }
 
   Tensor pack(const Products& products) const {
@@ -88,7 +92,8 @@ struct Weights {
     }
     target = pack_vector(norm, 0, target);
     target = pack_vector(norm_bias, 0, target);
-    pack_row_groups(out, out_scale, out_bias, 0, products, target);
+    target = pack_row_groups(out, out_scale, out_bias, 0, products, target);
+    std::fill_n(target, mark(products), 0.0f);
     return packed;
   }
 };
@@ -163,7 +168,8 @@ Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias,
   p.out_activation = arguments.activation("out_activation", out_activation);
   const Products products = weights.products();
   const Tensor row_groups = arguments.packed(packed, products, weights);
-  p.packed = static_cast<const float*>(row_groups.const_data_ptr()), p.packed_end = p.packed + row_groups.size(0);
+  p.packed = static_cast<const float*>(row_groups.const_data_ptr()),
+  p.packed_end = p.packed + row_groups.size(0) - Weights::mark(products);
   Tensor y = empty_channels_last(x.size(0), outputs, x.size(2), x.size(3), x.scalar_type());
   if (x.size(0) == 0) return y;
   p.x = image_batch(x);

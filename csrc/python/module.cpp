@@ -78,7 +78,7 @@ PYBIND11_MODULE(_C, m) {
       [](int64_t outputs, int64_t channels, Pair kernel, Pair stride, Pair dilation) {
         return packed_taps(
             outputs, channels,
-            {kernel.first, kernel.second, stride.first, stride.second, 0, 0, dilation.first, dilation.second});
+            {kernel.first, kernel.second, stride.first, stride.second, 0, 0, dilation.first, dilation.second}, false);
       },
       py::arg("outputs"), py::arg("channels"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"),
       "Packed weights of an output and a channel of conv2d_bias_act, where it does not multiply in tiles.");

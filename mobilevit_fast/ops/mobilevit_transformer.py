@@ -101,7 +101,7 @@ def _packed_floats(*parameters: Tensor) -> int:
     linears = ((3 * width, width), (width, width), (hidden, width), (width, hidden))
     layer = 4 * width + sum(row_group_floats(*shape, *words) for shape in linears)
     ends = row_group_floats(width, channels, *words) + row_group_floats(outputs, width, *words)
-    return ends + layers * layer + 2 * width
+    return ends + layers * layer + 2 * width + words[1]  # a mark of tiles
 
 
 OP = Op(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
-import triton
 
 from benchmarks import compile_report
 from benchmarks.compile_report import BATCHES
 from benchmarks.compiled import CHIPS, MODES, Row, distinct, identity, inspect, model_launches
+from tests.paths import REPOSITORY
 
 IDENTITY = ("kernel", "chip", "mode", "tile", "variant", "source")
 
@@ -26,9 +27,13 @@ def test_the_committed_report_has_no_problem(report: list[dict[str, Any]]) -> No
     assert compile_report.problems(report) == []
 
 
-def test_the_committed_report_is_of_this_compiler() -> None:
+def test_the_committed_report_is_of_the_compiler_that_the_project_pins() -> None:
     versions = json.loads(compile_report.OUT.read_text(encoding="utf-8"))["versions"]
-    assert versions["triton"] == triton.__version__
+    pinned = re.search(
+        r"^TRITON := triton==(\S+)$", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert pinned is not None
+    assert versions["triton"] == pinned[1]
 
 
 @pytest.mark.parametrize("mode", MODES)

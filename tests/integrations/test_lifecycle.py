@@ -1,7 +1,6 @@
 """What users do with a model after it was accelerated: save, copy, change, hook, train, compile, export, share."""
 
 import copy
-import importlib.util
 import io
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.nn.fused import Fused
+from mobilevit_fast.ops.triton_backend import INSTALLED
 from tests.integrations import zoo
 from tests.tolerance import assert_within_twice, close, rms_error
 
@@ -330,7 +330,7 @@ def test_plan_for_another_device_without_it() -> None:
     """Tensors on the meta device stand for those of a GPU: the choice follows the order for GPUs."""
     report = mvf.plan(zoo.SMALL["native"]().to("meta"))
     assert not report.skipped
-    expected = "triton" if importlib.util.find_spec("triton") else "reference"
+    expected = "triton" if INSTALLED else "reference"
     assert {backend for region in report for backend in region.backends.values()} == {expected}
     for backend in {"cuda", "triton"} - {expected}:
         assert any(text.startswith(f"{backend}: ") for region in report for text in region.passed_over)

@@ -14,6 +14,7 @@ from torch import nn
 import mobilevit_fast as mvf
 from mobilevit_fast.models import MobileViTForImageClassification
 from mobilevit_fast.models.transformer import MobileViTSelfAttention
+from mobilevit_fast.ops.triton_backend import INSTALLED
 from tests.integrations import zoo
 from tests.peers import import_timm
 from tests.tolerance import close
@@ -33,6 +34,7 @@ def test_plan_changes_nothing_and_agrees_with_report() -> None:
         assert mvf.report(mvf.accelerate(model)).to_list() == plan.to_list()
 
 
+@pytest.mark.skipif(not INSTALLED, reason="Triton is not installed")
 @pytest.mark.parametrize("name", zoo.SMALL)
 def test_every_region_of_a_model_on_a_gpu_is_tritons(name: str) -> None:
     """Tensors without values stand for those on a GPU."""

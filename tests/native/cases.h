@@ -52,5 +52,18 @@ struct Size {
   int64_t batch, height, width;
 };
 
+constexpr int64_t kFewChannels[] = {1, 3, 7, 17, 24, 33, 65};
+
+constexpr Geometry kGeometries[] = {
+    {3, 1, 1, 1}, {3, 2, 1, 1}, {1, 1, 0, 1}, {5, 1, 2, 1},       {5, 2, 2, 1},       {7, 1, 3, 1},       {7, 2, 3, 1},
+    {3, 1, 2, 2}, {3, 1, 4, 4}, {3, 3, 1, 1}, {3, 1, 0, 1, true}, {2, 1, 1, 2, true}, {3, 1, 1, 1, true}, {3, 1, 6, 1},
+};
+constexpr Size kSizes[] = {{2, 5, 7}, {1, 9, 6}, {3, 4, 3}, {1, 8, 16}};
+// Number i of them, or larger; i counts on.
+Size next_size(int64_t& i, int64_t height, int64_t width) {
+  const Size size = kSizes[i++ % 4];
+  return {size.batch, larger(size.height, height), larger(size.width, width)};
+}
+
 }  // namespace
 }  // namespace sanitize

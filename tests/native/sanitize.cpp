@@ -244,19 +244,6 @@ void run_transformer(Transformer t, Size size, int64_t patch_h, int64_t patch_w,
   if (resized) in_pieces(rows, y, [&](int64_t begin, int64_t end) { variant->resize(p, begin, end); });
 }
 
-constexpr int64_t kFewChannels[] = {1, 3, 7, 17, 24, 33, 65};
-
-constexpr Geometry kGeometries[] = {
-    {3, 1, 1, 1}, {3, 2, 1, 1}, {1, 1, 0, 1}, {5, 1, 2, 1},       {5, 2, 2, 1},       {7, 1, 3, 1},       {7, 2, 3, 1},
-    {3, 1, 2, 2}, {3, 1, 4, 4}, {3, 3, 1, 1}, {3, 1, 0, 1, true}, {2, 1, 1, 2, true}, {3, 1, 1, 1, true}, {3, 1, 6, 1},
-};
-constexpr Size kSizes[] = {{2, 5, 7}, {1, 9, 6}, {3, 4, 3}, {1, 8, 16}};
-// Number i of them, or larger; i counts on.
-Size next_size(int64_t& i, int64_t height, int64_t width) {
-  const Size size = kSizes[i++ % 4];
-  return {size.batch, larger(size.height, height), larger(size.width, width)};
-}
-
 void depthwise_cases(Element element) {
   for (const int64_t channels : {1, 3, 7, 17, 24, 32, 48, 64, 65, 100, 192}) {
     int64_t i = 0;
@@ -316,9 +303,10 @@ void conv_cases(Element element) {
   for (const int64_t width : {5, 6, 7, 11, 12, 13, 24, 26}) {  // the stem
     run_conv(3, 0, 16, {2, 9, width}, {3, 2, 1, 1}, element, kLayouts[width % 3], width % 3 + 1);
   }
+  const bool winograd = word_factors(variant->isa) == 1;
   for (const int64_t channels : {48, 64, 80, 160}) {  // before and behind the transformers
-    run_conv(channels, 0, channels, {1, 3, 4}, {3, 1, 1, 1}, element, kLayouts[0], 2, true);
-    run_conv(channels, channels, channels, {1, 2, 3}, {3, 1, 1, 1}, element, kLayouts[0], 1, true);
+    run_conv(channels, 0, channels, {1, 3, 4}, {3, 1, 1, 1}, element, kLayouts[0], 2, winograd);
+    run_conv(channels, channels, channels, {1, 2, 3}, {3, 1, 1, 1}, element, kLayouts[0], 1, winograd);
   }
   for (const int64_t dilation : {6, 12, 18}) {  // the segmentation head
     run_conv(20, 0, 40, {1, 8, 9}, {3, 1, dilation, dilation}, element, kLayouts[dilation % 3], dilation / 3);

@@ -50,6 +50,22 @@ def test_weights_packed_for_another_variant_are_refused(op: str, made: str, used
             assert torch.equal(run(op, (*arguments, packed)), run(op, arguments))
 
 
+def test_row_groups_and_tiles_have_different_sizes() -> None:
+    """Of widths that are multiples of both, pairs in row groups and in tiles are equally many words."""
+    if TILES not in ISAS:
+        pytest.skip(f"this machine does not run {TILES}")
+    width, hidden = 96, 192
+    weights = ((width, width, 1, 1), None, *((1, width),) * 2, (1, 3 * width, width), None, (1, width, width))
+    weights += ((1, width), *((1, width),) * 2, (1, hidden, width), (1, hidden), (1, width, hidden), (1, width))
+    weights += ((width,), (width,), (width, width, 1, 1), None, None)
+    made = [None if shape is None else torch.randn(shape).bfloat16() for shape in weights]
+    sizes = set()
+    for isa in (PAIRS, TILES):
+        with using_isa(isa):
+            sizes.add(ops.OPS["mobilevit_transformer"].overload("cpu_pack")(*made).numel())
+    assert len(sizes) == 2
+
+
 def in_words(op: str, isa: str) -> str:
     """How a variant packs weights of bfloat16 for an operator."""
     if op == "aspp" or isa == "avx512":

@@ -48,6 +48,8 @@ MVF_EXPORT const Feature* cpu_features(int* count);
 
 MVF_EXPORT int isa_count();
 MVF_EXPORT const char* isa_name(Isa isa);
+// Whether this machine runs a variant. Asked about avx512_amx where the processor has AMX, it has Linux lend the
+// registers of the matrix unit to this process from then on; where Linux refuses, the variant is not available.
 MVF_EXPORT bool isa_available(Isa isa);
 
 // The variant that kernels use: the fastest available one unless `set_active_isa` chose another. That is the last of

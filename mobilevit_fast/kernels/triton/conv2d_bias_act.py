@@ -33,7 +33,8 @@ def _rule(dtype: torch.dtype, rows: int, outputs: int, channels: int, factors: i
     """Tiles by rule; ``factors`` is the length of a flattened window."""
     single = dtype == torch.float32
     block_n = column_block(outputs, 64 if single else 128)
-    block_m = 32 if single else row_block(rows, blocks(outputs, block_n), 64 if block_n == 128 else 128)
+    largest = 64 if block_n == 128 or factors is not None else 128
+    block_m = 32 if single else row_block(rows, blocks(outputs, block_n), largest)
     block_k = min(power_of_two(channels), 32) if factors is None else power_of_two(factors)
     return {
         "BLOCK_M": block_m,
@@ -104,7 +105,7 @@ def convolve(
         taps=taps,
         kernel_w=kernel_w,
         ALIGN=alignment(channels, total, weight.stride(0)),
-        OUT_ALIGN=alignment(y.stride(3)),
+        OUT_ALIGN=alignment(outputs, y.stride(3)),
         FLAT=flat,
         IMAGE_BIAS=bias is not None and bias.dim() == 2,
         ACTIVATION=activation,

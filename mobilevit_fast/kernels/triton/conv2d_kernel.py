@@ -130,14 +130,17 @@ def conv2d_kernel(
     channels = aligned(channels, ALIGN)
     channels2 = aligned(channels2, ALIGN)
     weight_row_stride = aligned(weight_row_stride, ALIGN)
+    outputs = aligned(outputs, OUT_ALIGN)
     y_stride = aligned(y_stride, OUT_ALIGN)
     column_blocks = tl.cdiv(outputs, BLOCK_N)
-    row = (tl.program_id(0) // column_blocks).to(pixels.dtype) * BLOCK_M + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
+    first = (tl.program_id(0) // column_blocks).to(pixels.dtype) * BLOCK_M
+    row = first + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
+    row_mask = tl.arange(0, BLOCK_M) < pixels - first  # (BLOCK_M,), where the sum itself may overflow
     outputs_at = tl.program_id(0) % column_blocks * BLOCK_N + tl.arange(0, BLOCK_N)  # (BLOCK_N,)
     image = row // out_width // out_height  # (BLOCK_M,)
     left = row % out_width * stride_w - padding_w  # (BLOCK_M,)
     top = row // out_width % out_height * stride_h - padding_h  # (BLOCK_M,)
-    top = tl.where(row < pixels, top, -(1 << 30))  # (BLOCK_M,)
+    top = tl.where(row_mask, top, -(1 << 30))  # (BLOCK_M,)
 
     sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     if FLAT:
@@ -157,7 +160,7 @@ def conv2d_kernel(
                 BLOCK_K,
             )  # fmt: skip
 
-    y_mask = (row < pixels)[:, None] & (outputs_at < outputs)[None, :]
+    y_mask = row_mask[:, None] & (outputs_at < outputs)[None, :]
     if IMAGE_BIAS:
         if scale_ptr is not None:
             sums *= per_channel(scale_ptr, outputs_at, outputs)[None, :]

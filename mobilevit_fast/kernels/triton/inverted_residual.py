@@ -93,12 +93,14 @@ def depthwise_project_kernel(
     expanded = aligned(expanded, ALIGN)
     outputs = aligned(outputs, ALIGN)
     column_blocks = tl.cdiv(outputs, BLOCK_N)
-    row = (tl.program_id(0) // column_blocks).to(pixels.dtype) * BLOCK_M + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
+    first_row = (tl.program_id(0) // column_blocks).to(pixels.dtype) * BLOCK_M
+    row = first_row + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
+    row_mask = tl.arange(0, BLOCK_M) < pixels - first_row  # (BLOCK_M,), where the sum itself may overflow
     outputs_at = tl.program_id(0) % column_blocks * BLOCK_N + tl.arange(0, BLOCK_N)  # (BLOCK_N,)
     image = row // out_width // out_height  # (BLOCK_M,)
     left = row % out_width * stride_w - (KERNEL_W - 1) // 2 * dilation_w  # (BLOCK_M,)
     top = row // out_width % out_height * stride_h - (KERNEL_H - 1) // 2 * dilation_h  # (BLOCK_M,)
-    top = tl.where(row < pixels, top, -(1 << 30))  # (BLOCK_M,)
+    top = tl.where(row_mask, top, -(1 << 30))  # (BLOCK_M,)
 
     sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for first in range(0, expanded, BLOCK_E):
@@ -129,7 +131,7 @@ def depthwise_project_kernel(
 
     y = epilogue(sums, project_scale_ptr, project_bias_ptr, outputs_at, outputs, "none")  # (BLOCK_M, BLOCK_N)
     at = row[:, None].to(tl.int64) * outputs + outputs_at[None, :]  # (BLOCK_M, BLOCK_N)
-    mask = (row < pixels)[:, None] & (outputs_at < outputs)[None, :]
+    mask = row_mask[:, None] & (outputs_at < outputs)[None, :]
     if residual_ptr is not None:
         y += tl.load(residual_ptr + at, mask=mask, other=0.0).to(tl.float32)
     tl.store(y_ptr + at, rounded(y, y_ptr.dtype.element_ty), mask=mask)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from mobilevit_fast.kernels.triton.tiles import Tile, chip_of, choose
+from mobilevit_fast.kernels.triton.tiles import Tile, chip_of, choose, compiler_options
 
 
 class Launch(NamedTuple):
@@ -38,7 +39,9 @@ class Launch(NamedTuple):
     def run(self, tile: Tile | None = None) -> None:
         """Launch on the current stream of the current device, with the launch's own tile or another."""
         tile = tile or self.tile
-        self.kernel[(self.programs(tile),)](**self.arguments, **tile)
+        device = next(a.device for a in self.arguments.values() if isinstance(a, Tensor))
+        options = compiler_options(chip_of(device), tile["num_warps"])
+        self.kernel[(self.programs(tile),)](**self.arguments, **tile, **options)
 
 
 def _mode(arguments: dict[str, Any]) -> str:
@@ -46,21 +49,20 @@ def _mode(arguments: dict[str, Any]) -> str:
     return "tf32" if arguments["INPUT_PRECISION"] == "tf32" else str(dtype).removeprefix("torch.")
 
 
-_instead: Callable[[Launch], None] | None = None
+_instead: ContextVar[Callable[[Launch], None] | None] = ContextVar("_instead", default=None)
 
 
 @contextmanager
 def instead_of_launches(call: Callable[[Launch], None]) -> Iterator[None]:
-    """Within this context ``call`` gets every launch, and nothing runs.
+    """Within this context ``call`` gets every launch of the thread, and nothing runs.
 
     For compiling and tuning what a forward would launch. Tensors may be without values (device "meta").
     """
-    global _instead
-    before, _instead = _instead, call
+    token = _instead.set(call)
     try:
         yield
     finally:
-        _instead = before
+        _instead.reset(token)
 
 
 def launch(kernel: Any, programs: Callable[[Tile], int], shape: tuple[int, ...], rule: Tile, **arguments: Any) -> None:
@@ -73,8 +75,9 @@ def launch(kernel: Any, programs: Callable[[Tile], int], shape: tuple[int, ...],
     if programs(tile) == 0:
         return
     one = Launch(kernel, programs, shape, tile, arguments)
-    if _instead is not None:
-        _instead(one)
+    instead = _instead.get()
+    if instead is not None:
+        instead(one)
     elif device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
             one.run()

@@ -30,6 +30,9 @@ from mobilevit_fast.kernels.triton.transformer_kernels import (
     norm_mlp_kernel,
 )
 
+MOST_HEAD_CHANNELS = 512
+"""Of a head, whose queries a program holds whole."""
+
 
 def _pieces(width: int) -> dict[str, int]:
     """Two powers of two that hold a row of ``width`` columns together with little to spare."""
@@ -50,14 +53,16 @@ def _linear_rule(dtype: torch.dtype, rows: int, outputs: int) -> Tile:
 
 
 def _attention_rule(dtype: torch.dtype, tokens: int, heads: int, token_count: int, head_dim: int) -> Tile:
-    single = dtype == torch.float32
-    block_m = 32 if single else row_block(tokens, heads, 64)
+    single, block_d = dtype == torch.float32, power_of_two(head_dim)
+    most = max(16, 4096 // block_d)  # tiles of wide heads have to fit 64 KiB of shared memory
+    block_m = min(32 if single else row_block(tokens, heads, 64), most)
+    block_n = 16 if single else min(64 if block_d <= 32 else 32, power_of_two(max(token_count, block_m)), most)
     return {
         "BLOCK_M": block_m,
-        "BLOCK_N": 16 if single else min(64 if head_dim % 8 == 0 else 32, power_of_two(max(token_count, block_m))),
-        "BLOCK_D": power_of_two(head_dim),
+        "BLOCK_N": block_n,
+        "BLOCK_D": block_d,
         "num_warps": 4,
-        "num_stages": 2,
+        "num_stages": 2 if block_d <= 128 else 1,
     }
 
 
@@ -117,6 +122,11 @@ def _attention(qkv: Tensor, num_heads: int, patch_size: Sequence[int], context: 
     columns = width // patch_size[1]
     token_count, rows = height // patch_size[0] * columns, batch * height * width
     head_dim = channels // num_heads
+    if head_dim > MOST_HEAD_CHANNELS:
+        raise ValueError(
+            f"mobilevit_fast.mobilevit_transformer: the backend triton expected heads of at most {MOST_HEAD_CHANNELS} "
+            f"channels, got {head_dim} (backend='reference' takes any)"
+        )
     launch(
         attention_kernel,
         lambda tile: batch * blocks(height * width, tile["BLOCK_M"]) * num_heads,
@@ -211,7 +221,8 @@ def mobilevit_transformer(
     whole = [blocks(pixels, patch) * patch for pixels, patch in zip(size, patch_size, strict=True)]
     resized = whole != size
     if resized:
-        tokens = channels_last(F.interpolate(tokens, whole, mode="bilinear", align_corners=False))
+        resized_tokens = F.interpolate(tokens, whole, mode="bilinear", align_corners=False)
+        tokens = empty_image(x, channels, *whole).copy_(resized_tokens)
 
     qkv, context = empty_image(x, 3 * channels, *whole), empty_image(x, channels, *whole)
     for i in range(fc1_weight.shape[0]):

@@ -48,6 +48,11 @@ def _name(index: int) -> str:
     return f"sm_{properties.major}{properties.minor}"
 
 
+def compiler_options(chip: str, num_warps: int) -> dict[str, int]:
+    """As many registers as a thread can have: by itself NVIDIA's compiler spills some to fit one more program."""
+    return {} if chip.startswith("gfx") else {"maxnreg": min(255, 65536 // (32 * num_warps))}
+
+
 @functools.cache
 def table() -> dict[str, dict[str, dict[str, Tile]]]:
     """The measured tiles."""

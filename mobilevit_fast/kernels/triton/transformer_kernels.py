@@ -84,17 +84,19 @@ def norm_linear_kernel(
     width = aligned(width, ALIGN)
     outputs = aligned(outputs, OUT_ALIGN)
     column_blocks = tl.cdiv(outputs, BLOCK_N)
-    row = (tl.program_id(0) // column_blocks).to(rows.dtype) * BLOCK_M + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
+    first = (tl.program_id(0) // column_blocks).to(rows.dtype) * BLOCK_M
+    row = first + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
+    row_mask = tl.arange(0, BLOCK_M) < rows - first  # (BLOCK_M,), where the sum itself may overflow
     columns = tl.program_id(0) % column_blocks * BLOCK_N + tl.arange(0, BLOCK_N)  # (BLOCK_N,)
-    mean, inverse = _statistics(x_ptr, row, row < rows, width, eps, BLOCK_K, BLOCK_M)
+    mean, inverse = _statistics(x_ptr, row, row_mask, width, eps, BLOCK_K, BLOCK_M)
     sums = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for start in range(0, width, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)  # (BLOCK_K,)
-        x = _normalised(x_ptr, row, row < rows, k, width, mean, inverse, norm_weight_ptr, norm_bias_ptr)
+        x = _normalised(x_ptr, row, row_mask, k, width, mean, inverse, norm_weight_ptr, norm_bias_ptr)
         weight = load_weight(weight_ptr, k, width, columns, outputs, width)  # (BLOCK_K, BLOCK_N)
         sums = product(x, weight, sums, INPUT_PRECISION)  # (BLOCK_M, BLOCK_N)
     y = epilogue(sums, scale_ptr, bias_ptr, columns, outputs, ACTIVATION)  # (BLOCK_M, BLOCK_N)
-    mask = (row < rows)[:, None] & (columns < outputs)[None, :]
+    mask = row_mask[:, None] & (columns < outputs)[None, :]
     tl.store(
         y_ptr + row[:, None].to(tl.int64) * outputs + columns[None, :], rounded(y, y_ptr.dtype.element_ty), mask=mask
     )
@@ -135,20 +137,21 @@ def attention_kernel(
     image_end = image_begin + image_tokens
     first = image_begin + tl.program_id(0) // heads % image_blocks * BLOCK_M
     query = first + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
+    query_mask = tl.arange(0, BLOCK_M) < image_end - first  # (BLOCK_M,), where the sum itself may overflow
     pixel = token_pixel(query, token_count, columns, height, width, PATCH_H, PATCH_W)  # (BLOCK_M,)
     sequence = query // token_count  # (BLOCK_M,)
     keys_begin = first // token_count * token_count
-    keys_end = (tl.minimum(first + BLOCK_M, image_end) - 1) // token_count * token_count + token_count
+    keys_end = (first + tl.minimum(BLOCK_M, image_end - first) - 1) // token_count * token_count + token_count
     dims = tl.arange(0, BLOCK_D)  # (BLOCK_D,)
     head_ptr = qkv_ptr + head * HEAD_DIM
 
-    q = load_tile(head_ptr, pixel, 3 * channels, query < image_end, dims, HEAD_DIM)  # (BLOCK_M, BLOCK_D)
+    q = load_tile(head_ptr, pixel, 3 * channels, query_mask, dims, HEAD_DIM)  # (BLOCK_M, BLOCK_D)
     largest = tl.full((BLOCK_M,), -float("inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK_M,), dtype=tl.float32)
     context = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
     for start in range(keys_begin, keys_end, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)  # (BLOCK_N,)
-        key_mask = key < keys_end  # (BLOCK_N,)
+        key_mask = tl.arange(0, BLOCK_N) < keys_end - start  # (BLOCK_N,)
         at = token_pixel(key, token_count, columns, height, width, PATCH_H, PATCH_W)  # (BLOCK_N,)
         k = load_tile(head_ptr + channels, at, 3 * channels, key_mask, dims, HEAD_DIM)  # (BLOCK_N, BLOCK_D)
         v = load_tile(head_ptr + 2 * channels, at, 3 * channels, key_mask, dims, HEAD_DIM)  # (BLOCK_N, BLOCK_D)
@@ -163,9 +166,9 @@ def attention_kernel(
         total = total * shrink + tl.sum(p, axis=1)
         context = product(rounded(p, v.dtype), v, context * shrink[:, None], INPUT_PRECISION)  # (BLOCK_M, BLOCK_D)
         largest = new_largest
-    total = tl.where(query < image_end, total, 1.0)  # (BLOCK_M,), of rows that are no query nothing was summed
+    total = tl.where(query_mask, total, 1.0)  # (BLOCK_M,), of rows that are no query nothing was summed
     context = rounded(context / total[:, None], context_ptr.dtype.element_ty)  # (BLOCK_M, BLOCK_D)
-    mask = (query < image_end)[:, None] & (dims < HEAD_DIM)[None, :]
+    mask = query_mask[:, None] & (dims < HEAD_DIM)[None, :]
     tl.store(context_ptr + pixel[:, None].to(tl.int64) * channels + head * HEAD_DIM + dims[None, :], context, mask=mask)
 
 
@@ -194,8 +197,9 @@ def norm_mlp_kernel(
     """tokens += activation(layer norm(tokens) · weight1ᵀ + bias1) · weight2ᵀ + bias2; hidden units stay on the chip."""
     width = aligned(width, ALIGN)
     hidden = aligned(hidden, ALIGN)
-    row = tl.program_id(0).to(rows.dtype) * BLOCK_M + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
-    row_mask = row < rows  # (BLOCK_M,)
+    first_row = tl.program_id(0).to(rows.dtype) * BLOCK_M
+    row = first_row + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
+    row_mask = tl.arange(0, BLOCK_M) < rows - first_row  # (BLOCK_M,), where the sum itself may overflow
     columns_a = tl.arange(0, BLOCK_A)  # (BLOCK_A,)
     columns_b = BLOCK_A + tl.arange(0, BLOCK_B)  # (BLOCK_B,)
     mean, inverse = _statistics(tokens_ptr, row, row_mask, width, eps, BLOCK_K, BLOCK_M)
@@ -215,5 +219,6 @@ def norm_mlp_kernel(
         sums_a = product(h, weight2_a, sums_a, INPUT_PRECISION)  # (BLOCK_M, BLOCK_A)
         weight2_b = load_weight(weight2_ptr, units, hidden, columns_b, width, hidden)  # (BLOCK_H, BLOCK_B)
         sums_b = product(h, weight2_b, sums_b, INPUT_PRECISION)  # (BLOCK_M, BLOCK_B)
+    tl.debug_barrier()  # all warps have read the tokens that some now write
     _add_to_tokens(sums_a, bias2_ptr, tokens_ptr, row, row_mask, columns_a, width)
     _add_to_tokens(sums_b, bias2_ptr, tokens_ptr, row, row_mask, columns_b, width)

@@ -1,0 +1,72 @@
+"""What the CUDA kernels do for an image, counted by the emulator: `python -m benchmarks.counts [--preset SIZE]`.
+
+Every inverted residual at full size, batch 1: bytes of input and output against the least there are, bytes of weights
+(they come from the second-level cache or nearer), products, exponentials, wavefronts of shared memory; and the time
+that each would take alone on an H100. It is a prediction: no GPU has measured it.
+"""
+
+from __future__ import annotations
+
+import torch
+import typer
+
+from benchmarks.shapes import preset_calls
+from tests.emulator import run
+
+MEMORY = 3.0e12
+"""Bytes a second that an H100 was measured to move."""
+PROCESSORS, CLOCK = 132, 1.755e9
+PRODUCTS = PROCESSORS * CLOCK * 1024 / 2048
+"""Instructions m16n8k16 a second: 1024 multiply-adds of float16 a clock and processor, 2048 an instruction."""
+EXPONENTIALS = PROCESSORS * CLOCK * 16
+WAVEFRONTS = PROCESSORS * CLOCK
+CACHE = PROCESSORS * CLOCK * 64
+"""Bytes a second that processors take from the first-level cache at most, half of what its banks could give."""
+
+
+def table(preset: str, tile: int) -> list[str]:
+    """Lines of a Markdown table."""
+    lines = [
+        "| inverted residual | MB moved | of the least | MB of weights | k products | M exponentials | k wavefronts "
+        "| conflicts | µs: memory | products | exponentials | shared |",
+        "|---|" + "---:|" * 11,
+    ]
+    total = [0.0] * 4
+    for call in preset_calls(preset, 1, 256, torch.float16):
+        if call.op != "inverted_residual":
+            continue
+        generator = torch.Generator().manual_seed(0)
+        arguments = tuple(
+            (0.1 * torch.randn(a.shape, generator=generator)).to(a.dtype) if isinstance(a, torch.Tensor) else a
+            for a in call.arguments[:14]
+        )
+        y, counts = run.inverted_residual(arguments, tile=tile, watch_banks=True)
+        moved = sum(counts["x"]) + sum(counts["y"])
+        weights = sum(sum(v) for name, v in counts.items() if isinstance(v, tuple) and name not in ("x", "y"))
+        times = [
+            moved / MEMORY,
+            counts["products"] / PRODUCTS,
+            counts["exponentials"] / EXPONENTIALS,
+            counts["wavefronts"] / WAVEFRONTS + weights / CACHE,
+        ]
+        total = [t + 1e6 * new for t, new in zip(total, times, strict=True)]
+        shape = call.shape
+        name = f"{shape['inputs']}→{shape['expanded']}→{shape['outputs']}, {shape['height']}², stride {shape['stride']}"
+        lines.append(
+            f"| {name} | {moved / 1e6:.2f} | {moved / (arguments[0].nbytes + y.nbytes):.2f} | {weights / 1e6:.2f} "
+            f"| {counts['products'] / 1e3:.0f} | {counts['exponentials'] / 1e6:.2f} | {counts['wavefronts'] / 1e3:.0f} "
+            f"| {100 * counts['conflicts'] / counts['wavefronts']:.0f} % "
+            + "".join(f"| {1e6 * t:.2f} " for t in times)
+            + "|"
+        )
+    lines.append("| all |" + " |" * 7 + "".join(f" {t:.2f} |" for t in total))
+    return lines
+
+
+def main(preset: str = "small", tile: int = 0) -> None:
+    """Print the table of a preset for one size of tile (0 is the largest)."""
+    typer.echo("\n".join(table(preset, tile)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

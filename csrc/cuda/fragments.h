@@ -1,0 +1,62 @@
+// Products of the matrix unit from shared memory and packed weights, and what is done with their sums.
+#pragma once
+
+#include "mobilevit_fast/device.h"
+
+namespace mobilevit_fast::cuda {
+
+enum class Activation : int { none, relu, silu };
+
+// One instruction: kMatrixRows pixels by kMatrixColumns output channels over kMatrixDepth input channels.
+constexpr int kMatrixRows = 16, kMatrixColumns = 8, kMatrixDepth = 16;
+
+// The row that a lane names to load_matrix for a 16x16 tile of rows `pitch` numbers apart.
+template <class T>
+MVF_DEVICE const T* matrix_row(const T* tile, int pitch, int lane) {
+  return tile + (lane % 16) * pitch + lane / 16 * 8;
+}
+
+// Fragments of kTiles tiles of output channels, side by side. Of two tiles a lane has 16 bytes, kWarpSize lanes after
+// one another; `weights` is the lane's own of the first two.
+template <int kTiles>
+MVF_DEVICE void load_weights(const Bytes16* weights, uint32_t (&b)[kTiles][2]) {
+  static_assert(kTiles % 2 == 0);
+  MVF_UNROLL
+  for (int n = 0; n < kTiles; n += 2) {
+    const Bytes16 both = load_global(weights + n / 2 * kWarpSize);
+    b[n][0] = both.word[0], b[n][1] = both.word[1];
+    b[n + 1][0] = both.word[2], b[n + 1][1] = both.word[3];
+  }
+}
+
+// x · sigmoid(x) by two instructions of the special-function unit. exp2 of large numbers is infinite, one over it 0.
+MVF_DEVICE float silu(float x) {
+  constexpr float kLog2E = 1.44269504f;
+  return x * reciprocal_approximate(1.0f + exp2_approximate(-kLog2E * x));
+}
+
+MVF_DEVICE float activate(Activation activation, float x) {
+  if (activation == Activation::silu) return silu(x);
+  if (activation == Activation::relu) return x < 0.0f ? 0.0f : x;  // keeps not-a-number
+  return x;
+}
+
+template <class T>
+MVF_DEVICE uint32_t* words(T* numbers) {
+  return reinterpret_cast<uint32_t*>(numbers);
+}
+template <class T>
+MVF_DEVICE const uint32_t* words(const T* numbers) {
+  return reinterpret_cast<const uint32_t*>(numbers);
+}
+
+MVF_HOST_DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
+MVF_HOST_DEVICE int round_up(int a, int b) { return ceil_div(a, b) * b; }
+
+// Bytes of shared memory that an array takes.
+template <class T>
+size_t shared_size(int count) {
+  return (count * sizeof(T) + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
+}
+
+}  // namespace mobilevit_fast::cuda

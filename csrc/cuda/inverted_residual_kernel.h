@@ -1,0 +1,260 @@
+// Inverted residual (arXiv 1801.04381) in one kernel: the expanded tensor exists in shared memory only.
+//
+// A block computes a tile of output pixels of one image. Its input pixels, with the halo of the window, come to shared
+// memory once. For 32 expanded channels at a time: expand them on the matrix unit, convolve them from shared memory,
+// and add their share of the projection to sums in registers. Halo pixels are expanded by every block that sees them.
+#pragma once
+
+#include "fragments.h"
+
+namespace mobilevit_fast::cuda {
+
+constexpr int kWindow = 3;
+constexpr int kChunk = 32;  // expanded channels at a time, two of them a thread
+constexpr int kChunkPairs = kChunk / 2;
+
+// Images are dense channels_last; channels, expanded and outputs are multiples of 8. Weights are packed in fragments
+// (fragments.h), zero where there is nothing: expand_weight (expanded / 32, channels / 16, 2, lanes), project_weight
+// (expanded / 16, outputs / 16, lanes), each size rounded up. The depthwise weight is (9, expanded) in float32, scales
+// and biases too, all padded with zeros to the rounded sizes and read in pairs.
+struct InvertedResidualParams {
+  const void* x;  // (batch, height, width, channels)
+  void* y;        // (batch, out_h, out_w, outputs)
+  const Bytes16 *expand_weight, *project_weight;
+  const Float2 *expand_scale, *expand_bias, *depthwise_weight, *depthwise_scale, *depthwise_bias, *project_scale,
+      *project_bias;
+  int batch, height, width, channels, expanded, outputs, out_h, out_w, dilation;
+  bool residual;
+  Activation activation;
+};
+
+// A tile of kTileH x kTileW output pixels, kRun of a row by each thread where it is convolved. Where it is projected a
+// warp has 16 of the pixels and one of kParts parts of the output channels: 8 * kColumns of them.
+template <class T, int kStride, int kTileH, int kTileW, int kRun, int kColumns>
+struct InvertedResidual {
+  using Params = InvertedResidualParams;
+
+  static constexpr int kPixels = kTileH * kTileW;
+  static constexpr int kThreads = kChunkPairs * (kPixels / kRun);
+  static constexpr int kWarps = kThreads / kWarpSize;
+  static constexpr int kRowTiles = kPixels / kMatrixRows;
+  static constexpr int kParts = kWarps / kRowTiles;
+  static constexpr int kOutputs = kParts * kColumns * kMatrixColumns;  // at most
+  static_assert(kTileW % kRun == 0 && kThreads % kWarpSize == 0 && kWarps % kRowTiles == 0 && kColumns % 2 == 0);
+
+  // Numbers from pixel to pixel in shared memory. Rows of `convolved` and of the input are read eight at a time, 16
+  // bytes each; of `expanded` half a warp reads one pixel and the other half the pixel of the next thread's run.
+  static constexpr int kConvolvedPitch = kChunk + 8;
+  static constexpr int expanded_pitch() {
+    int pitch = kChunk + 2;
+    while (pitch / 2 * kRun * kStride % kWarpSize != kWarpSize / 2) pitch += 2;
+    return pitch;
+  }
+  static constexpr int kExpandedPitch = expanded_pitch();
+  static MVF_HOST_DEVICE int input_depth(const Params& p) { return round_up(p.channels, kMatrixDepth); }
+  static MVF_HOST_DEVICE int input_pitch(const Params& p) { return input_depth(p) + 8; }
+
+  static MVF_HOST_DEVICE int input_extent(int outputs, const Params& p) {
+    return (outputs - 1) * kStride + (kWindow - 1) * p.dilation + 1;
+  }
+  static MVF_HOST_DEVICE int input_pixels(const Params& p) {
+    return round_up(input_extent(kTileH, p) * input_extent(kTileW, p), kMatrixRows);
+  }
+
+  static unsigned blocks(const Params& p) {
+    return static_cast<unsigned>(p.batch * ceil_div(p.out_h, kTileH) * ceil_div(p.out_w, kTileW));
+  }
+  static size_t shared_bytes(const Params& p) {
+    return shared_size<T>(input_pixels(p) * input_pitch(p)) + shared_size<T>(input_pixels(p) * kExpandedPitch) +
+           shared_size<T>(kPixels * kConvolvedPitch);
+  }
+
+  // The block's output and input pixels in their image.
+  struct Tile {
+    int image, out_top, out_left, top, left, width, pixels;
+
+    MVF_DEVICE explicit Tile(const Params& p) {
+      const int across = ceil_div(p.out_w, kTileW), down = ceil_div(p.out_h, kTileH), index = block_index();
+      image = index / (across * down);
+      out_top = index / across % down * kTileH, out_left = index % across * kTileW;
+      top = out_top * kStride - p.dilation, left = out_left * kStride - p.dilation;
+      width = input_extent(kTileW, p), pixels = input_extent(kTileH, p) * width;
+    }
+
+    MVF_DEVICE bool inside(const Params& p, int pixel) const {
+      const int row = top + pixel / width, column = left + pixel % width;
+      return pixel < pixels && row >= 0 && row < p.height && column >= 0 && column < p.width;
+    }
+  };
+
+  static MVF_DEVICE void run(const Params& p) {
+    const Tile tile(p);
+    SharedMemory shared;
+    T* input = shared.template take<T>(input_pixels(p) * input_pitch(p));
+    T* expanded = shared.template take<T>(input_pixels(p) * kExpandedPitch);
+    T* convolved = shared.template take<T>(kPixels * kConvolvedPitch);
+
+    load_input(p, tile, input);
+    float sums[kColumns][4] = {};  // (16, 8) each, of the warp's pixels and output channels
+    for (int chunk = 0; chunk * kChunk < p.expanded; ++chunk) {
+      expand(p, tile, chunk, input, expanded);
+      sync_block();
+      convolve(p, tile, chunk, expanded, convolved);
+      sync_block();
+      project(p, chunk, convolved, sums);
+    }
+    store(p, tile, input, sums);
+  }
+
+ private:
+  static MVF_DEVICE int warp() { return thread_index() / kWarpSize; }
+  static MVF_DEVICE int lane() { return thread_index() % kWarpSize; }
+
+  static MVF_DEVICE void load_input(const Params& p, const Tile& tile, T* input) {
+    constexpr int kNumbers = sizeof(Bytes16) / sizeof(T);
+    const T* x = static_cast<const T*>(p.x) + static_cast<int64_t>(tile.image) * p.height * p.width * p.channels;
+    const int pieces = input_depth(p) / kNumbers;  // of a pixel, the last of which may be padding
+    for (int i = thread_index(); i < input_pixels(p) * pieces; i += kThreads) {
+      const int pixel = i / pieces, channel = i % pieces * kNumbers;
+      const bool there = tile.inside(p, pixel) && channel < p.channels;
+      const int row = tile.top + pixel / tile.width, column = tile.left + pixel % tile.width;
+      const int64_t at = there ? (static_cast<int64_t>(row) * p.width + column) * p.channels + channel : 0;
+      copy_async(input + pixel * input_pitch(p) + channel, x + at, there);
+    }
+    commit_async();
+    wait_async<0>();
+    sync_block();
+  }
+
+  // expanded = activation(scale · (input · weights) + bias) of all pixels of the tile, zero outside of the image.
+  static MVF_DEVICE void expand(const Params& p, const Tile& tile, int chunk, const T* input, T* expanded) {
+    constexpr int kTiles = kChunk / kMatrixColumns, kTogether = 2;  // tiles of channels; of pixels that share weights
+    const int steps = input_depth(p) / kMatrixDepth, pitch = input_pitch(p), row_tiles = input_pixels(p) / kMatrixRows;
+    const Bytes16* weights = p.expand_weight + chunk * steps * (kTiles / 2) * kWarpSize + lane();
+    for (int first = warp() * kTogether; first < row_tiles; first += kWarps * kTogether) {
+      float sum[kTogether][kTiles][4] = {};
+      for (int step = 0; step < steps; ++step) {
+        uint32_t b[kTiles][2];
+        load_weights<kTiles>(weights + step * (kTiles / 2) * kWarpSize, b);
+        MVF_UNROLL
+        for (int i = 0; i < kTogether; ++i) {
+          if (first + i >= row_tiles) break;
+          uint32_t a[4];
+          load_matrix(a, matrix_row(input + (first + i) * kMatrixRows * pitch + step * kMatrixDepth, pitch, lane()));
+          MVF_UNROLL
+          for (int n = 0; n < kTiles; ++n) multiply_matrix<T>(sum[i][n], a, b[n]);
+        }
+      }
+      MVF_UNROLL
+      for (int n = 0; n < kTiles; ++n) {
+        const int channel = n * kMatrixColumns + lane() % 4 * 2;
+        const Float2 scale = load_global(p.expand_scale + (chunk * kChunk + channel) / 2);
+        const Float2 bias = load_global(p.expand_bias + (chunk * kChunk + channel) / 2);
+        MVF_UNROLL
+        for (int i = 0; i < kTogether * 2; ++i) {
+          if (first + i / 2 >= row_tiles) break;
+          const int pixel = (first + i / 2) * kMatrixRows + i % 2 * 8 + lane() / 4;
+          const float* both = sum[i / 2][n] + i % 2 * 2;
+          const float u = activate(p.activation, both[0] * scale.x + bias.x);
+          const float v = activate(p.activation, both[1] * scale.y + bias.y);
+          store_shared(words(expanded + pixel * kExpandedPitch + channel), tile.inside(p, pixel) ? pack<T>(u, v) : 0u);
+        }
+      }
+    }
+  }
+
+  static MVF_DEVICE void add_product(Float2& sum, Float2 x, Float2 weight) {
+    sum.x += x.x * weight.x, sum.y += x.y * weight.y;
+  }
+
+  // convolved = activation(scale · depthwise(expanded) + bias): two channels of kRun pixels by each thread.
+  static MVF_DEVICE void convolve(const Params& p, const Tile& tile, int chunk, const T* expanded, T* convolved) {
+    const int pair = thread_index() % kChunkPairs, first = thread_index() / kChunkPairs * kRun;
+    const int row = first / kTileW * kStride, column = first % kTileW * kStride;
+    const int channel = chunk * kChunkPairs + pair, channels = round_up(p.expanded, kChunk) / 2;  // in pairs
+    const T* corner = expanded + (row * tile.width + column) * kExpandedPitch + pair * 2;
+    Float2 sum[kRun] = {};
+    for (int kh = 0; kh < kWindow; ++kh) {
+      const T* line = corner + kh * p.dilation * tile.width * kExpandedPitch;
+      const Float2* weights = p.depthwise_weight + kh * kWindow * channels + channel;
+      if (p.dilation == 1) {  // neighbours share what they see
+        uint32_t x[(kRun - 1) * kStride + kWindow];
+        MVF_UNROLL
+        for (int i = 0; i < (kRun - 1) * kStride + kWindow; ++i) x[i] = load_shared(words(line + i * kExpandedPitch));
+        MVF_UNROLL
+        for (int kw = 0; kw < kWindow; ++kw) {
+          const Float2 weight = load_global(weights + kw * channels);
+          MVF_UNROLL
+          for (int i = 0; i < kRun; ++i) add_product(sum[i], unpack<T>(x[i * kStride + kw]), weight);
+        }
+        continue;
+      }
+      for (int kw = 0; kw < kWindow; ++kw) {
+        const Float2 weight = load_global(weights + kw * channels);
+        MVF_UNROLL
+        for (int i = 0; i < kRun; ++i) {
+          const int at = (i * kStride + kw * p.dilation) * kExpandedPitch;
+          add_product(sum[i], unpack<T>(load_shared(words(line + at))), weight);
+        }
+      }
+    }
+    const Float2 scale = load_global(p.depthwise_scale + channel), bias = load_global(p.depthwise_bias + channel);
+    MVF_UNROLL
+    for (int i = 0; i < kRun; ++i) {
+      const float u = activate(p.activation, sum[i].x * scale.x + bias.x);
+      const float v = activate(p.activation, sum[i].y * scale.y + bias.y);
+      store_shared(words(convolved + (first + i) * kConvolvedPitch + pair * 2), pack<T>(u, v));
+    }
+  }
+
+  // The warp's first tile of eight output channels.
+  static MVF_DEVICE int first_column() { return warp() / kRowTiles * kColumns; }
+
+  static MVF_DEVICE void project(const Params& p, int chunk, const T* convolved, float (&sums)[kColumns][4]) {
+    constexpr int kSteps = kChunk / kMatrixDepth;
+    const T* rows = convolved + warp() % kRowTiles * kMatrixRows * kConvolvedPitch;
+    const int columns = round_up(p.outputs, 2 * kMatrixColumns) / kMatrixColumns;
+    MVF_UNROLL
+    for (int step = 0; step < kSteps; ++step) {
+      uint32_t a[4];
+      load_matrix(a, matrix_row(rows + step * kMatrixDepth, kConvolvedPitch, lane()));
+      const int tile = (chunk * kSteps + step) * columns + first_column();
+      const Bytes16* weights = p.project_weight + tile / 2 * kWarpSize + lane();
+      MVF_UNROLL
+      for (int n = 0; n < kColumns; n += 2) {
+        if (first_column() + n >= columns) break;
+        uint32_t b[2][2];
+        load_weights<2>(weights + n / 2 * kWarpSize, b);
+        multiply_matrix<T>(sums[n], a, b[0]);
+        multiply_matrix<T>(sums[n + 1], a, b[1]);
+      }
+    }
+  }
+
+  // y = scale · sums + bias + x.
+  static MVF_DEVICE void store(const Params& p, const Tile& tile, const T* input, const float (&sums)[kColumns][4]) {
+    T* y = static_cast<T*>(p.y) + static_cast<int64_t>(tile.image) * p.out_h * p.out_w * p.outputs;
+    MVF_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      const int channel = (first_column() + n) * kMatrixColumns + lane() % 4 * 2;
+      if (channel >= p.outputs) break;
+      const Float2 scale = load_global(p.project_scale + channel / 2), bias = load_global(p.project_bias + channel / 2);
+      MVF_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const int pixel = warp() % kRowTiles * kMatrixRows + half * 8 + lane() / 4;
+        const int row = tile.out_top + pixel / kTileW, column = tile.out_left + pixel % kTileW;
+        if (row >= p.out_h || column >= p.out_w) continue;
+        float u = sums[n][half * 2] * scale.x + bias.x, v = sums[n][half * 2 + 1] * scale.y + bias.y;
+        if (p.residual) {
+          const int at = (pixel / kTileW + p.dilation) * tile.width + pixel % kTileW + p.dilation;
+          const Float2 x = unpack<T>(load_shared(words(input + at * input_pitch(p) + channel)));
+          u += x.x, v += x.y;
+        }
+        const int64_t target = (static_cast<int64_t>(row) * p.out_w + column) * p.outputs + channel;
+        store_global(words(y + target), pack<T>(u, v));
+      }
+    }
+  }
+};
+
+}  // namespace mobilevit_fast::cuda

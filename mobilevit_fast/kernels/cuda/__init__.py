@@ -1,0 +1,1 @@
+"""What the CUDA kernels of ``csrc/cuda`` need besides themselves."""

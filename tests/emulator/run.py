@@ -1,0 +1,49 @@
+"""Operators through their emulated CUDA kernels: tensors in, tensors and counts out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.kernels.cuda import packing
+from tests.emulator.build import load
+
+emulated: Any = load()
+ACTIVATIONS = {"none": 0, "relu": 1, "silu": 2}
+
+
+def array(tensor: Tensor) -> Any:
+    """The numbers of a tensor in the order of memory, 16-bit ones as their bits."""
+    tensor = tensor.detach().contiguous()
+    return (tensor.view(torch.int16) if tensor.element_size() == 2 else tensor).numpy()
+
+
+def inverted_residual(
+    arguments: tuple[Any, ...], *, tile: int, seed: int = 0, watch_banks: bool = False
+) -> tuple[Tensor, dict[str, Any]]:
+    """The result of the operator's arguments (``mobilevit_fast.ops.inverted_residual``), and what the launch did."""
+    x, *parameters, stride, dilation, residual, activation = arguments
+    batch, channels, height, width = x.shape
+    out_h, out_w = (-(-size // stride[i]) for i, size in enumerate((height, width)))
+    outputs = parameters[6].shape[0]
+    y = torch.full((batch, out_h, out_w, outputs), torch.nan, dtype=x.dtype)
+    arrays = {name: array(tensor) for name, tensor in packing.inverted_residual(*parameters).items()}
+    arrays["x"], arrays["y"] = array(x.permute(0, 2, 3, 1)), array(y)
+    sizes = {
+        "batch": batch,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "expanded": parameters[0].shape[0],
+        "outputs": outputs,
+        "out_h": out_h,
+        "out_w": out_w,
+        "dilation": dilation[0],
+        "residual": int(residual),
+        "activation": ACTIVATIONS[activation],
+    }
+    counts = emulated.inverted_residual(arrays, sizes, stride[0], tile, x.dtype == torch.bfloat16, seed, watch_banks)
+    result = torch.from_numpy(arrays["y"]).view(x.dtype) if x.element_size() == 2 else torch.from_numpy(arrays["y"])
+    return result.permute(0, 3, 1, 2), counts

@@ -1,0 +1,37 @@
+"""The CUDA kernels through nvcc, where there is one: for every architecture, without a spilled register."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.paths import REPOSITORY
+
+SOURCES = sorted((REPOSITORY / "csrc/cuda").glob("*.cu"))
+ARCHITECTURES = ("80", "90a", "120")
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_no_register_is_spilled(source: Path, architecture: str, tmp_path: Path) -> None:
+    folders = [f"-I{REPOSITORY / folder}" for folder in ("csrc/include", "csrc/cuda")]
+    code = ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
+    command = ["nvcc", "-std=c++17", "-O3", "-Xptxas", "-v", *code, *folders, "-c", source, "-o", tmp_path / "object.o"]
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert "warning" not in result.stderr, result.stderr[-4000:]
+    found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", result.stderr)
+    assert len(found) >= 24
+    assert set(found) == {("0", "0", "0")}
+
+
+def test_every_architecture_of_the_build_is_compiled() -> None:
+    text = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
+    setting = re.search(r'set\(MVF_CUDA_ARCHITECTURES "([^"]+)"', text)
+    assert setting is not None
+    assert setting[1].split(";") == list(ARCHITECTURES)
