@@ -180,9 +180,7 @@ def compile_for(chip: str, one: Launch) -> Any:
     arguments = {n: MockTensor(v.dtype) if isinstance(v, Tensor) else v for n, v in one.arguments.items()}
     triton.runtime.driver.set_active(_Driver(chip))
     try:
-        return one.kernel.warmup(
-            grid=(1,), **arguments, **one.tile, **tiles.compiler_options(chip, one.tile["num_warps"])
-        )
+        return one.kernel.warmup(grid=(1,), **arguments, **one.tile)
     finally:
         if torch.cuda.is_available():  # else there is no driver to go back to
             triton.runtime.driver.reset_active()

@@ -7,10 +7,14 @@ import re
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import compile_report
 from benchmarks.compile_report import BATCHES
 from benchmarks.compiled import CHIPS, MODES, Row, distinct, identity, inspect, model_launches
+from mobilevit_fast.kernels.triton import tiles
+from mobilevit_fast.kernels.triton.launch import Launch, instead_of_launches
+from mobilevit_fast.ops import OPS
 from tests.paths import REPOSITORY
 
 IDENTITY = ("kernel", "chip", "mode", "tile", "variant", "source")
@@ -57,6 +61,31 @@ def test_a_share_of_the_kernels_compiles_well(chip: str) -> None:
 def test_some_kernels_of_other_types_compile_well(mode: str) -> None:
     rows = [inspect("sm_90", mode, one).to_dict() for one in distinct(model_launches("sm_90", mode, [256], ["small"]))]
     assert compile_report.problems(rows) == []
+
+
+@pytest.mark.parametrize(("width", "heads"), [(512, 1), (1024, 4)])
+@pytest.mark.parametrize(("chip", "shared_memory"), [("gfx942", 64 << 10), ("sm_80", 99 << 10)])
+def test_wide_heads_fit_small_chips(chip: str, shared_memory: int, width: int, heads: int) -> None:
+    """99 KiB are what a program has on chips of compute capability 8.6 and 8.9."""
+    sizes = [
+        (4, 64, 32, 32),
+        (width, 64, 1, 1),
+        (width,),
+        (1, width),
+        (1, width),
+        (1, 3 * width, width),
+        (1, 3 * width),
+    ]
+    sizes += [(1, width, width), *[(1, width)] * 3, (1, width, width), (1, width), (1, width, width), (1, width)]
+    sizes += [(width,), (width,), (64, width, 1, 1), (64,), (64,)]
+    arguments = [torch.empty(size, dtype=torch.float16, device="meta") for size in sizes]
+    launches: list[Launch] = []
+    implementation = OPS["mobilevit_transformer"].kernels["triton"].implementation
+    assert implementation is not None
+    with tiles.for_chip(chip), instead_of_launches(launches.append):
+        implementation(*arguments, heads, [2, 2], 1e-5, "silu", "silu")
+    (attention,) = (one for one in launches if one.kernel.fn.__name__ == "attention_kernel")
+    assert inspect(chip, "float16", attention).shared_memory <= shared_memory
 
 
 def test_problems_are_named() -> None:

@@ -141,15 +141,11 @@ def test_random_inverted_residuals(data: st.DataObject, device: torch.device) ->
     check_closely("inverted_residual", (make(n, c, h, w), *weights, stride, dilation, residual, act))
 
 
-@settings(UNSHRUNK, max_examples=10)
-@given(data=st.data())
-def test_random_transformers(data: st.DataObject, device: torch.device) -> None:
-    draw, number = data.draw, st.integers
-    heads, head_dim = draw(number(1, 4)), draw(st.sampled_from([1, 5, 16, 20, 36]))
-    d, c, o, m = heads * head_dim, draw(number(1, 20)), draw(number(1, 20)), draw(number(1, 70))
-    layers, n = draw(number(1, 2)), draw(number(1, 2))
-    patch = [draw(number(1, 3)), draw(number(1, 3))]
-    h, w = draw(number(1, 14)), draw(number(1, 14))
+def transformer(
+    device: torch.device, x: Tensor, heads: int, head_dim: int, outputs: int, hidden: int, layers: int, patch: list[int]
+) -> tuple[Any, ...]:
+    """Arguments of mobilevit_transformer, random."""
+    d = heads * head_dim
 
     def make(*shape: int) -> Tensor:
         return (torch.randn(shape) / shape[-1] ** 0.5).to(device)
@@ -158,11 +154,30 @@ def test_random_transformers(data: st.DataObject, device: torch.device) -> None:
         return 1 + 0.1 * torch.randn(layers, d).to(device), 0.1 * make(layers, d)
 
     attention = (*norm(), make(layers, 3 * d, d), None, make(layers, d, d), make(layers, d))
-    mlp = (*norm(), make(layers, m, d), make(layers, m), make(layers, d, m), make(layers, d))
-    ends = (1 + 0.1 * make(d), make(d), make(o, d, 1, 1), None, make(o))
-    x, in_weight = torch.randn(n, c, h, w).to(device), torch.randn(d, c, 1, 1).to(device)
-    options = (heads, patch, 1e-5, "silu", "silu")
-    check_closely("mobilevit_transformer", (x, in_weight, None, *attention, *mlp, *ends, *options))
+    mlp = (*norm(), make(layers, hidden, d), make(layers, hidden), make(layers, d, hidden), make(layers, d))
+    ends = (1 + 0.1 * make(d), make(d), make(outputs, d, 1, 1), None, make(outputs))
+    in_weight = torch.randn(d, x.shape[1], 1, 1).to(device)
+    return (x, in_weight, None, *attention, *mlp, *ends, heads, patch, 1e-5, "silu", "silu")
+
+
+@settings(UNSHRUNK, max_examples=10)
+@given(data=st.data())
+def test_random_transformers(data: st.DataObject, device: torch.device) -> None:
+    draw, number = data.draw, st.integers
+    heads, head_dim = draw(number(1, 4)), draw(st.sampled_from([1, 5, 16, 20, 36]))
+    c, o, m = draw(number(1, 20)), draw(number(1, 20)), draw(number(1, 70))
+    layers, n = draw(number(1, 2)), draw(number(1, 2))
+    patch = [draw(number(1, 3)), draw(number(1, 3))]
+    x = torch.randn(n, c, draw(number(1, 14)), draw(number(1, 14))).to(device)
+    check_closely("mobilevit_transformer", transformer(device, x, heads, head_dim, o, m, layers, patch))
+
+
+def test_wide_heads(device: torch.device) -> None:
+    """A head of 260 channels runs; one of more than a program can hold is refused."""
+    x = torch.randn(1, 8, 6, 6).to(device)
+    check_closely("mobilevit_transformer", transformer(device, x, 1, 260, 8, 16, 1, [2, 2]))
+    with pytest.raises(ValueError, match="heads of at most 512 channels, got 516"):
+        run("mobilevit_transformer", transformer(device, x, 1, 516, 8, 16, 1, [2, 2]))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (18, 30)])

@@ -23,7 +23,7 @@ from mobilevit_fast.kernels.triton.launch import (
     launch,
     power_of_two,
 )
-from mobilevit_fast.kernels.triton.tiles import Tile, column_block, row_block
+from mobilevit_fast.kernels.triton.tiles import ALL_REGISTERS, Tile, column_block, row_block
 
 FLAT_LIMIT = 64
 """Windows of up to this many numbers are one row of factors."""
@@ -42,6 +42,7 @@ def _rule(dtype: torch.dtype, rows: int, outputs: int, channels: int, factors: i
         "BLOCK_K": min(block_k, 32) if single else block_k,
         "num_warps": 4,
         "num_stages": 3,
+        **({} if single else ALL_REGISTERS),
     }
 
 

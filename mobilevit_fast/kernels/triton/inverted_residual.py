@@ -36,7 +36,7 @@ from mobilevit_fast.kernels.triton.launch import (
     launch,
     power_of_two,
 )
-from mobilevit_fast.kernels.triton.tiles import Tile, row_block
+from mobilevit_fast.kernels.triton.tiles import ALL_REGISTERS, Tile, row_block
 
 _SIZES = (
     *("channels", "expanded", "outputs", "pixels", "height", "width", "out_height", "out_width"),
@@ -150,6 +150,7 @@ def _rule(dtype: torch.dtype, rows: int, outputs: int, channels: int, fused: boo
         "BLOCK_C": min(power_of_two(channels), 16 if single else 32) if fused else 16,
         "num_warps": 8 if fused and block_m >= 32 and not single else 4,
         "num_stages": 2,
+        **(ALL_REGISTERS if fused else {}),
     }
 
 

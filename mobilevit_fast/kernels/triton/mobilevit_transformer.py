@@ -23,7 +23,7 @@ from mobilevit_fast.kernels.triton.launch import (
     launch,
     power_of_two,
 )
-from mobilevit_fast.kernels.triton.tiles import Tile, column_block, row_block
+from mobilevit_fast.kernels.triton.tiles import ALL_REGISTERS, Tile, column_block, row_block
 from mobilevit_fast.kernels.triton.transformer_kernels import (
     attention_kernel,
     norm_linear_kernel,
@@ -49,6 +49,7 @@ def _linear_rule(dtype: torch.dtype, rows: int, outputs: int) -> Tile:
         "BLOCK_K": 16 if dtype == torch.float32 else 32,
         "num_warps": 4,
         "num_stages": 2,
+        **ALL_REGISTERS,
     }
 
 
@@ -63,6 +64,7 @@ def _attention_rule(dtype: torch.dtype, tokens: int, heads: int, token_count: in
         "BLOCK_D": block_d,
         "num_warps": 4,
         "num_stages": 2 if block_d <= 128 else 1,
+        **ALL_REGISTERS,
     }
 
 
@@ -76,6 +78,7 @@ def _mlp_rule(dtype: torch.dtype, rows: int, width: int) -> Tile:
         **_pieces(width),
         "num_warps": 8 if block_m >= (32 if width > 192 else 64) else 4,
         "num_stages": 2,
+        **ALL_REGISTERS,
     }
 
 

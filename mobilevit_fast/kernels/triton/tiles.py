@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 Tile = dict[str, int]
-"""Block sizes by the names of a kernel's parameters, ``num_warps`` and ``num_stages``."""
+"""Block sizes by the names of a kernel's parameters, ``num_warps``, ``num_stages`` and perhaps ``maxnreg``."""
 
 TABLE = Path(__file__).with_name("tiles.json")
 
@@ -48,9 +48,9 @@ def _name(index: int) -> str:
     return f"sm_{properties.major}{properties.minor}"
 
 
-def compiler_options(chip: str, num_warps: int) -> dict[str, int]:
-    """As many registers as a thread can have: by itself NVIDIA's compiler spills some to fit one more program."""
-    return {} if chip.startswith("gfx") else {"maxnreg": min(255, 65536 // (32 * num_warps))}
+ALL_REGISTERS = {"maxnreg": 255}
+"""In a tile: as many registers as a thread can have. NVIDIA's compiler, left to itself, spills some of certain kernels
+to fit one more program into a processor; of others it spills some where it is given all."""
 
 
 @functools.cache
