@@ -15,7 +15,8 @@ VARIANTS = {
     "avx512": "x86 with AVX-512 F, DQ, BW and VL",
     "avx512_bf16": "the same with AVX512_BF16: products of bfloat16 in pairs, where channels are even; not chosen by "
     "itself on Intel's processors, whose float32 products are faster",
-    "avx512_amx": "the same with AMX-TILE and AMX-BF16, which Linux lends: these products in tiles",
+    "avx512_amx": "avx512_bf16 with AMX-TILE and AMX-BF16, chosen wherever the processor has them and Linux permits: "
+    "products in tiles, those of dense convolutions and of attention too",
 }
 """Variants of the CPU kernels, weakest first; the fastest that the machine runs is used."""
 

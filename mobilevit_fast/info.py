@@ -17,6 +17,7 @@ from rich.table import Table
 
 from . import native
 from .ops import OPS
+from .ops.triton_backend import INSTALLED, INTERPRETING
 
 PACKAGE = "mobilevit_fast"
 REQUIRED = ("torch", "numpy", "pillow", "safetensors", "huggingface_hub")
@@ -92,8 +93,11 @@ def _build() -> dict[str, str] | None:
 
 
 def _backends(operator: str) -> list[str]:
+    """Those whose libraries are loaded and whose device is here."""
     libraries = native.status()
-    return [b for b in OPS[operator].kernels if b not in libraries or libraries[b].loaded]
+    here = [b for b in OPS[operator].kernels if b not in libraries or libraries[b].loaded]
+    usable = INSTALLED and (INTERPRETING or torch.cuda.is_available())
+    return [b for b in here if b != "triton" or usable]
 
 
 def show(collected: dict[str, Any], console: Console) -> None:

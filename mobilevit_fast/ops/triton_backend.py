@@ -26,12 +26,13 @@ INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "
 
 def _device_support(device: torch.device) -> Support:
     """Traced by torch.compile, which keeps from caches and evaluates what it knows of devices."""
+    interpreted = device.type == "cpu" and INTERPRETING
+    if not interpreted and device.type not in ("cuda", "meta"):  # a tensor without values may come to lie on a GPU
+        return Support(False, f"expected a GPU tensor, got one on {device.type}")
     if not INSTALLED:
         return Support(False, "Triton is not installed (`pip install triton`)")
-    if device.type == "cpu" and INTERPRETING:
+    if interpreted:
         return Support(True)
-    if device.type not in ("cuda", "meta"):  # a tensor without values may come to lie on a GPU
-        return Support(False, f"expected a GPU tensor, got one on {device.type}")
     if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(device)
         if (properties.major, properties.minor) < _OLDEST:
