@@ -53,6 +53,12 @@ MVF_DEVICE const uint32_t* words(const T* numbers) {
 MVF_HOST_DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 MVF_HOST_DEVICE int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
+// A number as a type, to choose a kernel by.
+template <int kNumber>
+struct Size {
+  static constexpr int kSize = kNumber;
+};
+
 // Bytes of shared memory that an array takes.
 template <class T>
 size_t shared_size(int count) {

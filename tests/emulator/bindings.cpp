@@ -7,6 +7,7 @@
 
 #include <map>
 
+#include "depthwise_conv2d_kernel.h"
 #include "inverted_residual_tiles.h"
 #include "primitives.h"
 
@@ -129,6 +130,27 @@ class Arrays {
 };
 
 template <class T>
+py::dict run_depthwise_conv2d(const std::map<std::string, py::array>& given, const std::map<std::string, int>& sizes,
+                              int kernel, int stride, int tile, const Options& options) {
+  Device device(options);
+  Arrays arrays(device, given);
+  DepthwiseConv2dParams p{};
+  p.x = arrays.at<void>("x"), p.y = arrays.at<void>("y"), p.weight = arrays.at<Float2>("weight");
+  p.scale = arrays.at<Float2>("scale"), p.bias = arrays.at<Float2>("bias");
+  p.batch = sizes.at("batch"), p.height = sizes.at("height"), p.width = sizes.at("width");
+  p.channels = sizes.at("channels"), p.out_h = sizes.at("out_h"), p.out_w = sizes.at("out_w");
+  p.padding = sizes.at("padding"), p.dilation = sizes.at("dilation");
+  p.activation = static_cast<Activation>(sizes.at("activation"));
+  const bool found = with_depthwise_kernel<T>(kernel, stride, tile, [&](auto one) {
+    using Kernel = decltype(one);
+    mobilevit_fast::emulator::launch(device, Kernel::blocks(p), Kernel::kThreads, Kernel::shared_bytes(p),
+                                     [&] { Kernel::run(p); });
+  });
+  if (!found) throw py::value_error("there is no kernel of this window");
+  return counts_of(device);
+}
+
+template <class T>
 py::dict run_inverted_residual(const std::map<std::string, py::array>& given, const std::map<std::string, int>& sizes,
                                int stride, int tile, const Options& options) {
   Device device(options);
@@ -164,4 +186,9 @@ PYBIND11_MODULE(mvf_emulated, m) {
                                                                                       {seed, watch_banks});
   });
   m.attr("tile_sizes") = kTileSizes;
+  m.def("depthwise_conv2d", [](const std::map<std::string, py::array>& arrays, const std::map<std::string, int>& sizes,
+                               int kernel, int stride, int tile, bool bfloat16, uint32_t seed, bool watch_banks) {
+    return (bfloat16 ? run_depthwise_conv2d<BFloat16> : run_depthwise_conv2d<Half>)(arrays, sizes, kernel, stride, tile,
+                                                                                    {seed, watch_banks});
+  });
 }

@@ -47,3 +47,33 @@ def inverted_residual(
     counts = emulated.inverted_residual(arrays, sizes, stride[0], tile, x.dtype == torch.bfloat16, seed, watch_banks)
     result = torch.from_numpy(arrays["y"]).view(x.dtype) if x.element_size() == 2 else torch.from_numpy(arrays["y"])
     return result.permute(0, 3, 1, 2), counts
+
+
+def depthwise_conv2d(
+    arguments: tuple[Any, ...], *, tile: int, seed: int = 0, watch_banks: bool = False
+) -> tuple[Tensor, dict[str, Any]]:
+    """The result of the operator's arguments (``mobilevit_fast.ops.depthwise_conv2d``), and what the launch did."""
+    x, weight, scale, bias, stride, padding, dilation, activation = arguments
+    batch, channels, height, width = x.shape
+    kernel = weight.shape[2]
+    out_h, out_w = (
+        (size + 2 * padding[i] - dilation[i] * (kernel - 1) - 1) // stride[i] + 1
+        for i, size in enumerate((height, width))
+    )
+    y = torch.full((batch, out_h, out_w, channels), torch.nan, dtype=x.dtype)
+    arrays = {name: array(tensor) for name, tensor in packing.depthwise_conv2d(weight, scale, bias).items()}
+    arrays["x"], arrays["y"] = array(x.permute(0, 2, 3, 1)), array(y)
+    sizes = {
+        "batch": batch,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "out_h": out_h,
+        "out_w": out_w,
+        "padding": padding[0],
+        "dilation": dilation[0],
+        "activation": ACTIVATIONS[activation],
+    }
+    bfloat16 = x.dtype == torch.bfloat16
+    counts = emulated.depthwise_conv2d(arrays, sizes, kernel, stride[0], tile, bfloat16, seed, watch_banks)
+    return torch.from_numpy(arrays["y"]).view(x.dtype).permute(0, 3, 1, 2), counts

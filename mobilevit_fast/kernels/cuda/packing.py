@@ -35,6 +35,16 @@ def affine(values: Tensor | None, size: int, multiple: int, missing: float) -> T
     return F.pad(values.float(), (0, padded(size, multiple) - size)).contiguous()
 
 
+def depthwise_conv2d(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> dict[str, Tensor]:
+    """Parameters of the operator as its kernel takes them (``csrc/cuda/depthwise_conv2d_kernel.h``)."""
+    channels = weight.shape[0]
+    return {
+        "weight": weight.flatten(1).t().float().contiguous(),  # (taps, C)
+        "scale": affine(scale, channels, 1, 1.0),
+        "bias": affine(bias, channels, 1, 0.0),
+    }
+
+
 def inverted_residual(
     expand_weight: Tensor,
     expand_scale: Tensor | None,
