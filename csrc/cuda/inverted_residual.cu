@@ -6,13 +6,19 @@
 namespace mobilevit_fast::cuda {
 
 template <class T>
-cudaError_t inverted_residual(const InvertedResidualParams& params, int stride, int size, cudaStream_t stream) {
+cudaError_t inverted_residual(const InvertedResidualParams& params, bool expands, int stride, int size,
+                              cudaStream_t stream) {
   cudaError_t result = cudaErrorInvalidValue;
-  with_kernel<T>(params, stride, size, [&](auto kernel) { result = launch<decltype(kernel)>(params, stream); });
+  const auto start = [&](auto kernel) { result = launch<decltype(kernel)>(params, stream); };
+  if (expands) {
+    with_kernel<T, true>(params, stride, size, start);
+  } else {
+    with_kernel<T, false>(params, stride, size, start);
+  }
   return result;
 }
 
-template cudaError_t inverted_residual<Half>(const InvertedResidualParams&, int, int, cudaStream_t);
-template cudaError_t inverted_residual<BFloat16>(const InvertedResidualParams&, int, int, cudaStream_t);
+template cudaError_t inverted_residual<Half>(const InvertedResidualParams&, bool, int, int, cudaStream_t);
+template cudaError_t inverted_residual<BFloat16>(const InvertedResidualParams&, bool, int, int, cudaStream_t);
 
 }  // namespace mobilevit_fast::cuda

@@ -1,4 +1,4 @@
-// Inverted residual on a GPU: entry point.
+// Inverted residual and depthwise separable convolution on a GPU: entry point.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,6 +9,7 @@ namespace mobilevit_fast::cuda {
 
 // Launches the kernel with tiles of this size (inverted_residual_tiles.h); cudaErrorInvalidValue where there is none.
 template <class T>
-cudaError_t inverted_residual(const InvertedResidualParams& params, int stride, int size, cudaStream_t stream);
+cudaError_t inverted_residual(const InvertedResidualParams& params, bool expands, int stride, int size,
+                              cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda

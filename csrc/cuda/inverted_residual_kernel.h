@@ -1,4 +1,5 @@
-// Inverted residual (arXiv 1801.04381) in one kernel: the expanded tensor exists in shared memory only.
+// Inverted residual (arXiv 1801.04381) in one kernel: the expanded tensor exists in shared memory only. Without the
+// expansion it is a depthwise separable convolution, whose depthwise result exists there only.
 //
 // A block computes a tile of output pixels of one image. Its input pixels, with the halo of the window, come to shared
 // memory once. For 32 expanded channels at a time: expand them on the matrix unit, convolve them from shared memory,
@@ -23,14 +24,14 @@ struct InvertedResidualParams {
   const Bytes16 *expand_weight, *project_weight;
   const Float2 *expand_scale, *expand_bias, *depthwise_weight, *depthwise_scale, *depthwise_bias, *project_scale,
       *project_bias;
-  int batch, height, width, channels, expanded, outputs, out_h, out_w, dilation;
+  int batch, height, width, channels, expanded, outputs, out_h, out_w, padding, dilation;
   bool residual;
-  Activation activation;
+  Activation activation, project_activation;  // of expansion and depthwise convolution; of the result
 };
 
 // A tile of kTileH x kTileW output pixels, kRun of a row by each thread where it is convolved. Where it is projected a
 // warp has 16 of the pixels and one of kParts parts of the output channels: 8 * kColumns of them.
-template <class T, int kStride, int kTileH, int kTileW, int kRun, int kColumns>
+template <class T, bool kExpands, int kStride, int kTileH, int kTileW, int kRun, int kColumns>
 struct InvertedResidual {
   using Params = InvertedResidualParams;
 
@@ -65,8 +66,8 @@ struct InvertedResidual {
     return static_cast<unsigned>(p.batch * ceil_div(p.out_h, kTileH) * ceil_div(p.out_w, kTileW));
   }
   static size_t shared_bytes(const Params& p) {
-    return shared_size<T>(input_pixels(p) * input_pitch(p)) + shared_size<T>(input_pixels(p) * kExpandedPitch) +
-           shared_size<T>(kPixels * kConvolvedPitch);
+    return (kExpands ? shared_size<T>(input_pixels(p) * input_pitch(p)) : 0) +
+           shared_size<T>(input_pixels(p) * kExpandedPitch) + shared_size<T>(kPixels * kConvolvedPitch);
   }
 
   // The block's output and input pixels in their image.
@@ -77,7 +78,7 @@ struct InvertedResidual {
       const int across = ceil_div(p.out_w, kTileW), down = ceil_div(p.out_h, kTileH), index = block_index();
       image = index / (across * down);
       out_top = index / across % down * kTileH, out_left = index % across * kTileW;
-      top = out_top * kStride - p.dilation, left = out_left * kStride - p.dilation;
+      top = out_top * kStride - p.padding, left = out_left * kStride - p.padding;
       width = input_extent(kTileW, p), pixels = input_extent(kTileH, p) * width;
     }
 
@@ -90,14 +91,21 @@ struct InvertedResidual {
   static MVF_DEVICE void run(const Params& p) {
     const Tile tile(p);
     SharedMemory shared;
-    T* input = shared.template take<T>(input_pixels(p) * input_pitch(p));
+    T* input = nullptr;
+    if constexpr (kExpands) {
+      input = shared.template take<T>(input_pixels(p) * input_pitch(p));
+      load_input(p, tile, input);
+    }
     T* expanded = shared.template take<T>(input_pixels(p) * kExpandedPitch);
     T* convolved = shared.template take<T>(kPixels * kConvolvedPitch);
 
-    load_input(p, tile, input);
     float sums[kColumns][4] = {};  // (16, 8) each, of the warp's pixels and output channels
     for (int chunk = 0; chunk * kChunk < p.expanded; ++chunk) {
-      expand(p, tile, chunk, input, expanded);
+      if constexpr (kExpands) {
+        expand(p, tile, chunk, input, expanded);
+      } else {
+        copy_chunk(p, tile, chunk, expanded);
+      }
       sync_block();
       convolve(p, tile, chunk, expanded, convolved);
       sync_block();
@@ -124,6 +132,21 @@ struct InvertedResidual {
     commit_async();
     wait_async<0>();
     sync_block();
+  }
+
+  // Where nothing is expanded: the chunk's channels of all pixels of the tile, zero outside of the image.
+  static MVF_DEVICE void copy_chunk(const Params& p, const Tile& tile, int chunk, T* expanded) {
+    const T* x = static_cast<const T*>(p.x) + static_cast<int64_t>(tile.image) * p.height * p.width * p.channels;
+    for (int i = thread_index(); i < input_pixels(p) * kChunkPairs; i += kThreads) {
+      const int pixel = i / kChunkPairs, channel = i % kChunkPairs * 2;
+      const int row = tile.top + pixel / tile.width, column = tile.left + pixel % tile.width;
+      uint32_t both = 0;
+      if (tile.inside(p, pixel) && chunk * kChunk + channel < p.channels) {
+        const int64_t at = (static_cast<int64_t>(row) * p.width + column) * p.channels + chunk * kChunk + channel;
+        both = load_global(words(x + at));
+      }
+      store_shared(words(expanded + pixel * kExpandedPitch + channel), both);
+    }
   }
 
   // expanded = activation(scale · (input · weights) + bias) of all pixels of the tile, zero outside of the image.
@@ -231,7 +254,7 @@ struct InvertedResidual {
     }
   }
 
-  // y = scale · sums + bias + x.
+  // y = activation(scale · sums + bias) + x.
   static MVF_DEVICE void store(const Params& p, const Tile& tile, const T* input, const float (&sums)[kColumns][4]) {
     T* y = static_cast<T*>(p.y) + static_cast<int64_t>(tile.image) * p.out_h * p.out_w * p.outputs;
     MVF_UNROLL
@@ -244,9 +267,10 @@ struct InvertedResidual {
         const int pixel = warp() % kRowTiles * kMatrixRows + half * 8 + lane() / 4;
         const int row = tile.out_top + pixel / kTileW, column = tile.out_left + pixel % kTileW;
         if (row >= p.out_h || column >= p.out_w) continue;
-        float u = sums[n][half * 2] * scale.x + bias.x, v = sums[n][half * 2 + 1] * scale.y + bias.y;
-        if (p.residual) {
-          const int at = (pixel / kTileW + p.dilation) * tile.width + pixel % kTileW + p.dilation;
+        float u = activate(p.project_activation, sums[n][half * 2] * scale.x + bias.x);
+        float v = activate(p.project_activation, sums[n][half * 2 + 1] * scale.y + bias.y);
+        if (kExpands && p.residual) {
+          const int at = (pixel / kTileW + p.padding) * tile.width + pixel % kTileW + p.padding;
           const Float2 x = unpack<T>(load_shared(words(input + at * input_pitch(p) + channel)));
           u += x.x, v += x.y;
         }

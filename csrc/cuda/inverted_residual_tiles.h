@@ -9,40 +9,42 @@ namespace mobilevit_fast::cuda {
 constexpr int kTileSizes = 3;
 
 // Calls visit(K()) with the kernel of this tile for these parameters; false, calling nothing, where there is none.
-template <class T, int kStride, int kTileH, int kTileW, int kRun, int kColumns, int... kMore, class Visit>
+template <class T, bool kExpands, int kStride, int kTileH, int kTileW, int kRun, int kColumns, int... kMore,
+          class Visit>
 bool with_columns(const InvertedResidualParams& p, const Visit& visit) {
-  using Kernel = InvertedResidual<T, kStride, kTileH, kTileW, kRun, kColumns>;
+  using Kernel = InvertedResidual<T, kExpands, kStride, kTileH, kTileW, kRun, kColumns>;
   if (p.outputs <= Kernel::kOutputs) {
     visit(Kernel());
     return true;
   }
-  if constexpr (sizeof...(kMore) > 0) return with_columns<T, kStride, kTileH, kTileW, kRun, kMore...>(p, visit);
+  if constexpr (sizeof...(kMore) > 0)
+    return with_columns<T, kExpands, kStride, kTileH, kTileW, kRun, kMore...>(p, visit);
   return false;
 }
 
-template <class T, int kStride, class Visit>
+template <class T, bool kExpands, int kStride, class Visit>
 bool with_tile(const InvertedResidualParams& p, int size, const Visit& visit) {
   switch (size) {
     case 0:
-      return with_columns<T, kStride, 8, 16, 8, 4, 8, 12, 20>(p, visit);
+      return with_columns<T, kExpands, kStride, 8, 16, 8, 4, 8, 12, 20>(p, visit);
     case 1:
-      return with_columns<T, kStride, 8, 8, 4, 2, 4, 6, 10>(p, visit);
+      return with_columns<T, kExpands, kStride, 8, 8, 4, 2, 4, 6, 10>(p, visit);
     default:
-      return with_columns<T, kStride, 4, 8, 4, 2, 4, 6, 10>(p, visit);
+      return with_columns<T, kExpands, kStride, 4, 8, 4, 2, 4, 6, 10>(p, visit);
   }
 }
 
-template <class T, class Visit>
+template <class T, bool kExpands, class Visit>
 bool with_kernel(const InvertedResidualParams& p, int stride, int size, const Visit& visit) {
-  return stride == 1 ? with_tile<T, 1>(p, size, visit) : with_tile<T, 2>(p, size, visit);
+  return stride == 1 ? with_tile<T, kExpands, 1>(p, size, visit) : with_tile<T, kExpands, 2>(p, size, visit);
 }
 
 // The largest tile that gives every processor of the chip two blocks and that it can hold.
-template <class T>
+template <class T, bool kExpands>
 int choose_tile(const InvertedResidualParams& p, int stride, int processors, size_t shared_bytes) {
   int chosen = kTileSizes - 1;
   for (int size = kTileSizes - 1; size >= 0; --size) {
-    with_kernel<T>(p, stride, size, [&](auto kernel) {
+    with_kernel<T, kExpands>(p, stride, size, [&](auto kernel) {
       using Kernel = decltype(kernel);
       const bool fits = Kernel::shared_bytes(p) <= shared_bytes;
       if (fits && Kernel::blocks(p) >= 2u * static_cast<unsigned>(processors)) chosen = size;

@@ -156,21 +156,27 @@ py::dict run_inverted_residual(const std::map<std::string, py::array>& given, co
   Device device(options);
   Arrays arrays(device, given);
   InvertedResidualParams p{};
-  p.x = arrays.at<void>("x"), p.y = arrays.at<void>("y");
-  p.expand_weight = arrays.at<Bytes16>("expand_weight"), p.project_weight = arrays.at<Bytes16>("project_weight");
-  p.expand_scale = arrays.at<Float2>("expand_scale"), p.expand_bias = arrays.at<Float2>("expand_bias");
+  p.x = arrays.at<void>("x"), p.y = arrays.at<void>("y"), p.project_weight = arrays.at<Bytes16>("project_weight");
+  const bool expands = given.count("expand_weight") > 0;
+  if (expands) {
+    p.expand_weight = arrays.at<Bytes16>("expand_weight");
+    p.expand_scale = arrays.at<Float2>("expand_scale"), p.expand_bias = arrays.at<Float2>("expand_bias");
+  }
   p.depthwise_weight = arrays.at<Float2>("depthwise_weight");
   p.depthwise_scale = arrays.at<Float2>("depthwise_scale"), p.depthwise_bias = arrays.at<Float2>("depthwise_bias");
   p.project_scale = arrays.at<Float2>("project_scale"), p.project_bias = arrays.at<Float2>("project_bias");
   p.batch = sizes.at("batch"), p.height = sizes.at("height"), p.width = sizes.at("width");
   p.channels = sizes.at("channels"), p.expanded = sizes.at("expanded"), p.outputs = sizes.at("outputs");
   p.out_h = sizes.at("out_h"), p.out_w = sizes.at("out_w"), p.dilation = sizes.at("dilation");
-  p.residual = sizes.at("residual") != 0, p.activation = static_cast<Activation>(sizes.at("activation"));
-  const bool found = with_kernel<T>(p, stride, tile, [&](auto kernel) {
+  p.padding = sizes.at("padding"), p.residual = sizes.at("residual") != 0;
+  p.activation = static_cast<Activation>(sizes.at("activation"));
+  p.project_activation = static_cast<Activation>(sizes.at("project_activation"));
+  const auto run = [&](auto kernel) {
     using Kernel = decltype(kernel);
     mobilevit_fast::emulator::launch(device, Kernel::blocks(p), Kernel::kThreads, Kernel::shared_bytes(p),
                                      [&] { Kernel::run(p); });
-  });
+  };
+  const bool found = expands ? with_kernel<T, true>(p, stride, tile, run) : with_kernel<T, false>(p, stride, tile, run);
   if (!found) throw py::value_error("there is no kernel of this tile for so many outputs");
   return counts_of(device);
 }

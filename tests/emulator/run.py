@@ -20,33 +20,64 @@ def array(tensor: Tensor) -> Any:
     return (tensor.view(torch.int16) if tensor.element_size() == 2 else tensor).numpy()
 
 
-def inverted_residual(
-    arguments: tuple[Any, ...], *, tile: int, seed: int = 0, watch_banks: bool = False
-) -> tuple[Tensor, dict[str, Any]]:
-    """The result of the operator's arguments (``mobilevit_fast.ops.inverted_residual``), and what the launch did."""
+def inverted_residual(arguments: tuple[Any, ...], **options: Any) -> tuple[Tensor, dict[str, Any]]:
+    """The result of the operator's arguments (``mobilevit_fast.ops.inverted_residual``), and what the launch did.
+
+    Options are those of ``_fused``.
+    """
     x, *parameters, stride, dilation, residual, activation = arguments
+    arrays = packing.inverted_residual(*parameters)
+    widths = (parameters[0].shape[0], parameters[6].shape[0])
+    return _fused(x, arrays, widths, stride, dilation, residual, (activation, "none"), **options)
+
+
+def depthwise_separable_conv2d(arguments: tuple[Any, ...], **options: Any) -> tuple[Tensor, dict[str, Any]]:
+    """The same of ``mobilevit_fast.ops.depthwise_separable_conv2d``, where padding keeps the size."""
+    x, *parameters, stride, padding, dilation, activation, project_activation = arguments
+    assert padding == dilation
+    arrays = packing.depthwise_separable_conv2d(*parameters)
+    widths = (parameters[0].shape[0], parameters[3].shape[0])
+    return _fused(x, arrays, widths, stride, dilation, False, (activation, project_activation), **options)
+
+
+def _fused(
+    x: Tensor,
+    parameters: dict[str, Tensor],
+    widths: tuple[int, int],
+    stride: list[int],
+    dilation: list[int],
+    residual: bool,
+    activations: tuple[str, str],
+    *,
+    tile: int,
+    seed: int = 0,
+    watch_banks: bool = False,
+) -> tuple[Tensor, dict[str, Any]]:
+    """The kernel with tiles of one size, in the order of threads of a seed; with or without a count of banks."""
     batch, channels, height, width = x.shape
     out_h, out_w = (-(-size // stride[i]) for i, size in enumerate((height, width)))
-    outputs = parameters[6].shape[0]
+    expanded, outputs = widths
     y = torch.full((batch, out_h, out_w, outputs), torch.nan, dtype=x.dtype)
-    arrays = {name: array(tensor) for name, tensor in packing.inverted_residual(*parameters).items()}
+    arrays = {name: array(tensor) for name, tensor in parameters.items()}
     arrays["x"], arrays["y"] = array(x.permute(0, 2, 3, 1)), array(y)
     sizes = {
         "batch": batch,
         "height": height,
         "width": width,
         "channels": channels,
-        "expanded": parameters[0].shape[0],
+        "expanded": expanded,
         "outputs": outputs,
         "out_h": out_h,
         "out_w": out_w,
+        "padding": dilation[0],
         "dilation": dilation[0],
         "residual": int(residual),
-        "activation": ACTIVATIONS[activation],
+        "activation": ACTIVATIONS[activations[0]],
+        "project_activation": ACTIVATIONS[activations[1]],
     }
-    counts = emulated.inverted_residual(arrays, sizes, stride[0], tile, x.dtype == torch.bfloat16, seed, watch_banks)
-    result = torch.from_numpy(arrays["y"]).view(x.dtype) if x.element_size() == 2 else torch.from_numpy(arrays["y"])
-    return result.permute(0, 3, 1, 2), counts
+    bfloat16 = x.dtype == torch.bfloat16
+    counts = emulated.inverted_residual(arrays, sizes, stride[0], tile, bfloat16, seed, watch_banks)
+    return torch.from_numpy(arrays["y"]).view(x.dtype).permute(0, 3, 1, 2), counts
 
 
 def depthwise_conv2d(

@@ -54,6 +54,21 @@ def check(arguments: tuple[Any, ...], **options: Any) -> dict[str, Any]:
     return counts
 
 
+def check_separable(arguments: tuple[Any, ...], tile: int) -> dict[str, Any]:
+    """The last part of an inverted residual as a depthwise separable convolution with two activations."""
+    x, parameters, stride, dilation = arguments[0], arguments[4:10], arguments[10], arguments[11]
+    expanded = torch.randn(x.shape[0], parameters[0].shape[0], *x.shape[2:]).to(x.dtype)
+    expanded = expanded.contiguous(memory_format=torch.channels_last)
+    separable = (expanded, *parameters, stride, dilation, dilation, "silu", "relu")
+    reference = ops.OPS["depthwise_separable_conv2d"].reference
+    with torch.no_grad():
+        plain = reference(*separable)
+        exact = reference(*(a.double() if isinstance(a, Tensor) else a for a in separable))
+    actual, counts = run.depthwise_separable_conv2d(separable, tile=tile)
+    assert_within_twice(actual, plain, exact)
+    return counts
+
+
 def model_shapes() -> list[Any]:
     """Channels, expanded channels, outputs, image size and stride of every inverted residual of the three sizes."""
     found = {}
@@ -73,7 +88,9 @@ def test_shapes_of_the_models(
 ) -> None:
     """On images of a few tiles, with edges."""
     tile = channels % 3
-    check(make(channels, expanded, outputs, (1, 9, 17), stride, dtype), tile=tile, seed=size)
+    arguments = make(channels, expanded, outputs, (1, 9, 17), stride, dtype)
+    check(arguments, tile=tile, seed=size)
+    check_separable(arguments, tile)
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -99,7 +116,9 @@ def test_activations(activation: str) -> None:
 @pytest.mark.parametrize(("channels", "expanded", "outputs"), [(8, 8, 8), (40, 72, 8), (8, 104, 160), (72, 40, 72)])
 def test_any_multiples_of_eight(channels: int, expanded: int, outputs: int) -> None:
     for tile in TILES:
-        check(make(channels, expanded, outputs, (1, 4, 7), 1, torch.bfloat16), tile=tile)
+        arguments = make(channels, expanded, outputs, (1, 4, 7), 1, torch.bfloat16)
+        check(arguments, tile=tile)
+        check_separable(arguments, tile)
 
 
 def test_a_whole_image_moves_little_more_than_it_has_to() -> None:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "buffers.h"
+#include "mobilevit_fast/gemm_layout.h"
 
 namespace sanitize {
 namespace {

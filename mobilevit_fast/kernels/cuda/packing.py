@@ -57,14 +57,30 @@ def inverted_residual(
     project_bias: Tensor | None,
 ) -> dict[str, Tensor]:
     """Parameters of the operator as its kernel takes them (``csrc/cuda/inverted_residual_kernel.h``)."""
-    expanded, outputs = expand_weight.shape[0], project_weight.shape[0]
+    expanded = expand_weight.shape[0]
     expand = fragments(expand_weight.flatten(1), CHUNK)  # (C / 16, E / 16, 32, 8)
-    taps = depthwise_weight.flatten(1).t().float()  # (9, E)
-    project = F.pad(project_weight.flatten(1), (0, padded(expanded, CHUNK) - expanded))
+    rest = (depthwise_weight, depthwise_scale, depthwise_bias, project_weight, project_scale, project_bias)
     return {
         "expand_weight": expand.unflatten(1, (-1, 2)).transpose(0, 1).contiguous(),  # (E / 32, C / 16, 2, 32, 8)
         "expand_scale": affine(expand_scale, expanded, CHUNK, 1.0),
         "expand_bias": affine(expand_bias, expanded, CHUNK, 0.0),
+        **depthwise_separable_conv2d(*rest),
+    }
+
+
+def depthwise_separable_conv2d(
+    depthwise_weight: Tensor,
+    depthwise_scale: Tensor | None,
+    depthwise_bias: Tensor | None,
+    project_weight: Tensor,
+    project_scale: Tensor | None,
+    project_bias: Tensor | None,
+) -> dict[str, Tensor]:
+    """The same without the expansion."""
+    expanded, outputs = depthwise_weight.shape[0], project_weight.shape[0]
+    taps = depthwise_weight.flatten(1).t().float()  # (9, E)
+    project = F.pad(project_weight.flatten(1), (0, padded(expanded, CHUNK) - expanded))
+    return {
         "depthwise_weight": F.pad(taps, (0, padded(expanded, CHUNK) - expanded)).contiguous(),
         "depthwise_scale": affine(depthwise_scale, expanded, CHUNK, 1.0),
         "depthwise_bias": affine(depthwise_bias, expanded, CHUNK, 0.0),
