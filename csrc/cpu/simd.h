@@ -99,8 +99,8 @@ MVF_INLINE void exponential(const Float* x, Float* e) {
   constexpr float kLog2E = kSign * 1.44269504088896341f;
   Float rest[kCount], shifted[kCount];
   if constexpr (!kExact) {
-    constexpr float kRoundToInteger =
-        12582912.0f + 127.0f;  // 1.5 * 2^23: adding it leaves the exponent in the low bits
+    // 1.5 * 2^23 and the bias: adding it leaves the exponent in the low bits.
+    constexpr float kRoundToInteger = 12582912.0f + 127.0f;
     MVF_EACH shifted[i] = x[i] * kLog2E + kRoundToInteger;
     MVF_EACH e[i] = shifted[i] - kRoundToInteger;
     MVF_EACH rest[i] = x[i] * kLog2E - e[i];
@@ -130,8 +130,8 @@ MVF_INLINE void exponential(const Float* x, Float* e) {
                              ((Int)shifted[i] << 19));
   MVF_EACH e[i] = e[i] * rest[i] + (float)kPlus;
 #else
-  constexpr float kLn2High = kSign * 0.693145751953125f,
-                  kLn2Low = kSign * 1.42860682030941723e-6f;  // 16 bits; the rest
+  // 16 bits of ln(2), and the rest.
+  constexpr float kLn2High = kSign * 0.693145751953125f, kLn2Low = kSign * 1.42860682030941723e-6f;
   constexpr float kRoundToInteger = 12582912.0f;  // 1.5 * 2^23: adding it leaves the integer in the low bits
   MVF_EACH shifted[i] = x[i] * kLog2E + kRoundToInteger;
   MVF_EACH e[i] = shifted[i] - kRoundToInteger;

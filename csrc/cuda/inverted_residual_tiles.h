@@ -1,4 +1,4 @@
-// Which tiles of inverted_residual_kernel.h there are, and which one a call takes.
+// Which tiles of inverted_residual_kernel.h there are.
 #pragma once
 
 #include "inverted_residual_kernel.h"
@@ -37,20 +37,6 @@ bool with_tile(const InvertedResidualParams& p, int size, const Visit& visit) {
 template <class T, bool kExpands, class Visit>
 bool with_kernel(const InvertedResidualParams& p, int stride, int size, const Visit& visit) {
   return stride == 1 ? with_tile<T, kExpands, 1>(p, size, visit) : with_tile<T, kExpands, 2>(p, size, visit);
-}
-
-// The largest tile that gives every processor of the chip two blocks and that it can hold.
-template <class T, bool kExpands>
-int choose_tile(const InvertedResidualParams& p, int stride, int processors, size_t shared_bytes) {
-  int chosen = kTileSizes - 1;
-  for (int size = kTileSizes - 1; size >= 0; --size) {
-    with_kernel<T, kExpands>(p, stride, size, [&](auto kernel) {
-      using Kernel = decltype(kernel);
-      const bool fits = Kernel::shared_bytes(p) <= shared_bytes;
-      if (fits && Kernel::blocks(p) >= 2u * static_cast<unsigned>(processors)) chosen = size;
-    });
-  }
-  return chosen;
 }
 
 }  // namespace mobilevit_fast::cuda
