@@ -24,7 +24,7 @@ CACHE = PROCESSORS * CLOCK * 64
 """Bytes a second that processors take from the first-level cache at most, half of what its banks could give."""
 
 
-def table(preset: str, tile: int) -> list[str]:
+def table(preset: str, processors: int) -> list[str]:
     """Lines of a Markdown table."""
     lines = [
         "| inverted residual | MB moved | of the least | MB of weights | k products | M exponentials | k wavefronts "
@@ -40,32 +40,31 @@ def table(preset: str, tile: int) -> list[str]:
             (0.1 * torch.randn(a.shape, generator=generator)).to(a.dtype) if isinstance(a, torch.Tensor) else a
             for a in call.arguments[:14]
         )
-        y, counts = run.inverted_residual(arguments, tile=tile, watch_banks=True)
-        moved = sum(counts["x"]) + sum(counts["y"])
-        weights = sum(sum(v) for name, v in counts.items() if isinstance(v, tuple) and name not in ("x", "y"))
+        y, (launch,) = run.run("inverted_residual", arguments, watch_banks=True, processors=processors)
+        moved = launch.moved("x", "y")
+        weights = launch.moved(*(name for name in launch.arrays if name not in ("x", "y")))
         times = [
             moved / MEMORY,
-            counts["products"] / PRODUCTS,
-            counts["exponentials"] / EXPONENTIALS,
-            counts["wavefronts"] / WAVEFRONTS + weights / CACHE,
+            launch.products / PRODUCTS,
+            launch.exponentials / EXPONENTIALS,
+            launch.wavefronts / WAVEFRONTS + weights / CACHE,
         ]
         total = [t + 1e6 * new for t, new in zip(total, times, strict=True)]
         shape = call.shape
         name = f"{shape['inputs']}→{shape['expanded']}→{shape['outputs']}, {shape['height']}², stride {shape['stride']}"
         lines.append(
             f"| {name} | {moved / 1e6:.2f} | {moved / (arguments[0].nbytes + y.nbytes):.2f} | {weights / 1e6:.2f} "
-            f"| {counts['products'] / 1e3:.0f} | {counts['exponentials'] / 1e6:.2f} | {counts['wavefronts'] / 1e3:.0f} "
-            f"| {100 * counts['conflicts'] / counts['wavefronts']:.0f} % "
-            + "".join(f"| {1e6 * t:.2f} " for t in times)
-            + "|"
+            f"| {launch.products / 1e3:.0f} | {launch.exponentials / 1e6:.2f} | {launch.wavefronts / 1e3:.0f} "
+            f"| {100 * launch.conflicts / launch.wavefronts:.0f} % " + "".join(f"| {1e6 * t:.2f} " for t in times) + "|"
         )
     lines.append("| all |" + " |" * 7 + "".join(f" {t:.2f} |" for t in total))
     return lines
 
 
-def main(preset: str = "small", tile: int = 0) -> None:
-    """Print the table of a preset for one size of tile (0 is the largest)."""
-    typer.echo("\n".join(table(preset, tile)))
+def main(preset: str = "small", processors: int = 0) -> None:
+    """Print the table of a preset with the tiles for a chip of so many multiprocessors; 0 gives the largest."""
+    run.enable()
+    typer.echo("\n".join(table(preset, processors)))
 
 
 if __name__ == "__main__":

@@ -22,20 +22,20 @@ VARIANTS = {
 
 TARGET = Path(__file__).with_name("support.md")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-DEVICES = {"cuda": "cuda", "triton": "cuda", "cpu": "cpu", "reference": "cpu"}
 
 
 def kernel_cell(op: str, backend: str) -> str:
     """The types (and activations, where not all) that a backend takes for an operator."""
 
     def takes(dtype: torch.dtype, activation: str) -> bool:
-        attributes = {name: activation for name in OPS[op].argument_names if name.endswith("activation")}
-        return OPS[op].supports(backend, torch.device(DEVICES[backend]), dtype, attributes).ok
+        arguments = {name: activation for name in OPS[op].argument_names if name.endswith("activation")}
+        kernel = OPS[op].kernels.get(backend)
+        return kernel is not None and kernel.takes(dtype, arguments).ok
 
     dtypes = [str(dtype).removeprefix("torch.") for dtype in DTYPES if takes(dtype, "none")]
     if not dtypes:
         return "–"
-    activations = [name for name in ACTIVATIONS if takes(torch.float32, name)]
+    activations = [name for name in ACTIVATIONS if any(takes(dtype, name) for dtype in DTYPES)]
     which = "" if len(activations) == len(ACTIVATIONS) else f"; {', '.join(activations)}"
     return ", ".join(dtypes) + which
 

@@ -64,7 +64,7 @@ def _within(call: OperatorCall, residual: Any) -> Iterator[OperatorCall]:
     ]
     for part, name, arguments in table:
         op = OPS[name]
-        choice = op.choose("auto", x.device, x.dtype, op.attributes(arguments))
+        choice = op.choose("auto", x.device, x.dtype, op.named(arguments))
         packed = op.pack(choice.backend, arguments)
         bound = arguments if packed is None else (*arguments, packed)
         yield OperatorCall(call.path, part, name, choice.overload, bound)

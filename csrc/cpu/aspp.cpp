@@ -33,7 +33,7 @@ struct Weights {
   const Tensor& project;
   const OptionalTensor &project_scale, &project_bias;
 
-  void check(const Parameters& parameters) const {
+  void check(const ParameterChecks& parameters) const {
     parameters.rank("pointwise weight", pointwise, 4);
     parameters.rank("atrous weight", atrous, 5);
     parameters.rank("project weight", project, 4);

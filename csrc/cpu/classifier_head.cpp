@@ -23,7 +23,7 @@ struct Weights {
   const Tensor& linear;
   const OptionalTensor& bias;
 
-  void check(const Parameters& parameters) const {
+  void check(const ParameterChecks& parameters) const {
     parameters.rank("expand weight", expand, 4);
     parameters.rank("weight", linear, 2);
     const int64_t expanded = expand.size(0), classes = linear.size(0);

@@ -53,7 +53,7 @@ struct Weights {
   const Tensor& weight;
   const OptionalTensor &scale, &bias;
 
-  void check(const Parameters& parameters) const {
+  void check(const ParameterChecks& parameters) const {
     parameters.rank("weight", weight, 4);
     // Any shape is one; this is about its type and device.
     parameters.parameter("weight", weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)}, false);

@@ -45,7 +45,7 @@ struct ResidualWeights {
   const Tensor& project;
   const OptionalTensor &project_scale, &project_bias;
 
-  void check(const Parameters& parameters) const {
+  void check(const ParameterChecks& parameters) const {
     parameters.rank("expand weight", expand, 4);
     parameters.rank("depthwise weight", depthwise, 4);
     parameters.rank("project weight", project, 4);
@@ -128,7 +128,7 @@ struct SeparableWeights {
   const Tensor& pointwise;
   const OptionalTensor &pointwise_scale, &pointwise_bias;
 
-  void check(const Parameters& parameters) const {
+  void check(const ParameterChecks& parameters) const {
     parameters.rank("depthwise weight", depthwise, 4);
     parameters.rank("pointwise weight", pointwise, 4);
     const int64_t channels = depthwise.size(0), outputs = pointwise.size(0);

@@ -34,7 +34,7 @@ struct Weights {
   const Tensor &proj, &proj_bias, &norm2, &norm2_bias, &fc1, &fc1_bias, &fc2, &fc2_bias, &norm, &norm_bias, &out;
   const OptionalTensor &out_scale, &out_bias;
 
-  void check(const Parameters& parameters) const {
+  void check(const ParameterChecks& parameters) const {
     parameters.rank("in weight", in, 4);
     parameters.rank("fc1 weight", fc1, 3);
     parameters.rank("out weight", out, 4);

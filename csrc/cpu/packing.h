@@ -5,13 +5,12 @@
 #include <initializer_list>
 #include <optional>
 
-#include "checks.h"
+#include "binding/checks.h"
 #include "memory.h"
+#include "mobilevit_fast/cpu_isa.h"
 #include "mobilevit_fast/gemm_layout.h"
 
 namespace mobilevit_fast::cpu {
-
-using OptionalTensor = std::optional<Tensor>;
 
 // The variant that multiplies by all of these weights, and what it takes to pack them and size their packing.
 struct Products {

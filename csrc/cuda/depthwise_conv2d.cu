@@ -1,5 +1,6 @@
-// The kernels of depthwise_conv2d_kernel.h, and their launch.
+// The kernels of depthwise_conv2d_kernel.h for every window, and their launch.
 #include "depthwise_conv2d.h"
+#include "depthwise_conv2d_tiles.h"
 #include "launch.h"
 
 namespace mobilevit_fast::cuda {
@@ -7,8 +8,12 @@ namespace mobilevit_fast::cuda {
 template <class T>
 cudaError_t depthwise_conv2d(const DepthwiseConv2dParams& params, int kernel, int stride, int tile,
                              cudaStream_t stream) {
+  if (tile == kChosenByChip) tile = choose_tile<T>(params, kernel, stride, current_chip());
   cudaError_t result = cudaErrorInvalidValue;
-  with_depthwise_kernel<T>(kernel, stride, tile, [&](auto one) { result = launch<decltype(one)>(params, stream); });
+  with_depthwise_kernel<T>(kernel, stride, tile, [&](auto one) {
+    using Kernel = decltype(one);
+    if (Kernel::block_count(params) < int64_t{1} << 31) result = launch<Kernel>(params, stream);
+  });
   return result;
 }
 

@@ -1,13 +1,23 @@
-// Depthwise convolution on a GPU: entry point.
+// Depthwise convolution on a GPU: parameters of the kernel, entry point.
 #pragma once
 
-#include <cuda_runtime.h>
-
-#include "depthwise_conv2d_kernel.h"
+#include "runtime.h"
+#include "sizes.h"
 
 namespace mobilevit_fast::cuda {
 
-// Launches the kernel for this window with square tiles of 16 or 8 pixels; cudaErrorInvalidValue where there is none.
+// Images are dense; channels are a multiple of 8. The weight is (kernel * kernel, channels) in float32, scale and bias
+// (channels,) too; all are read in pairs.
+struct DepthwiseConv2dParams {
+  const void* x;  // (batch, height, width, channels)
+  void* y;        // (batch, out_h, out_w, channels)
+  const Float2 *weight, *scale, *bias;
+  int batch, height, width, channels, out_h, out_w, padding, dilation;
+  Activation activation;
+};
+
+// Launches the kernel for this square window with square tiles of 16 or 8 pixels, or of kChosenByChip;
+// cudaErrorInvalidValue where there is none or the grid would be too large.
 template <class T>
 cudaError_t depthwise_conv2d(const DepthwiseConv2dParams& params, int kernel, int stride, int tile,
                              cudaStream_t stream);

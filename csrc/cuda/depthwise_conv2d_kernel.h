@@ -2,19 +2,10 @@
 // pixels, with the halo of the window, come to shared memory once.
 #pragma once
 
+#include "depthwise_conv2d.h"
 #include "fragments.h"
 
 namespace mobilevit_fast::cuda {
-
-// Images are dense; channels are a multiple of 8. The weight is (kernel * kernel, channels) in float32, scale and bias
-// (channels,) too; all are read in pairs.
-struct DepthwiseConv2dParams {
-  const void* x;  // (batch, height, width, channels)
-  void* y;        // (batch, out_h, out_w, channels)
-  const Float2 *weight, *scale, *bias;
-  int batch, height, width, channels, out_h, out_w, padding, dilation;
-  Activation activation;
-};
 
 // kTile x kTile output pixels; a warp has rows of them, two channels a lane, kRun pixels at a time.
 template <class T, int kKernel, int kStride, int kTile>
@@ -27,10 +18,21 @@ struct DepthwiseConv2d {
 
   static MVF_HOST_DEVICE int extent(const Params& p) { return (kTile - 1) * kStride + (kKernel - 1) * p.dilation + 1; }
   static MVF_HOST_DEVICE int slices(const Params& p) { return ceil_div(p.channels, kChannels); }
-  static unsigned blocks(const Params& p) {
-    return static_cast<unsigned>(p.batch * ceil_div(p.out_h, kTile) * ceil_div(p.out_w, kTile) * slices(p));
+  static int64_t block_count(const Params& p) {
+    return int64_t{1} * p.batch * ceil_div(p.out_h, kTile) * ceil_div(p.out_w, kTile) * slices(p);
   }
+  static unsigned blocks(const Params& p) { return static_cast<unsigned>(block_count(p)); }
   static size_t shared_bytes(const Params& p) { return shared_size<T>(extent(p) * extent(p) * kChannels); }
+
+  template <class Visit>
+  static void arrays(const Params& p, const Visit& visit) {
+    const int64_t channels = p.channels * static_cast<int64_t>(sizeof(float));
+    visit("x", p.x, static_cast<int64_t>(sizeof(T)) * p.batch * p.height * p.width * p.channels);
+    visit("y", p.y, static_cast<int64_t>(sizeof(T)) * p.batch * p.out_h * p.out_w * p.channels);
+    visit("weight", p.weight, kKernel * kKernel * channels);
+    visit("scale", p.scale, channels);
+    visit("bias", p.bias, channels);
+  }
 
   static MVF_DEVICE void run(const Params& p) {
     const int slice = block_index() % slices(p), tile = block_index() / slices(p);
@@ -94,24 +96,5 @@ struct DepthwiseConv2d {
     }
   }
 };
-
-// Calls visit(K()) with the kernel for this window, of tiles of 16 or 8; false, calling nothing, where there is none.
-template <class T, class Visit>
-bool with_depthwise_kernel(int kernel, int stride, int tile, const Visit& visit) {
-  const auto with_tile = [&](auto one, auto other) {
-    tile == 16 ? visit(one) : visit(other);
-    return true;
-  };
-  const auto with_stride = [&](auto size) {
-    constexpr int kKernel = decltype(size)::kSize;
-    if (stride == 1) return with_tile(DepthwiseConv2d<T, kKernel, 1, 16>(), DepthwiseConv2d<T, kKernel, 1, 8>());
-    if (stride == 2) return with_tile(DepthwiseConv2d<T, kKernel, 2, 16>(), DepthwiseConv2d<T, kKernel, 2, 8>());
-    return false;
-  };
-  if (kernel == 3) return with_stride(Size<3>());
-  if (kernel == 5) return with_stride(Size<5>());
-  if (kernel == 7) return with_stride(Size<7>());
-  return false;
-}
 
 }  // namespace mobilevit_fast::cuda

@@ -8,13 +8,13 @@ namespace mobilevit_fast::cuda {
 template <class T>
 cudaError_t inverted_residual(const InvertedResidualParams& params, bool expands, int stride, int size,
                               cudaStream_t stream) {
+  if (stride < 1 || stride > 2 || size >= kTileSizes) return cudaErrorInvalidValue;
+  if (size == kChosenByChip) size = choose_size<T>(params, expands, stride, current_chip());
   cudaError_t result = cudaErrorInvalidValue;
-  const auto start = [&](auto kernel) { result = launch<decltype(kernel)>(params, stream); };
-  if (expands) {
-    with_kernel<T, true>(params, stride, size, start);
-  } else {
-    with_kernel<T, false>(params, stride, size, start);
-  }
+  with_kernel<T>(params, expands, stride, size, [&](auto kernel) {
+    using Kernel = decltype(kernel);
+    if (Kernel::block_count(params) < int64_t{1} << 31) result = launch<Kernel>(params, stream);
+  });
   return result;
 }
 

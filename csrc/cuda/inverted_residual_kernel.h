@@ -7,41 +7,25 @@
 #pragma once
 
 #include "fragments.h"
+#include "inverted_residual.h"
 
 namespace mobilevit_fast::cuda {
 
-constexpr int kWindow = 3;
-constexpr int kChunk = 32;  // expanded channels at a time, two of them a thread
-constexpr int kChunkPairs = kChunk / 2;
-
-// Images are dense channels_last; channels, expanded and outputs are multiples of 8. Weights are packed in fragments
-// (fragments.h), zero where there is nothing: expand_weight (expanded / 32, channels / 16, 2, lanes), project_weight
-// (expanded / 16, outputs / 16, lanes), each size rounded up. The depthwise weight is (9, expanded) in float32, scales
-// and biases too, all padded with zeros to the rounded sizes and read in pairs.
-struct InvertedResidualParams {
-  const void* x;  // (batch, height, width, channels)
-  void* y;        // (batch, out_h, out_w, outputs)
-  const Bytes16 *expand_weight, *project_weight;
-  const Float2 *expand_scale, *expand_bias, *depthwise_weight, *depthwise_scale, *depthwise_bias, *project_scale,
-      *project_bias;
-  int batch, height, width, channels, expanded, outputs, out_h, out_w, padding, dilation;
-  bool residual;
-  Activation activation, project_activation;  // of expansion and depthwise convolution; of the result
-};
-
 // A tile of kTileH x kTileW output pixels, kRun of a row by each thread where it is convolved. Where it is projected a
-// warp has 16 of the pixels and one of kParts parts of the output channels: 8 * kColumns of them.
-template <class T, bool kExpands, int kStride, int kTileH, int kTileW, int kRun, int kColumns>
+// warp has 16 * kRows of the pixels and 8 * kColumns of the output channels. kDepth is the number of input channels,
+// rounded up to kMatrixDepth, for which the kernel is made; 0 takes any, and where there is no expansion it counts for
+// nothing.
+template <class T, bool kExpands, int kStride, int kTileH, int kTileW, int kRun, int kRows, int kColumns, int kDepth>
 struct InvertedResidual {
   using Params = InvertedResidualParams;
 
   static constexpr int kPixels = kTileH * kTileW;
   static constexpr int kThreads = kChunkPairs * (kPixels / kRun);
   static constexpr int kWarps = kThreads / kWarpSize;
-  static constexpr int kRowTiles = kPixels / kMatrixRows;
-  static constexpr int kParts = kWarps / kRowTiles;
-  static constexpr int kOutputs = kParts * kColumns * kMatrixColumns;  // at most
-  static_assert(kTileW % kRun == 0 && kThreads % kWarpSize == 0 && kWarps % kRowTiles == 0 && kColumns % 2 == 0);
+  static constexpr int kRowWarps = kPixels / kMatrixRows / kRows;
+  static constexpr int kOutputs = kWarps / kRowWarps * kColumns * kMatrixColumns;  // of a block
+  static_assert(kTileW % kRun == 0 && kThreads % kWarpSize == 0 && kColumns % 2 == 0);
+  static_assert(kRowWarps * kRows * kMatrixRows == kPixels && kWarps % kRowWarps == 0);
 
   // Numbers from pixel to pixel in shared memory. Rows of `convolved` and of the input are read eight at a time, 16
   // bytes each; of `expanded` half a warp reads one pixel and the other half the pixel of the next thread's run.
@@ -52,7 +36,9 @@ struct InvertedResidual {
     return pitch;
   }
   static constexpr int kExpandedPitch = expanded_pitch();
-  static MVF_HOST_DEVICE int input_depth(const Params& p) { return round_up(p.channels, kMatrixDepth); }
+  static MVF_HOST_DEVICE int input_depth(const Params& p) {
+    return kDepth > 0 ? kDepth : round_up(p.channels, kMatrixDepth);
+  }
   static MVF_HOST_DEVICE int input_pitch(const Params& p) { return input_depth(p) + 8; }
 
   static MVF_HOST_DEVICE int input_extent(int outputs, const Params& p) {
@@ -62,20 +48,30 @@ struct InvertedResidual {
     return round_up(input_extent(kTileH, p) * input_extent(kTileW, p), kMatrixRows);
   }
 
-  static unsigned blocks(const Params& p) {
-    return static_cast<unsigned>(p.batch * ceil_div(p.out_h, kTileH) * ceil_div(p.out_w, kTileW));
+  // Blocks beside each other have the same pixels and slices of kOutputs output channels.
+  static MVF_HOST_DEVICE int slices(const Params& p) { return ceil_div(p.outputs, kOutputs); }
+  static int64_t block_count(const Params& p) {
+    return int64_t{1} * p.batch * ceil_div(p.out_h, kTileH) * ceil_div(p.out_w, kTileW) * slices(p);
   }
+  static unsigned blocks(const Params& p) { return static_cast<unsigned>(block_count(p)); }
   static size_t shared_bytes(const Params& p) {
     return (kExpands ? shared_size<T>(input_pixels(p) * input_pitch(p)) : 0) +
            shared_size<T>(input_pixels(p) * kExpandedPitch) + shared_size<T>(kPixels * kConvolvedPitch);
   }
 
-  // The block's output and input pixels in their image.
+  template <class Visit>
+  static void arrays(const Params& p, const Visit& visit) {
+    visit_arrays<T>(p, kExpands, visit);
+  }
+
+  // The block's output and input pixels in their image, and the first of its output channels.
   struct Tile {
-    int image, out_top, out_left, top, left, width, pixels;
+    int image, out_top, out_left, top, left, width, pixels, output;
 
     MVF_DEVICE explicit Tile(const Params& p) {
-      const int across = ceil_div(p.out_w, kTileW), down = ceil_div(p.out_h, kTileH), index = block_index();
+      const int across = ceil_div(p.out_w, kTileW), down = ceil_div(p.out_h, kTileH);
+      const int index = block_index() / slices(p);
+      output = block_index() % slices(p) * kOutputs;
       image = index / (across * down);
       out_top = index / across % down * kTileH, out_left = index % across * kTileW;
       top = out_top * kStride - p.padding, left = out_left * kStride - p.padding;
@@ -99,7 +95,7 @@ struct InvertedResidual {
     T* expanded = shared.template take<T>(input_pixels(p) * kExpandedPitch);
     T* convolved = shared.template take<T>(kPixels * kConvolvedPitch);
 
-    float sums[kColumns][4] = {};  // (16, 8) each, of the warp's pixels and output channels
+    Sums sums = {};
     for (int chunk = 0; chunk * kChunk < p.expanded; ++chunk) {
       if constexpr (kExpands) {
         expand(p, tile, chunk, input, expanded);
@@ -109,12 +105,14 @@ struct InvertedResidual {
       sync_block();
       convolve(p, tile, chunk, expanded, convolved);
       sync_block();
-      project(p, chunk, convolved, sums);
+      project(p, tile, chunk, convolved, sums);
     }
     store(p, tile, input, sums);
   }
 
  private:
+  using Sums = float[kRows][kColumns][4];  // of the warp's pixels and output channels: 16 x 8 in each fragment
+
   static MVF_DEVICE int warp() { return thread_index() / kWarpSize; }
   static MVF_DEVICE int lane() { return thread_index() % kWarpSize; }
 
@@ -156,6 +154,7 @@ struct InvertedResidual {
     const Bytes16* weights = p.expand_weight + chunk * steps * (kTiles / 2) * kWarpSize + lane();
     for (int first = warp() * kTogether; first < row_tiles; first += kWarps * kTogether) {
       float sum[kTogether][kTiles][4] = {};
+      MVF_UNROLL_SOME
       for (int step = 0; step < steps; ++step) {
         uint32_t b[kTiles][2];
         load_weights<kTiles>(weights + step * (kTiles / 2) * kWarpSize, b);
@@ -230,45 +229,55 @@ struct InvertedResidual {
     }
   }
 
-  // The warp's first tile of eight output channels.
-  static MVF_DEVICE int first_column() { return warp() / kRowTiles * kColumns; }
+  // The warp's first pixel in the tile and its first output channel.
+  static MVF_DEVICE int first_pixel() { return warp() % kRowWarps * kRows * kMatrixRows; }
+  static MVF_DEVICE int first_output(const Tile& tile) {
+    return tile.output + warp() / kRowWarps * kColumns * kMatrixColumns;
+  }
 
-  static MVF_DEVICE void project(const Params& p, int chunk, const T* convolved, float (&sums)[kColumns][4]) {
-    constexpr int kSteps = kChunk / kMatrixDepth;
-    const T* rows = convolved + warp() % kRowTiles * kMatrixRows * kConvolvedPitch;
-    const int columns = round_up(p.outputs, 2 * kMatrixColumns) / kMatrixColumns;
+  static MVF_DEVICE void project(const Params& p, const Tile& tile, int chunk, const T* convolved, Sums& sums) {
+    constexpr int kSteps = kChunk / kMatrixDepth, kPair = 2 * kMatrixColumns;
+    const T* rows = convolved + first_pixel() * kConvolvedPitch;
+    const int pairs = ceil_div(p.outputs, kPair), first = first_output(tile) / kPair;
     MVF_UNROLL
     for (int step = 0; step < kSteps; ++step) {
-      uint32_t a[4];
-      load_matrix(a, matrix_row(rows + step * kMatrixDepth, kConvolvedPitch, lane()));
-      const int tile = (chunk * kSteps + step) * columns + first_column();
-      const Bytes16* weights = p.project_weight + tile / 2 * kWarpSize + lane();
+      uint32_t a[kRows][4];
+      MVF_UNROLL
+      for (int m = 0; m < kRows; ++m) {
+        const T* corner = rows + m * kMatrixRows * kConvolvedPitch + step * kMatrixDepth;
+        load_matrix(a[m], matrix_row(corner, kConvolvedPitch, lane()));
+      }
+      const Bytes16* weights = p.project_weight + ((chunk * kSteps + step) * pairs + first) * kWarpSize + lane();
       MVF_UNROLL
       for (int n = 0; n < kColumns; n += 2) {
-        if (first_column() + n >= columns) break;
+        if (first + n / 2 >= pairs) break;
         uint32_t b[2][2];
         load_weights<2>(weights + n / 2 * kWarpSize, b);
-        multiply_matrix<T>(sums[n], a, b[0]);
-        multiply_matrix<T>(sums[n + 1], a, b[1]);
+        MVF_UNROLL
+        for (int m = 0; m < kRows; ++m) {
+          multiply_matrix<T>(sums[m][n], a[m], b[0]);
+          multiply_matrix<T>(sums[m][n + 1], a[m], b[1]);
+        }
       }
     }
   }
 
   // y = activation(scale · sums + bias) + x.
-  static MVF_DEVICE void store(const Params& p, const Tile& tile, const T* input, const float (&sums)[kColumns][4]) {
+  static MVF_DEVICE void store(const Params& p, const Tile& tile, const T* input, const Sums& sums) {
     T* y = static_cast<T*>(p.y) + static_cast<int64_t>(tile.image) * p.out_h * p.out_w * p.outputs;
     MVF_UNROLL
     for (int n = 0; n < kColumns; ++n) {
-      const int channel = (first_column() + n) * kMatrixColumns + lane() % 4 * 2;
+      const int channel = first_output(tile) + n * kMatrixColumns + lane() % 4 * 2;
       if (channel >= p.outputs) break;
       const Float2 scale = load_global(p.project_scale + channel / 2), bias = load_global(p.project_bias + channel / 2);
       MVF_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        const int pixel = warp() % kRowTiles * kMatrixRows + half * 8 + lane() / 4;
+      for (int half = 0; half < 2 * kRows; ++half) {
+        const int pixel = first_pixel() + half * 8 + lane() / 4;
         const int row = tile.out_top + pixel / kTileW, column = tile.out_left + pixel % kTileW;
         if (row >= p.out_h || column >= p.out_w) continue;
-        float u = activate(p.project_activation, sums[n][half * 2] * scale.x + bias.x);
-        float v = activate(p.project_activation, sums[n][half * 2 + 1] * scale.y + bias.y);
+        const float* both = sums[half / 2][n] + half % 2 * 2;
+        float u = activate(p.project_activation, both[0] * scale.x + bias.x);
+        float v = activate(p.project_activation, both[1] * scale.y + bias.y);
         if (kExpands && p.residual) {
           const int at = (pixel / kTileW + p.padding) * tile.width + pixel % kTileW + p.padding;
           const Float2 x = unpack<T>(load_shared(words(input + at * input_pitch(p) + channel)));

@@ -1,42 +1,86 @@
-// Which tiles of inverted_residual_kernel.h there are.
+// Which kernels of inverted_residual_kernel.h there are, and which of them a chip is given.
 #pragma once
 
 #include "inverted_residual_kernel.h"
 
 namespace mobilevit_fast::cuda {
 
-// Tiles of output pixels: 8x16, 8x8 and 4x8. Large ones expand fewer halo pixels twice, small ones are more.
+// Tiles of output pixels: 8x16, 8x8 and 4x8. Large ones expand fewer halo pixels twice, small ones are more. The
+// largest are for the large images of MobileViT alone.
 constexpr int kTileSizes = 3;
 
-// Calls visit(K()) with the kernel of this tile for these parameters; false, calling nothing, where there is none.
-template <class T, bool kExpands, int kStride, int kTileH, int kTileW, int kRun, int kColumns, int... kMore,
-          class Visit>
-bool with_columns(const InvertedResidualParams& p, const Visit& visit) {
-  using Kernel = InvertedResidual<T, kExpands, kStride, kTileH, kTileW, kRun, kColumns>;
-  if (p.outputs <= Kernel::kOutputs) {
-    visit(Kernel());
-    return true;
-  }
-  if constexpr (sizeof...(kMore) > 0)
-    return with_columns<T, kExpands, kStride, kTileH, kTileW, kRun, kMore...>(p, visit);
-  return false;
+// Of a kernel that needs this many outputs: kRows and kColumns, so that few warps idle and weights are loaded by few.
+template <class T, bool kExpands, int kStride, int kSize, int kOutputs, int kDepth>
+constexpr auto tiled_kernel() {
+  constexpr int kRows = kSize == 0 || kOutputs > 32 ? 2 : 1;
+  constexpr int kWide = kSize == 0 ? 1 : 2;  // of large tiles two warps share the outputs, else four
+  constexpr int kColumns = kRows == 1 ? 2 : (kOutputs / 16 + 2 * kWide - 1) / (2 * kWide) * 2;
+  if constexpr (kSize == 0) return InvertedResidual<T, kExpands, kStride, 8, 16, 8, kRows, kColumns, kDepth>();
+  if constexpr (kSize == 1) return InvertedResidual<T, kExpands, kStride, 8, 8, 4, kRows, kColumns, kDepth>();
+  if constexpr (kSize == 2) return InvertedResidual<T, kExpands, kStride, 4, 8, 4, kRows, kColumns, kDepth>();
 }
 
+template <class T, bool kExpands, int kStride, int kOutputs, int kDepth, class Visit>
+bool with_size(int size, const Visit& visit) {
+  constexpr bool kLarge = kDepth > 0 && kDepth <= 64;
+  if (size == 0) {
+    if constexpr (kLarge) visit(tiled_kernel<T, kExpands, kStride, 0, kOutputs, kDepth>());
+    return kLarge;
+  }
+  if (size == 1) {
+    visit(tiled_kernel<T, kExpands, kStride, 1, kOutputs, kDepth>());
+  } else {
+    visit(tiled_kernel<T, kExpands, kStride, 2, kOutputs, kDepth>());
+  }
+  return true;
+}
+
+// Calls visit(K()) with the kernel for these parameters and tiles; false, calling nothing, where there is none. The
+// inverted residuals of the three sizes of MobileViT have kernels of their own, by input channels (rounded up to
+// kMatrixDepth) and outputs, at most.
 template <class T, bool kExpands, int kStride, class Visit>
-bool with_tile(const InvertedResidualParams& p, int size, const Visit& visit) {
-  switch (size) {
-    case 0:
-      return with_columns<T, kExpands, kStride, 8, 16, 8, 4, 8, 12, 20>(p, visit);
-    case 1:
-      return with_columns<T, kExpands, kStride, 8, 8, 4, 2, 4, 6, 10>(p, visit);
-    default:
-      return with_columns<T, kExpands, kStride, 4, 8, 4, 2, 4, 6, 10>(p, visit);
+bool with_stride(const InvertedResidualParams& p, int size, const Visit& visit) {
+  const int depth = kExpands ? round_up(p.channels, kMatrixDepth) : 0;
+  const auto is = [&](int wanted_depth, int outputs) { return depth == wanted_depth && p.outputs <= outputs; };
+  if constexpr (kExpands) {
+    if (is(16, 32)) return with_size<T, true, kStride, 32, 16>(size, visit);
+    if (is(48, 64)) return with_size<T, true, kStride, 64, 48>(size, visit);
   }
+  if constexpr (kExpands && kStride == 1) {
+    if (is(32, 32)) return with_size<T, true, 1, 32, 32>(size, visit);
+    if (is(64, 64)) return with_size<T, true, 1, 64, 64>(size, visit);
+  }
+  if constexpr (kExpands && kStride == 2) {
+    if (is(32, 64)) return with_size<T, true, 2, 64, 32>(size, visit);
+    if (is(64, 96)) return with_size<T, true, 2, 96, 64>(size, visit);
+    if (is(80, 96)) return with_size<T, true, 2, 96, 80>(size, visit);
+    if (is(96, 128)) return with_size<T, true, 2, 128, 96>(size, visit);
+    if (is(128, 160)) return with_size<T, true, 2, 160, 128>(size, visit);
+  }
+  if (p.outputs <= 32) return with_size<T, kExpands, kStride, 32, 0>(size, visit);
+  if (p.outputs <= 64) return with_size<T, kExpands, kStride, 64, 0>(size, visit);
+  return with_size<T, kExpands, kStride, 160, 0>(size, visit);
 }
 
-template <class T, bool kExpands, class Visit>
-bool with_kernel(const InvertedResidualParams& p, int stride, int size, const Visit& visit) {
-  return stride == 1 ? with_tile<T, kExpands, 1>(p, size, visit) : with_tile<T, kExpands, 2>(p, size, visit);
+template <class T, class Visit>
+bool with_kernel(const InvertedResidualParams& p, bool expands, int stride, int size, const Visit& visit) {
+  if (expands) return stride == 1 ? with_stride<T, true, 1>(p, size, visit) : with_stride<T, true, 2>(p, size, visit);
+  return stride == 1 ? with_stride<T, false, 1>(p, size, visit) : with_stride<T, false, 2>(p, size, visit);
+}
+
+// The largest tile of which there are two for each multiprocessor and whose shared memory the chip has; the smallest
+// where there is none.
+template <class T>
+int choose_size(const InvertedResidualParams& p, bool expands, int stride, const Chip& chip) {
+  for (int size = 0; size + 1 < kTileSizes; ++size) {
+    bool good = false;
+    with_kernel<T>(p, expands, stride, size, [&](auto kernel) {
+      using Kernel = decltype(kernel);
+      good = Kernel::block_count(p) >= 2 * chip.processors && Kernel::shared_bytes(p) <= chip.shared_memory();
+    });
+    if (good) return size;
+  }
+  return kTileSizes - 1;
 }
 
 }  // namespace mobilevit_fast::cuda

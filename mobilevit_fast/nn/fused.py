@@ -56,7 +56,7 @@ class Bound(NamedTuple):
 def bind(op: Op, backend: str, dtype: torch.dtype, num_inputs: int, *arguments: Any) -> Bound:
     """Choose a kernel for these arguments, which follow the first ``num_inputs`` ones of the operator."""
     device = next(a.device for a in arguments if isinstance(a, Tensor))
-    choice = op.choose(backend, device, dtype, op.attributes(arguments, num_inputs))
+    choice = op.choose(backend, device, dtype, op.named(arguments, num_inputs))
     packed = op.pack(choice.backend, (*(None,) * num_inputs, *arguments))
     if packed is not None:
         arguments = (*arguments, packed)

@@ -9,7 +9,8 @@ from mobilevit_fast.ops.depthwise_conv2d import channel_innermost, depthwise_con
 from mobilevit_fast.ops.depthwise_separable_conv2d import depthwise_separable_conv2d
 from mobilevit_fast.ops.inverted_residual import inverted_residual
 from mobilevit_fast.ops.mobilevit_transformer import mobilevit_transformer
-from mobilevit_fast.ops.registry import BACKENDS, OPS, Support
+from mobilevit_fast.ops.registry import BACKENDS, OPS
+from mobilevit_fast.support import Support
 
 native.load()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import aspp as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, refuse
 from mobilevit_fast.ops.packing import panel_floats
-from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 from mobilevit_fast.ops.triton_backend import triton_kernel
 
 _NAME = "aspp"
@@ -85,12 +84,8 @@ OP = Op(
     _output_shape,
     [
         triton_kernel(_NAME),
-        Kernel(
-            "cpu",
-            supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")),
-            packing=Packing(_PARAMETERS, _packed_floats),
-        ),
-        Kernel("reference", supports_everything, reference),
+        cpu_kernel(Packing(_PARAMETERS, _packed_floats)),
+        reference_kernel(reference),
     ],
 )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import classifier_head as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank
 from mobilevit_fast.ops.packing import panel_floats, word_factors
-from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 from mobilevit_fast.ops.triton_backend import triton_kernel
 
 _NAME = "classifier_head"
@@ -50,8 +49,8 @@ OP = Op(
     _output_shape,
     [
         triton_kernel(_NAME),
-        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), packing=_PACKING),
-        Kernel("reference", supports_everything, reference),
+        cpu_kernel(_PACKING),
+        reference_kernel(reference),
     ],
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.reference import conv2d_bias_act as reference
@@ -18,7 +17,7 @@ from mobilevit_fast.ops.checks import (
     refuse,
 )
 from mobilevit_fast.ops.packing import conv2d_floats
-from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 from mobilevit_fast.ops.triton_backend import triton_kernel
 
 _NAME = "conv2d_bias_act"
@@ -60,15 +59,13 @@ OP = Op(
     _output_shape,
     [
         triton_kernel(_NAME),
-        Kernel(
-            "cpu",
-            supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")),
-            packing=Packing(
+        cpu_kernel(
+            Packing(
                 ("weight", "scale", "bias", "stride", "dilation"),
                 lambda weight, scale, bias, stride, dilation: conv2d_floats(weight, stride, dilation),
-            ),
+            )
         ),
-        Kernel("reference", supports_everything, reference),
+        reference_kernel(reference),
     ],
 )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from mobilevit_fast.kernels.cuda import depthwise_conv2d as cuda
 from mobilevit_fast.kernels.reference import depthwise_conv2d as reference
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -17,7 +17,8 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
-from mobilevit_fast.ops.registry import Kernel, Op, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.cuda_backend import cuda_kernel
+from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 
 _NAME = "depthwise_conv2d"
 
@@ -51,8 +52,9 @@ OP = Op(
     "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
     [
-        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu"))),
-        Kernel("reference", supports_everything, reference),
+        cuda_kernel(cuda.takes, Packing(("weight", "scale", "bias"), implementation=cuda.pack)),
+        cpu_kernel(),
+        reference_kernel(reference),
     ],
 )
 

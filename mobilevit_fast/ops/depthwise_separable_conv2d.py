@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from mobilevit_fast.kernels.cuda import inverted_residual as cuda
 from mobilevit_fast.kernels.reference import depthwise_separable_conv2d as reference
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -17,8 +17,9 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
+from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import depthwise_floats, panel_floats, word_factors
-from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 
 _NAME = "depthwise_separable_conv2d"
 
@@ -56,13 +57,11 @@ def _output_shape(
     return x.shape[0], outputs, height, width
 
 
-_PACKING = Packing(
-    (
-        *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
-        *("pointwise_weight", "pointwise_scale", "pointwise_bias"),
-    ),
-    lambda *p: depthwise_floats(p[0]) + panel_floats(p[3], word_factors(p[3])),
+_PARAMETERS = (
+    *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
+    *("pointwise_weight", "pointwise_scale", "pointwise_bias"),
 )
+_PACKING = Packing(_PARAMETERS, lambda *p: depthwise_floats(p[0]) + panel_floats(p[3], word_factors(p[3])))
 
 OP = Op(
     _NAME,
@@ -71,8 +70,9 @@ OP = Op(
     "int[2] stride, int[2] padding, int[2] dilation, str depthwise_activation, str pointwise_activation",
     _output_shape,
     [
-        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), packing=_PACKING),
-        Kernel("reference", supports_everything, reference),
+        cuda_kernel(cuda.takes_separable, Packing(_PARAMETERS, implementation=cuda.pack_separable)),
+        cpu_kernel(_PACKING),
+        reference_kernel(reference),
     ],
 )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from mobilevit_fast.kernels.cuda import inverted_residual as cuda
 from mobilevit_fast.kernels.reference import inverted_residual as reference
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -18,8 +18,9 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
+from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import depthwise_floats, panel_floats, word_factors
-from mobilevit_fast.ops.registry import Kernel, Op, Packing, supports_everything, supports_native_cpu
+from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 from mobilevit_fast.ops.triton_backend import triton_kernel
 
 _NAME = "inverted_residual"
@@ -76,14 +77,12 @@ def _packed_floats(*parameters: Tensor) -> int:
     return panel_floats(expand, factors) + depthwise_floats(depthwise) + panel_floats(project, factors)
 
 
-_PACKING = Packing(
-    (
-        *("expand_weight", "expand_scale", "expand_bias"),
-        *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
-        *("project_weight", "project_scale", "project_bias"),
-    ),
-    _packed_floats,
+_PARAMETERS = (
+    *("expand_weight", "expand_scale", "expand_bias"),
+    *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
+    *("project_weight", "project_scale", "project_bias"),
 )
+_PACKING = Packing(_PARAMETERS, _packed_floats)
 
 OP = Op(
     _NAME,
@@ -93,9 +92,10 @@ OP = Op(
     "int[2] stride, int[2] dilation, bool residual, str activation",
     _output_shape,
     [
+        cuda_kernel(cuda.takes, Packing(_PARAMETERS, implementation=cuda.pack)),
         triton_kernel(_NAME),
-        Kernel("cpu", supports_native_cpu((torch.float32, torch.bfloat16), ("none", "relu", "silu")), packing=_PACKING),
-        Kernel("reference", supports_everything, reference),
+        cpu_kernel(_PACKING),
+        reference_kernel(reference),
     ],
 )
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mobilevit_fast.native import status as native_status
+from mobilevit_fast.support import Support
 
 NAMESPACE = "mobilevit_fast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
@@ -35,39 +36,37 @@ class BackendError(ValueError):
     """A backend asked for by name does not take the case; the message says why."""
 
 
-class Support(NamedTuple):
-    """Whether a kernel takes a case and, if it does not, why, in words for the user."""
-
-    ok: bool
-    reason: str = ""
-
-
 @dataclass(frozen=True)
 class Packing:
-    """That a C++ kernel takes its parameters in an order of its own, made once by ``<backend>_pack``.
+    """That a C++ kernel takes its parameters in an order of its own, made once: its schema has one more argument.
 
-    The kernel's schema has one more argument, ``Tensor? packed``, and it packs by itself where that is None.
+    Where C++ packs, by ``<backend>_pack``, that is ``Tensor? packed``, and the kernel packs by itself where it is None.
+    Where Python does, it is ``Tensor packed``.
 
     Args:
         parameters: the operator's arguments that go into it, by name.
-        floats: takes these arguments, returns how many numbers come out.
+        floats: takes these arguments, returns how many numbers come out of ``<backend>_pack``.
+        implementation: takes these arguments, returns them packed.
     """
 
     parameters: tuple[str, ...]
-    floats: Callable[..., int]
+    floats: Callable[..., int] | None = None
+    implementation: Callable[..., Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class Kernel:
     """One backend's implementation of an operator.
 
-    ``supports(device, dtype, attributes)`` answers for a device, a floating point type and the operator's arguments
-    that are not tensors. It serves the automatic choice, the report and the error message alike. ``implementation`` is
-    a Python function with the operator's signature, or None where a C++ library registers the kernel.
+    ``available(device)`` says whether it runs on a device of this machine, ``takes(dtype, arguments)`` whether it takes
+    a floating point type and the operator's arguments by name, of which the images may be missing. Both serve the
+    automatic choice, the report and the error message alike. ``implementation`` is a Python function with the
+    operator's signature, or None where a C++ library registers the kernel.
     """
 
     backend: str
-    supports: Callable[[torch.device, torch.dtype, dict[str, Any]], Support]
+    available: Callable[[torch.device], Support]
+    takes: Callable[[torch.dtype, dict[str, Any]], Support]
     implementation: Callable[..., Tensor] | None = None
     packing: Packing | None = None
 
@@ -106,10 +105,12 @@ class Op:
         self.reference = reference
         for kernel in kernels:
             overload = f"{name}.{kernel.backend}"
-            packed = ", Tensor? packed=None" if kernel.packing else ""
-            LIBRARY.define(f"{overload}({arguments}{packed}) -> Tensor")
+            packed = ""
             if kernel.packing:
-                self._define_packing(kernel.backend, kernel.packing, arguments)
+                packed = ", Tensor packed" if kernel.packing.implementation else ", Tensor? packed=None"
+            LIBRARY.define(f"{overload}({arguments}{packed}) -> Tensor")
+            if kernel.packing and kernel.packing.floats:
+                self._define_packing(kernel.backend, kernel.packing.parameters, kernel.packing.floats, arguments)
             if kernel.implementation is not None:
                 key = "CPU" if kernel.backend == "cpu" else "CompositeExplicitAutograd"
                 LIBRARY.impl(overload, self._checked(kernel.implementation), key)
@@ -121,14 +122,14 @@ class Op:
         """The dispatcher's handle of one backend's kernel."""
         return getattr(getattr(getattr(torch.ops, NAMESPACE), self.name), backend)
 
-    def _define_packing(self, backend: str, packing: Packing, arguments: str) -> None:
+    def _define_packing(self, backend: str, names: Sequence[str], floats: Callable[..., int], arguments: str) -> None:
         declared = {argument.split()[-1]: argument for argument in arguments.split(", ")}
-        parameters = ", ".join(declared[name] for name in packing.parameters)
+        parameters = ", ".join(declared[name] for name in names)
         LIBRARY.define(f"{self.name}.{backend}_pack({parameters}) -> Tensor")
 
         def fake(*parameters: Any) -> Tensor:
             weight = next(p for p in parameters if isinstance(p, Tensor))
-            return weight.new_empty(packing.floats(*parameters), dtype=torch.float32)
+            return weight.new_empty(floats(*parameters), dtype=torch.float32)
 
         torch.library.register_fake(f"{NAMESPACE}::{self.name}.{backend}_pack", fake, lib=LIBRARY)
 
@@ -140,16 +141,22 @@ class Op:
         packing = self.kernels[backend].packing
         if packing is None:
             return None
-        named = dict(zip(self.argument_names, arguments, strict=True))
-        result: Tensor = self.overload(f"{backend}_pack")(*(named[name] for name in packing.parameters))
+        named = self.named(arguments)
+        implementation = packing.implementation or self.overload(f"{backend}_pack")
+        return implementation(*(named[name] for name in packing.parameters))
+
+    def run(self, backend: str, arguments: Sequence[Any]) -> Tensor:
+        """A backend's kernel on the operator's arguments, whatever it takes besides."""
+        packing = self.kernels[backend].packing
+        packed = [self.pack(backend, arguments)] if packing is not None and packing.implementation else []
+        result: Tensor = self.overload(backend)(*arguments, *packed)
         return result
 
-    def attributes(self, arguments: Sequence[Any], first: int = 0) -> dict[str, Any]:
-        """Those of the operator's arguments from number ``first`` on that are not tensors, by name."""
-        named = zip(self.argument_names[first:], arguments, strict=True)
-        return {name: value for name, value in named if not isinstance(value, Tensor)}
+    def named(self, arguments: Sequence[Any], first: int = 0) -> dict[str, Any]:
+        """The operator's arguments from number ``first`` on, by name."""
+        return dict(zip(self.argument_names[first:], arguments, strict=True))
 
-    def choose(self, backend: str, device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Choice:
+    def choose(self, backend: str, device: torch.device, dtype: torch.dtype, arguments: dict[str, Any]) -> Choice:
         """The kernel that ``backend`` ("auto" or a name) means for this device, type and these arguments.
 
         Raises:
@@ -160,18 +167,19 @@ class Op:
         passed_over: list[str] = []
         automatic = _AUTO_ON_CPU if device.type == "cpu" else _AUTO_ON_GPU
         for name in automatic if backend == "auto" else (backend,):
-            support = self.supports(name, device, dtype, attributes)
+            support = self.supports(name, device, dtype, arguments)
             if support.ok:
                 return Choice(self.overload(name), name, tuple(passed_over))
             passed_over.append(f"{name}: {support.reason}")
         raise BackendError(f"{NAMESPACE}.{self.name}: {'; '.join(passed_over)}")
 
-    def supports(self, backend: str, device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Support:
+    def supports(self, backend: str, device: torch.device, dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
         """Whether one backend takes this device, type and these arguments."""
         kernel = self.kernels.get(backend)
         if kernel is None:
             return Support(False, f"there is no {backend} kernel for {self.name}")
-        return kernel.supports(device, dtype, attributes)
+        available = kernel.available(device)
+        return kernel.takes(dtype, arguments) if available.ok else available
 
     def __call__(self, backend: str, *arguments: Any) -> Tensor:
         """Run the operator; differentiable, by the reference's gradient, where an input requires a gradient."""
@@ -179,12 +187,12 @@ class Op:
         if not isinstance(x, Tensor):
             raise TypeError(f"{NAMESPACE}.{self.name}: expected a torch.Tensor, got {type(x).__name__}")
         self.output_shape(*arguments)
-        overload = self.choose(backend, x.device, x.dtype, self.attributes(arguments)).overload
+        chosen = self.choose(backend, x.device, x.dtype, self.named(arguments)).backend
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
             if torch.compiler.is_compiling():
                 return self.reference(*arguments)  # the compiler differentiates it itself
-            return _ReferenceGradient.apply(self, overload, *arguments)
-        return overload(*arguments)
+            return _ReferenceGradient.apply(self, chosen, *arguments)
+        return self.run(chosen, arguments)
 
     def _fake(self, *arguments: Any) -> Tensor:
         shape = self.output_shape(*arguments[: len(self.argument_names)])
@@ -205,12 +213,12 @@ class _ReferenceGradient(torch.autograd.Function):
     """Forward by any kernel; backward through the reference, whose intermediate results are computed again."""
 
     @staticmethod
-    def forward(ctx: Any, op: Op, overload: Any, *arguments: Any) -> Tensor:
+    def forward(ctx: Any, op: Op, backend: str, *arguments: Any) -> Tensor:
         ctx.op = op
         ctx.others = [None if isinstance(a, Tensor) else a for a in arguments]
         ctx.positions = [i for i, a in enumerate(arguments) if isinstance(a, Tensor)]
         ctx.save_for_backward(*(arguments[i] for i in ctx.positions))
-        return overload(*arguments)
+        return op.run(backend, arguments)
 
     @staticmethod
     @once_differentiable
@@ -253,29 +261,43 @@ def as_channels_last(y: Tensor, inputs: Sequence[Any]) -> Tensor:
     return torch.empty_like(y, memory_format=torch.channels_last).copy_(y)
 
 
-def supports_everything(device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Support:
-    """Of the reference: any device and any floating point type."""
+def takes_types(
+    dtypes: Sequence[torch.dtype], activations: Sequence[str]
+) -> Callable[[torch.dtype, dict[str, Any]], Support]:
+    """Of a kernel that takes these types and, in every argument that names one, these activations."""
+
+    def takes(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
+        if dtype not in dtypes:
+            return Support(False, f"expected one of {', '.join(map(str, dtypes))}, got {dtype}")
+        for name, value in arguments.items():
+            if name.endswith("activation") and value not in activations:
+                return Support(False, f"expected {name} among {', '.join(activations)}, got {value!r}")
+        return Support(True)
+
+    return takes
+
+
+def _takes_floating_point(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
     if not dtype.is_floating_point:
         return Support(False, f"expected a floating point type, got {dtype}")
     return Support(True)
 
 
-def supports_native_cpu(
-    dtypes: Sequence[torch.dtype], activations: Sequence[str]
-) -> Callable[[torch.device, torch.dtype, dict[str, Any]], Support]:
-    """Of a C++ CPU kernel that takes these types and, in every argument that names one, these activations."""
+def _cpu_available(device: torch.device) -> Support:
+    if device.type != "cpu":
+        return Support(False, f"expected a CPU tensor, got one on {device.type}")
+    library = native_status()["cpu"]
+    if not library.loaded:
+        return Support(False, f"the CPU library is not loaded: {library.reason}")
+    return Support(True)
 
-    def supports(device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Support:
-        if device.type != "cpu":
-            return Support(False, f"expected a CPU tensor, got one on {device.type}")
-        library = native_status()["cpu"]
-        if not library.loaded:
-            return Support(False, f"the CPU library is not loaded: {library.reason}")
-        if dtype not in dtypes:
-            return Support(False, f"expected one of {', '.join(map(str, dtypes))}, got {dtype}")
-        for name, value in attributes.items():
-            if name.endswith("activation") and value not in activations:
-                return Support(False, f"expected {name} among {', '.join(activations)}, got {value!r}")
-        return Support(True)
 
-    return supports
+def reference_kernel(implementation: Callable[..., Tensor]) -> Kernel:
+    """Plain PyTorch: any device, any floating point type."""
+    return Kernel("reference", lambda device: Support(True), _takes_floating_point, implementation)
+
+
+def cpu_kernel(packing: Packing | None = None) -> Kernel:
+    """A kernel of the C++ CPU library."""
+    takes = takes_types((torch.float32, torch.bfloat16), ("none", "relu", "silu"))
+    return Kernel("cpu", _cpu_available, takes, packing=packing)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevit_fast.ops.registry import Kernel, Support
+from mobilevit_fast.ops.registry import Kernel, takes_types
+from mobilevit_fast.support import Support
 
 ACTIVATIONS = ("none", "relu", "silu")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -41,18 +42,6 @@ def _device_support(device: torch.device) -> Support:
     return Support(True)
 
 
-def _supports(device: torch.device, dtype: torch.dtype, attributes: dict[str, Any]) -> Support:
-    on_device = _device_support(device)
-    if not on_device.ok:
-        return on_device
-    if dtype not in _DTYPES:
-        return Support(False, f"expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
-    for name, value in attributes.items():
-        if name.endswith("activation") and value not in ACTIVATIONS:
-            return Support(False, f"expected {name} among {', '.join(ACTIVATIONS)}, got {value!r}")
-    return Support(True)
-
-
 def triton_kernel(op: str) -> Kernel:
     """The kernel ``op`` of ``mobilevit_fast.kernels.triton.<op>``."""
 
@@ -68,4 +57,4 @@ def triton_kernel(op: str) -> Kernel:
             raise ValueError(f"mobilevit_fast.{op}: {support.reason} (x.shape={tuple(x.shape)})")
         return launcher()(*arguments)
 
-    return Kernel("triton", _supports, implementation)
+    return Kernel("triton", _device_support, takes_types(_DTYPES, ACTIVATIONS), implementation)

@@ -1,21 +1,18 @@
-// The emulated kernels as a Python module. Arrays are copied into heap blocks of their exact size and back, so that
-// AddressSanitizer sees what a kernel reads or writes beside them.
-#include <pybind11/functional.h>
+// The emulator as a Python module: its primitives, for tests of its own, and what launches through the bindings of the
+// operators did. Arrays of the primitives are copied into heap blocks of their exact size and back, so that
+// AddressSanitizer sees what a kernel reads or writes beside them; tensors of the operators are such blocks.
+#include <cxxabi.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <map>
-
-#include "depthwise_conv2d_kernel.h"
-#include "inverted_residual_tiles.h"
 #include "primitives.h"
 
 namespace py = pybind11;
 using namespace mobilevit_fast::cuda;
 using mobilevit_fast::emulator::Device;
 using mobilevit_fast::emulator::Error;
-using mobilevit_fast::emulator::Options;
+using mobilevit_fast::emulator::Log;
 
 namespace {
 
@@ -46,6 +43,14 @@ py::dict counts_of(const Device& device) {
   for (const auto& array : device.arrays) result[array.name.c_str()] = py::make_tuple(array.read, array.written);
   result["products"] = device.counts.products, result["exponentials"] = device.counts.exponentials;
   result["wavefronts"] = device.counts.wavefronts, result["conflicts"] = device.counts.conflicts;
+  return result;
+}
+
+std::string demangled(const std::string& name) {
+  int status = 0;
+  char* text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
+  std::string result = status == 0 ? text : name;
+  std::free(text);
   return result;
 }
 
@@ -113,72 +118,20 @@ void bind_primitives(py::module_& m) {
   });
 }
 
-// Global arrays by name, as a kernel's parameters.
-class Arrays {
- public:
-  Arrays(Device& device, const std::map<std::string, py::array>& given) {
-    for (const auto& [name, array] : given)
-      copies_.emplace(name, std::make_unique<Copied>(device, name.c_str(), array));
+// What the launches since the last call did.
+py::list take_launches() {
+  py::list result;
+  for (const auto& one : Log::get().launches) {
+    py::dict entry, arrays;
+    for (const auto& array : one.arrays) arrays[array.name.c_str()] = py::make_tuple(array.read, array.written);
+    entry["kernel"] = demangled(one.kernel), entry["blocks"] = one.blocks, entry["threads"] = one.threads;
+    entry["shared_bytes"] = one.shared_bytes, entry["arrays"] = arrays;
+    entry["products"] = one.counts.products, entry["exponentials"] = one.counts.exponentials;
+    entry["wavefronts"] = one.counts.wavefronts, entry["conflicts"] = one.counts.conflicts;
+    result.append(entry);
   }
-  template <class T>
-  T* at(const char* name) {
-    return copies_.at(name)->as<T>();
-  }
-
- private:
-  std::map<std::string, std::unique_ptr<Copied>> copies_;
-};
-
-template <class T>
-py::dict run_depthwise_conv2d(const std::map<std::string, py::array>& given, const std::map<std::string, int>& sizes,
-                              int kernel, int stride, int tile, const Options& options) {
-  Device device(options);
-  Arrays arrays(device, given);
-  DepthwiseConv2dParams p{};
-  p.x = arrays.at<void>("x"), p.y = arrays.at<void>("y"), p.weight = arrays.at<Float2>("weight");
-  p.scale = arrays.at<Float2>("scale"), p.bias = arrays.at<Float2>("bias");
-  p.batch = sizes.at("batch"), p.height = sizes.at("height"), p.width = sizes.at("width");
-  p.channels = sizes.at("channels"), p.out_h = sizes.at("out_h"), p.out_w = sizes.at("out_w");
-  p.padding = sizes.at("padding"), p.dilation = sizes.at("dilation");
-  p.activation = static_cast<Activation>(sizes.at("activation"));
-  const bool found = with_depthwise_kernel<T>(kernel, stride, tile, [&](auto one) {
-    using Kernel = decltype(one);
-    mobilevit_fast::emulator::launch(device, Kernel::blocks(p), Kernel::kThreads, Kernel::shared_bytes(p),
-                                     [&] { Kernel::run(p); });
-  });
-  if (!found) throw py::value_error("there is no kernel of this window");
-  return counts_of(device);
-}
-
-template <class T>
-py::dict run_inverted_residual(const std::map<std::string, py::array>& given, const std::map<std::string, int>& sizes,
-                               int stride, int tile, const Options& options) {
-  Device device(options);
-  Arrays arrays(device, given);
-  InvertedResidualParams p{};
-  p.x = arrays.at<void>("x"), p.y = arrays.at<void>("y"), p.project_weight = arrays.at<Bytes16>("project_weight");
-  const bool expands = given.count("expand_weight") > 0;
-  if (expands) {
-    p.expand_weight = arrays.at<Bytes16>("expand_weight");
-    p.expand_scale = arrays.at<Float2>("expand_scale"), p.expand_bias = arrays.at<Float2>("expand_bias");
-  }
-  p.depthwise_weight = arrays.at<Float2>("depthwise_weight");
-  p.depthwise_scale = arrays.at<Float2>("depthwise_scale"), p.depthwise_bias = arrays.at<Float2>("depthwise_bias");
-  p.project_scale = arrays.at<Float2>("project_scale"), p.project_bias = arrays.at<Float2>("project_bias");
-  p.batch = sizes.at("batch"), p.height = sizes.at("height"), p.width = sizes.at("width");
-  p.channels = sizes.at("channels"), p.expanded = sizes.at("expanded"), p.outputs = sizes.at("outputs");
-  p.out_h = sizes.at("out_h"), p.out_w = sizes.at("out_w"), p.dilation = sizes.at("dilation");
-  p.padding = sizes.at("padding"), p.residual = sizes.at("residual") != 0;
-  p.activation = static_cast<Activation>(sizes.at("activation"));
-  p.project_activation = static_cast<Activation>(sizes.at("project_activation"));
-  const auto run = [&](auto kernel) {
-    using Kernel = decltype(kernel);
-    mobilevit_fast::emulator::launch(device, Kernel::blocks(p), Kernel::kThreads, Kernel::shared_bytes(p),
-                                     [&] { Kernel::run(p); });
-  };
-  const bool found = expands ? with_kernel<T, true>(p, stride, tile, run) : with_kernel<T, false>(p, stride, tile, run);
-  if (!found) throw py::value_error("there is no kernel of this tile for so many outputs");
-  return counts_of(device);
+  Log::get().launches.clear();
+  return result;
 }
 
 }  // namespace
@@ -186,15 +139,9 @@ py::dict run_inverted_residual(const std::map<std::string, py::array>& given, co
 PYBIND11_MODULE(mvf_emulated, m) {
   py::register_exception<Error>(m, "Error");
   bind_primitives(m);
-  m.def("inverted_residual", [](const std::map<std::string, py::array>& arrays, const std::map<std::string, int>& sizes,
-                                int stride, int tile, bool bfloat16, uint32_t seed, bool watch_banks) {
-    return (bfloat16 ? run_inverted_residual<BFloat16> : run_inverted_residual<Half>)(arrays, sizes, stride, tile,
-                                                                                      {seed, watch_banks});
-  });
-  m.attr("tile_sizes") = kTileSizes;
-  m.def("depthwise_conv2d", [](const std::map<std::string, py::array>& arrays, const std::map<std::string, int>& sizes,
-                               int kernel, int stride, int tile, bool bfloat16, uint32_t seed, bool watch_banks) {
-    return (bfloat16 ? run_depthwise_conv2d<BFloat16> : run_depthwise_conv2d<Half>)(arrays, sizes, kernel, stride, tile,
-                                                                                    {seed, watch_banks});
+  m.def("take_launches", &take_launches);
+  m.def("set_options", [](uint32_t seed, bool watch_banks) { Log::get().options = {seed, watch_banks}; });
+  m.def("set_chip", [](int processors, int shared_bytes) {
+    Log::get().processors = processors, Log::get().shared_bytes = shared_bytes;
   });
 }

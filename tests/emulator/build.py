@@ -1,4 +1,7 @@
-"""Compiles the emulated kernels into a Python module, with the sanitizers where their library is loaded already."""
+"""Compiles the emulator with the CUDA kernels and their bindings into a Python module.
+
+With the sanitizers where their library is loaded already.
+"""
 
 from __future__ import annotations
 
@@ -8,63 +11,73 @@ import importlib.util
 import os
 import subprocess
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import pybind11
+import torch
 
 from tests.native.compiler import compiler_path
 from tests.paths import REPOSITORY
 
 HERE = Path(__file__).resolve().parent
 NAME = "mvf_emulated"
-SOURCES = [HERE / "bindings.cpp"]
+SOURCES = [HERE / "bindings.cpp", *sorted((REPOSITORY / "csrc/cuda").glob("*.c*"))]
 SANITIZED = any(Path(name).is_file() for name in os.environ.get("LD_PRELOAD", "").split() if "libasan" in name)
 """AddressSanitizer has to be in the process from its start, so `make test` preloads it."""
 
+FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+DEFINITIONS = ["-DMVF_EMULATED", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+TORCH = Path(torch.__file__).parent
+
 
 def load() -> ModuleType:
-    """The module, compiled if its sources changed."""
-    compiler = compiler_path()
-    flags = [
-        "-std=c++17",
-        "-O2",
-        "-g1",
-        "-fPIC",
-        "-shared",
-        "-fvisibility=hidden",
-        "-Wall",
-        "-Wextra",
-        "-DMVF_EMULATED",
-    ]
-    if SANITIZED:
-        flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
-    folders = [
-        REPOSITORY / "csrc/include",
-        REPOSITORY / "csrc/cuda",
-        HERE,
-        pybind11.get_include(),
-        sysconfig.get_paths()["include"],
-    ]
-    command = [compiler, *flags, *(f"-I{folder}" for folder in folders), *map(str, SOURCES)]
-    texts = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *(REPOSITORY / "csrc").rglob("*.h")])
-    digest = hashlib.sha256(repr(command).encode() + b"".join(path.read_bytes() for path in texts)).hexdigest()[:16]
-    folder = REPOSITORY / "build" / "emulator"
-    folder.mkdir(parents=True, exist_ok=True)
+    """The module, compiled if its sources changed. Loading it registers the operators' overloads ``.cuda``."""
     kind = "sanitized" if SANITIZED else "plain"
-    target = folder / f"{kind}-{digest}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    folder = REPOSITORY / "build" / "emulator" / kind
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:  # test processes share the folder
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            result = subprocess.run([*command, "-o", f"{target}.new"], capture_output=True, text=True, check=False)
-            assert result.returncode == 0, result.stderr[-6000:]
-            assert "warning:" not in result.stderr, result.stderr[-6000:]
-            for old in folder.glob(f"{kind}-*.so"):
-                old.unlink()
-            Path(f"{target}.new").rename(target)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(lambda source: _compile(source, folder), SOURCES))
+        target = folder / f"{NAME}{sysconfig.get_config_var('EXT_SUFFIX')}"
+        stamp, linked = folder / "linked", "\n".join(map(str, objects))
+        if not target.exists() or not stamp.exists() or stamp.read_text() != linked:
+            target.unlink(missing_ok=True)
+            libraries = [f"-L{TORCH / 'lib'}", f"-Wl,-rpath,{TORCH / 'lib'}", "-ltorch_cpu"]
+            _call([*_compiler(), "-shared", *map(str, objects), *libraries, "-o", str(target)])
+            stamp.write_text(linked)
     spec = importlib.util.spec_from_file_location(NAME, target)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _compiler() -> list[str]:
+    return [compiler_path(), *FLAGS, *(SANITIZERS if SANITIZED else [])]
+
+
+def _compile(source: Path, folder: Path) -> Path:
+    """The object of a source, compiled anew if it, a header or the command changed."""
+    ours = [REPOSITORY / "csrc", REPOSITORY / "csrc/include", REPOSITORY / "csrc/cuda", HERE]
+    others = [TORCH / "include", pybind11.get_include(), sysconfig.get_paths()["include"]]
+    command = [*_compiler(), *DEFINITIONS, *(f"-I{path}" for path in ours), *(f"-isystem{path}" for path in others)]
+    texts = [source, *sorted([*HERE.glob("*.h"), *(REPOSITORY / "csrc").rglob("*.h")])]
+    digest = hashlib.sha256(repr(command).encode() + b"".join(path.read_bytes() for path in texts)).hexdigest()[:16]
+    target = folder / f"{source.name}-{digest}.o"
+    if not target.exists():
+        _call([*command, "-x", "c++", "-c", str(source), "-o", f"{target}.new"])
+        for old in folder.glob(f"{source.name}-*.o"):
+            old.unlink()
+        Path(f"{target}.new").rename(target)
+    return target
+
+
+def _call(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-6000:]
+    assert "warning:" not in result.stderr, result.stderr[-6000:]

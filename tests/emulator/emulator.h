@@ -14,6 +14,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <typeinfo>
 #include <utility>
 
 #include "fibers.h"
@@ -328,6 +329,29 @@ class Block {
   std::vector<SharedArray> arrays_;
   std::map<std::tuple<unsigned, int, const char*>, size_t> turns_;
   std::map<std::tuple<unsigned, size_t, int, const char*>, std::vector<Access>> accesses_;
+};
+
+// What launches through bindings did, in their order, and the device that these see. A process has one.
+struct Log {
+  struct Launch {
+    std::string kernel;  // as the compiler names its type
+    unsigned blocks, threads;
+    size_t shared_bytes;
+    std::vector<Array> arrays;
+    Counts counts;
+  };
+
+  static Log& get() {
+    static Log log;
+    return log;
+  }
+  void add(std::string kernel, unsigned blocks, unsigned threads, size_t shared, const Device& device) {
+    launches.push_back({std::move(kernel), blocks, threads, shared, device.arrays, device.counts});
+  }
+
+  Options options;
+  int processors = 132, shared_bytes = 227 << 10;  // of an H100
+  std::vector<Launch> launches;
 };
 
 // Runs all blocks of a launch.

@@ -1,110 +1,101 @@
-"""Operators through their emulated CUDA kernels: tensors in, tensors and counts out."""
+"""Operators through their emulated CUDA kernels, on tensors on the CPU: results, and what the launches did."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda import packing
+from mobilevit_fast import native, ops
+from mobilevit_fast.native import LibraryStatus
+from mobilevit_fast.ops import cuda_backend
 from tests.emulator.build import load
+from tests.tolerance import assert_within_twice
 
 emulated: Any = load()
-ACTIVATIONS = {"none": 0, "relu": 1, "silu": 2}
+PROCESSORS, SHARED_BYTES = 132, 227 << 10
+"""Of the chip that is emulated unless a test says otherwise: an H100."""
 
 
-def array(tensor: Tensor) -> Any:
-    """The numbers of a tensor in the order of memory, 16-bit ones as their bits."""
-    tensor = tensor.detach().contiguous()
-    return (tensor.view(torch.int16) if tensor.element_size() == 2 else tensor).numpy()
+def enable() -> None:
+    """Give every operator with a CUDA kernel the backend ``cuda`` on the CPU, for the rest of the process."""
+    native.load()
+    native._statuses["cuda"] = LibraryStatus(True, emulated.__file__)
+    if "cpu" not in cuda_backend.DEVICE_TYPES:
+        cuda_backend.DEVICE_TYPES.append("cpu")
 
 
-def inverted_residual(arguments: tuple[Any, ...], **options: Any) -> tuple[Tensor, dict[str, Any]]:
-    """The result of the operator's arguments (``mobilevit_fast.ops.inverted_residual``), and what the launch did.
+class Launch(NamedTuple):
+    """What one launch did.
 
-    Options are those of ``_fused``.
+    Attributes:
+        kernel: its C++ type.
+        blocks, threads, shared_bytes: of the launch; bytes of a block.
+        arrays: bytes read and written, by the name of a global array.
+        products: instructions of the matrix unit.
+        exponentials: instructions of the special-function unit, of a thread each.
+        wavefronts, conflicts: of shared memory, where they are watched; those beyond what the bytes need.
     """
-    x, *parameters, stride, dilation, residual, activation = arguments
-    arrays = packing.inverted_residual(*parameters)
-    widths = (parameters[0].shape[0], parameters[6].shape[0])
-    return _fused(x, arrays, widths, stride, dilation, residual, (activation, "none"), **options)
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared_bytes: int
+    arrays: dict[str, tuple[int, int]]
+    products: int
+    exponentials: int
+    wavefronts: int
+    conflicts: int
+
+    def moved(self, *names: str) -> int:
+        """Bytes read and written of these arrays."""
+        return sum(sum(self.arrays[name]) for name in names)
 
 
-def depthwise_separable_conv2d(arguments: tuple[Any, ...], **options: Any) -> tuple[Tensor, dict[str, Any]]:
-    """The same of ``mobilevit_fast.ops.depthwise_separable_conv2d``, where padding keeps the size."""
-    x, *parameters, stride, padding, dilation, activation, project_activation = arguments
-    assert padding == dilation
-    arrays = packing.depthwise_separable_conv2d(*parameters)
-    widths = (parameters[0].shape[0], parameters[3].shape[0])
-    return _fused(x, arrays, widths, stride, dilation, False, (activation, project_activation), **options)
+def take_launches() -> list[Launch]:
+    """What was launched since the last call."""
+    return [Launch(**entry) for entry in emulated.take_launches()]
 
 
-def _fused(
-    x: Tensor,
-    parameters: dict[str, Tensor],
-    widths: tuple[int, int],
-    stride: list[int],
-    dilation: list[int],
-    residual: bool,
-    activations: tuple[str, str],
+def run(
+    op: str,
+    arguments: tuple[Any, ...],
     *,
-    tile: int,
     seed: int = 0,
     watch_banks: bool = False,
-) -> tuple[Tensor, dict[str, Any]]:
-    """The kernel with tiles of one size, in the order of threads of a seed; with or without a count of banks."""
-    batch, channels, height, width = x.shape
-    out_h, out_w = (-(-size // stride[i]) for i, size in enumerate((height, width)))
-    expanded, outputs = widths
-    y = torch.full((batch, out_h, out_w, outputs), torch.nan, dtype=x.dtype)
-    arrays = {name: array(tensor) for name, tensor in parameters.items()}
-    arrays["x"], arrays["y"] = array(x.permute(0, 2, 3, 1)), array(y)
-    sizes = {
-        "batch": batch,
-        "height": height,
-        "width": width,
-        "channels": channels,
-        "expanded": expanded,
-        "outputs": outputs,
-        "out_h": out_h,
-        "out_w": out_w,
-        "padding": dilation[0],
-        "dilation": dilation[0],
-        "residual": int(residual),
-        "activation": ACTIVATIONS[activations[0]],
-        "project_activation": ACTIVATIONS[activations[1]],
-    }
-    bfloat16 = x.dtype == torch.bfloat16
-    counts = emulated.inverted_residual(arrays, sizes, stride[0], tile, bfloat16, seed, watch_banks)
-    return torch.from_numpy(arrays["y"]).view(x.dtype).permute(0, 3, 1, 2), counts
+    processors: int = PROCESSORS,
+    shared_bytes: int = SHARED_BYTES,
+) -> tuple[Tensor, list[Launch]]:
+    """The result of an operator's arguments, and its launches.
+
+    Args:
+        op: name of the operator.
+        arguments: those of its schema.
+        seed: of the order in which threads run.
+        watch_banks: count wavefronts and bank conflicts.
+        processors, shared_bytes: of the chip, which decide about tiles.
+    """
+    definition = ops.OPS[op]
+    choice = definition.choose("cuda", torch.device("cpu"), arguments[0].dtype, definition.named(arguments))
+    emulated.set_options(seed, watch_banks)
+    emulated.set_chip(processors, shared_bytes)
+    emulated.take_launches()
+    try:
+        with torch.no_grad():
+            return definition.run(choice.backend, arguments), take_launches()
+    finally:
+        emulated.set_options(0, False)
+        emulated.set_chip(PROCESSORS, SHARED_BYTES)
 
 
-def depthwise_conv2d(
-    arguments: tuple[Any, ...], *, tile: int, seed: int = 0, watch_banks: bool = False
-) -> tuple[Tensor, dict[str, Any]]:
-    """The result of the operator's arguments (``mobilevit_fast.ops.depthwise_conv2d``), and what the launch did."""
-    x, weight, scale, bias, stride, padding, dilation, activation = arguments
-    batch, channels, height, width = x.shape
-    kernel = weight.shape[2]
-    out_h, out_w = (
-        (size + 2 * padding[i] - dilation[i] * (kernel - 1) - 1) // stride[i] + 1
-        for i, size in enumerate((height, width))
-    )
-    y = torch.full((batch, out_h, out_w, channels), torch.nan, dtype=x.dtype)
-    arrays = {name: array(tensor) for name, tensor in packing.depthwise_conv2d(weight, scale, bias).items()}
-    arrays["x"], arrays["y"] = array(x.permute(0, 2, 3, 1)), array(y)
-    sizes = {
-        "batch": batch,
-        "height": height,
-        "width": width,
-        "channels": channels,
-        "out_h": out_h,
-        "out_w": out_w,
-        "padding": padding[0],
-        "dilation": dilation[0],
-        "activation": ACTIVATIONS[activation],
-    }
-    bfloat16 = x.dtype == torch.bfloat16
-    counts = emulated.depthwise_conv2d(arrays, sizes, kernel, stride[0], tile, bfloat16, seed, watch_banks)
-    return torch.from_numpy(arrays["y"]).view(x.dtype).permute(0, 3, 1, 2), counts
+def check(op: str, arguments: tuple[Any, ...], **options: Any) -> list[Launch]:
+    """Hold the result to the rule for errors, against float64; the launches."""
+    reference = ops.OPS[op].reference
+    with torch.no_grad():
+        plain = reference(*arguments)
+        exact = reference(*(a.double() if isinstance(a, Tensor) else a for a in arguments))
+    actual, launches = run(op, arguments, **options)
+    assert actual.stride() == torch.empty_like(plain, memory_format=torch.channels_last).stride() or actual.dim() != 4
+    assert_within_twice(actual, plain, exact)
+    return launches

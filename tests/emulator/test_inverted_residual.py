@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.shapes import preset_calls
-from mobilevit_fast import ops
 from mobilevit_fast.config import PRESETS
-from tests.emulator import run
-from tests.tolerance import assert_within_twice
+from mobilevit_fast.kernels.cuda.inverted_residual import shared_bytes
+from tests.emulator.run import Launch, check, run
 
-TILES = range(run.emulated.tile_sizes)
 DTYPES = [torch.float16, torch.bfloat16]
+SIZES = range(3)
 
 
 def make(
@@ -44,29 +43,25 @@ def make(
     )
 
 
-def check(arguments: tuple[Any, ...], **options: Any) -> dict[str, Any]:
-    reference = ops.OPS["inverted_residual"].reference
-    with torch.no_grad():
-        plain = reference(*arguments)
-        exact = reference(*(a.double() if isinstance(a, Tensor) else a for a in arguments))
-    actual, counts = run.inverted_residual(arguments, **options)
-    assert_within_twice(actual, plain, exact)
-    return counts
+def chip_for(size: int, arguments: tuple[Any, ...]) -> dict[str, int]:
+    """A chip of which a size of tiles is chosen, where the shape has it and sizes differ in their number of tiles."""
+    (batch, _, *image), (stride, _) = arguments[0].shape, arguments[10]
+    height, width = (-(-extent // stride) for extent in image)
+    large = batch * -(-height // 8) * -(-width // 16)
+    return {"processors": (0, large // 2 + 1, 1 << 20)[size]}
 
 
-def check_separable(arguments: tuple[Any, ...], tile: int) -> dict[str, Any]:
+def tile_of(launch: Launch) -> str:
+    """Height and width of the tile, from the kernel's name."""
+    return "x".join(part.strip() for part in launch.kernel.split(",")[3:5])
+
+
+def separable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The last part of an inverted residual as a depthwise separable convolution with two activations."""
     x, parameters, stride, dilation = arguments[0], arguments[4:10], arguments[10], arguments[11]
     expanded = torch.randn(x.shape[0], parameters[0].shape[0], *x.shape[2:]).to(x.dtype)
     expanded = expanded.contiguous(memory_format=torch.channels_last)
-    separable = (expanded, *parameters, stride, dilation, dilation, "silu", "relu")
-    reference = ops.OPS["depthwise_separable_conv2d"].reference
-    with torch.no_grad():
-        plain = reference(*separable)
-        exact = reference(*(a.double() if isinstance(a, Tensor) else a for a in separable))
-    actual, counts = run.depthwise_separable_conv2d(separable, tile=tile)
-    assert_within_twice(actual, plain, exact)
-    return counts
+    return expanded, *parameters, stride, dilation, dilation, "silu", "relu"
 
 
 def model_shapes() -> list[Any]:
@@ -87,44 +82,70 @@ def test_shapes_of_the_models(
     channels: int, expanded: int, outputs: int, size: int, stride: int, dtype: torch.dtype
 ) -> None:
     """On images of a few tiles, with edges."""
-    tile = channels % 3
-    arguments = make(channels, expanded, outputs, (1, 9, 17), stride, dtype)
-    check(arguments, tile=tile, seed=size)
-    check_separable(arguments, tile)
+    arguments = make(channels, expanded, outputs, (1, 9 * stride, 17 * stride), stride, dtype)
+    for tile in (channels % 2, 2):
+        (launch,) = check("inverted_residual", arguments, seed=size, **chip_for(tile, arguments))
+        assert f", {-(-channels // 16) * 16}>" in launch.kernel.replace("(int)", ""), "not the kernel of its own"
+    check("depthwise_separable_conv2d", separable(arguments), seed=size)
 
 
-@pytest.mark.parametrize("tile", TILES)
+def test_every_size_of_tiles_is_chosen_for_some_chip() -> None:
+    arguments = make(16, 32, 16, (1, 16, 32), 1, torch.float16)
+    chosen = [tile_of(check("inverted_residual", arguments, **chip_for(tile, arguments))[0]) for tile in SIZES]
+    assert chosen == ["8x16", "8x8", "4x8"]
+    (small,) = check("inverted_residual", arguments, processors=0, shared_bytes=12000)
+    assert tile_of(small) == "4x8"
+
+
+@pytest.mark.parametrize("tile", SIZES)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_results_do_not_depend_on_the_order_of_threads(stride: int, tile: int) -> None:
-    arguments = make(24, 48, 24, (2, 10, 11), stride, torch.float16)
-    results = [run.inverted_residual(arguments, tile=tile, seed=seed)[0] for seed in range(4)]
+    arguments = make(24, 48, 24, (2, 10, 19), stride, torch.float16)
+    results = [run("inverted_residual", arguments, seed=seed, **chip_for(tile, arguments))[0] for seed in range(4)]
     assert not results[0].isnan().any()
     assert all(torch.equal(result, results[0]) for result in results)
 
 
 @pytest.mark.parametrize("dilation", [2, 4])
-@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("tile", SIZES)
 def test_dilation(tile: int, dilation: int) -> None:
-    check(make(16, 32, 16, (1, 11, 13), 1, torch.float16, dilation=dilation), tile=tile)
+    arguments = make(16, 32, 16, (1, 11, 18), 1, torch.float16, dilation=dilation)
+    check("inverted_residual", arguments, **chip_for(tile, arguments))
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_other_paddings_of_the_separable_convolution(padding: int) -> None:
+    x, *rest = separable(make(8, 24, 40, (2, 9, 10), 1, torch.float16))
+    check("depthwise_separable_conv2d", (x, *rest[:7], [padding, padding], *rest[8:]))
 
 
 @pytest.mark.parametrize("activation", ["none", "relu"])
 def test_activations(activation: str) -> None:
-    check(make(8, 24, 40, (3, 5, 4), 1, torch.float16, activation=activation), tile=2)
+    check("inverted_residual", make(8, 24, 40, (3, 5, 4), 1, torch.float16, activation=activation))
 
 
-@pytest.mark.parametrize(("channels", "expanded", "outputs"), [(8, 8, 8), (40, 72, 8), (8, 104, 160), (72, 40, 72)])
+@pytest.mark.parametrize(("channels", "expanded", "outputs"), [(8, 8, 8), (40, 72, 8), (8, 104, 232), (200, 40, 200)])
 def test_any_multiples_of_eight(channels: int, expanded: int, outputs: int) -> None:
-    for tile in TILES:
-        arguments = make(channels, expanded, outputs, (1, 4, 7), 1, torch.bfloat16)
-        check(arguments, tile=tile)
-        check_separable(arguments, tile)
+    """232 outputs are more than a block has sums for."""
+    arguments = make(channels, expanded, outputs, (1, 4, 7), 1, torch.bfloat16)
+    for tile in (1, 2):
+        check("inverted_residual", arguments, **chip_for(tile, arguments))
+    check("depthwise_separable_conv2d", separable(arguments))
+
+
+@pytest.mark.parametrize(("channels", "stride", "dilation"), [(64, 1, 1), (128, 2, 1), (96, 1, 4), (24, 1, 2)])
+def test_shared_memory_is_what_the_rule_says(channels: int, stride: int, dilation: int) -> None:
+    arguments = make(channels, 32, 8, (1, 8, 16), stride, torch.float16, dilation=dilation)
+    (launch,) = run("inverted_residual", arguments, processors=1 << 20)[1]
+    assert launch.shared_bytes == shared_bytes(channels, stride, dilation)
+    (launch,) = run("depthwise_separable_conv2d", separable(arguments), processors=1 << 20)[1]
+    assert launch.shared_bytes == shared_bytes(0, stride, dilation)
 
 
 def test_a_whole_image_moves_little_more_than_it_has_to() -> None:
     """64 channels, 64x64 pixels, as in MobileViT-S: 1.25 times the bytes of input and output, halo included."""
     x, *_ = arguments = make(64, 256, 64, (1, 64, 64), 1, torch.float16)
-    counts = check(arguments, tile=0)
-    moved = sum(counts["x"]) + sum(counts["y"])
-    assert counts["y"] == (0, x.nbytes)
-    assert moved <= 1.25 * 2 * x.nbytes
+    (launch,) = check("inverted_residual", arguments, processors=1)
+    assert tile_of(launch) == "8x16"
+    assert launch.arrays["y"] == (0, x.nbytes)
+    assert launch.moved("x", "y") <= 1.25 * 2 * x.nbytes

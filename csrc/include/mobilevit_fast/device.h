@@ -1,8 +1,9 @@
 // All that a CUDA kernel uses of the device. Compiled by nvcc it is intrinsics and inline PTX (compute capability 8.0
 // and later); with MVF_EMULATED the same names run on the CPU, as tests/emulator/emulated_device.h defines them.
 //
-// A kernel is a class with `Params`, `run(params)` for every thread, `blocks(params)`, `kThreads` and
-// `shared_bytes(params)`. Shared arrays are taken one after the other from `SharedMemory`, by all threads alike.
+// A kernel is a class with `Params`, `run(params)` for every thread, `blocks(params)`, `kThreads`,
+// `shared_bytes(params)` and `arrays(params, visit)`, which names every global array and its bytes. Shared arrays are
+// taken one after the other from `SharedMemory`, by all threads alike.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +37,10 @@ constexpr size_t kSharedAlignment = 128;
 
 #include "emulated_device.h"
 
+#elif !defined(__CUDACC__)
+
+#define MVF_HOST_DEVICE inline
+
 #else
 
 #include <cuda_bf16.h>
@@ -44,6 +49,7 @@ constexpr size_t kSharedAlignment = 128;
 #define MVF_DEVICE __device__ __forceinline__
 #define MVF_HOST_DEVICE __host__ __device__ __forceinline__
 #define MVF_UNROLL _Pragma("unroll")
+#define MVF_UNROLL_SOME _Pragma("unroll 4")
 
 namespace mobilevit_fast::cuda {
 

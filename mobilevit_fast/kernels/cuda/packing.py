@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-CHUNK = 32
-"""Expanded channels that an inverted residual computes at a time."""
 
 
 def padded(size: int, multiple: int) -> int:
@@ -28,63 +27,18 @@ def fragments(weight: Tensor, outputs: int = 16) -> Tensor:
     return q_tile_group_s_register_member_half.permute(3, 0, 2, 5, 1, 4, 6).reshape(i // 16, o // 16, 32, 8)
 
 
-def affine(values: Tensor | None, size: int, multiple: int, missing: float) -> Tensor:
-    """Scales or biases (size,) as float32, rounded up to a multiple with zeros; ``missing`` where there are none."""
+def affine(values: Tensor | None, like: Tensor, multiple: int, missing: float) -> Tensor:
+    """Scales or biases of a convolution of weight ``like``, one for each output, as float32.
+
+    Rounded up to a multiple with zeros; ``missing`` where there are none.
+    """
+    size = like.shape[0]
     if values is None:
-        values = torch.full((size,), missing)
+        values = like.new_full((size,), missing, dtype=torch.float32)
     return F.pad(values.float(), (0, padded(size, multiple) - size)).contiguous()
 
 
-def depthwise_conv2d(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> dict[str, Tensor]:
-    """Parameters of the operator as its kernel takes them (``csrc/cuda/depthwise_conv2d_kernel.h``)."""
-    channels = weight.shape[0]
-    return {
-        "weight": weight.flatten(1).t().float().contiguous(),  # (taps, C)
-        "scale": affine(scale, channels, 1, 1.0),
-        "bias": affine(bias, channels, 1, 0.0),
-    }
-
-
-def inverted_residual(
-    expand_weight: Tensor,
-    expand_scale: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise_weight: Tensor,
-    depthwise_scale: Tensor | None,
-    depthwise_bias: Tensor | None,
-    project_weight: Tensor,
-    project_scale: Tensor | None,
-    project_bias: Tensor | None,
-) -> dict[str, Tensor]:
-    """Parameters of the operator as its kernel takes them (``csrc/cuda/inverted_residual_kernel.h``)."""
-    expanded = expand_weight.shape[0]
-    expand = fragments(expand_weight.flatten(1), CHUNK)  # (C / 16, E / 16, 32, 8)
-    rest = (depthwise_weight, depthwise_scale, depthwise_bias, project_weight, project_scale, project_bias)
-    return {
-        "expand_weight": expand.unflatten(1, (-1, 2)).transpose(0, 1).contiguous(),  # (E / 32, C / 16, 2, 32, 8)
-        "expand_scale": affine(expand_scale, expanded, CHUNK, 1.0),
-        "expand_bias": affine(expand_bias, expanded, CHUNK, 0.0),
-        **depthwise_separable_conv2d(*rest),
-    }
-
-
-def depthwise_separable_conv2d(
-    depthwise_weight: Tensor,
-    depthwise_scale: Tensor | None,
-    depthwise_bias: Tensor | None,
-    project_weight: Tensor,
-    project_scale: Tensor | None,
-    project_bias: Tensor | None,
-) -> dict[str, Tensor]:
-    """The same without the expansion."""
-    expanded, outputs = depthwise_weight.shape[0], project_weight.shape[0]
-    taps = depthwise_weight.flatten(1).t().float()  # (9, E)
-    project = F.pad(project_weight.flatten(1), (0, padded(expanded, CHUNK) - expanded))
-    return {
-        "depthwise_weight": F.pad(taps, (0, padded(expanded, CHUNK) - expanded)).contiguous(),
-        "depthwise_scale": affine(depthwise_scale, expanded, CHUNK, 1.0),
-        "depthwise_bias": affine(depthwise_bias, expanded, CHUNK, 0.0),
-        "project_weight": fragments(project).contiguous(),  # (E / 16, O / 16, 32, 8)
-        "project_scale": affine(project_scale, outputs, 16, 1.0),
-        "project_bias": affine(project_bias, outputs, 16, 0.0),
-    }
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Parts one after the other in words of 32 bits, each rounded up to 16 bytes (read by ``csrc/cuda/binding.h``)."""
+    words = [part.contiguous().flatten().view(torch.float32) for part in parts]
+    return torch.cat([F.pad(part, (0, padded(part.numel(), 4) - part.numel())) for part in words])

@@ -1,20 +1,21 @@
-// Errors that the bindings of all CPU operators share.
+// Errors that all bindings share.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 
-#include "mobilevit_fast/cpu_isa.h"
-
-namespace mobilevit_fast::cpu {
+namespace mobilevit_fast {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+using OptionalTensor = std::optional<Tensor>;
 
 // Raises "<message of the parts>" as a RuntimeError unless `ok`. Not STD_TORCH_CHECK: that one puts the path of the
 // source file in front of what the user reads.
@@ -40,6 +41,24 @@ inline std::ostream& operator<<(std::ostream& out, ShapeText shape) {
 
 inline ShapeText shape_text(const Tensor& tensor) { return {tensor}; }
 
+// Writes "the CPU" or "cuda:0".
+struct DeviceText {
+  const Tensor& tensor;
+};
+
+inline std::ostream& operator<<(std::ostream& out, DeviceText device) {
+  if (device.tensor.is_cpu()) return out << "the CPU";
+  if (device.tensor.is_cuda()) return out << "cuda:" << device.tensor.get_device_index();
+  return out << "another device";
+}
+
+inline DeviceText device_text(const Tensor& tensor) { return {tensor}; }
+
+inline bool same_device(const Tensor& a, const Tensor& b) {
+  return a.is_cpu() == b.is_cpu() && a.is_cuda() == b.is_cuda() &&
+         (a.is_cpu() || a.get_device_index() == b.get_device_index());
+}
+
 // The name as Python prints it, for the types a user is likely to pass.
 inline const char* dtype_text(ScalarType type) {
   switch (type) {
@@ -64,4 +83,4 @@ inline const char* dtype_text(ScalarType type) {
   }
 }
 
-}  // namespace mobilevit_fast::cpu
+}  // namespace mobilevit_fast

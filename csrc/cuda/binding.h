@@ -1,0 +1,123 @@
+// What the bindings of all CUDA operators share: checks, packed weights, memory of results, the stream.
+//
+// With MVF_EMULATED the same bindings take tensors on the CPU, and launches run on the emulator.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+
+#include <limits>
+
+#include "binding/arguments.h"
+#include "mobilevit_fast/device.h"
+#include "runtime.h"
+
+#if defined(MVF_EMULATED)
+#define MVF_DISPATCH_KEY CPU
+#else
+#define MVF_DISPATCH_KEY CUDA
+#endif
+
+namespace mobilevit_fast::cuda {
+
+constexpr Types kTypes{ScalarType::Half, ScalarType::BFloat16, "torch.float16 or torch.bfloat16"};
+
+// The device of a tensor, current as long as this lives, and the stream that work on it goes to.
+class Target {
+ public:
+#if defined(MVF_EMULATED)
+  explicit Target(const Tensor&) {}
+  cudaStream_t stream() const { return nullptr; }
+#else
+  explicit Target(const Tensor& x) : index_(x.get_device_index()), guard_(index_) {}
+  cudaStream_t stream() const {
+    void* stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+    return static_cast<cudaStream_t>(stream);
+  }
+
+ private:
+  int32_t index_;
+  torch::stable::accelerator::DeviceGuard guard_;
+#endif
+};
+
+// An image batch (n, c, h, w) of the type and on the device of `like`, in channels_last order, uninitialised.
+inline Tensor empty_image(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
+  const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
+  int32_t dtype = 0, device = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, sizes, strides, dtype, device, like.get_device_index(), &handle));
+  Tensor result(handle);
+#if defined(MVF_EMULATED)
+  torch::stable::fill_(result, std::numeric_limits<double>::quiet_NaN());
+#endif
+  return result;
+}
+
+// The tensor in channels_last order, on an address from which 16 bytes can be read at once; itself if it is both.
+inline Tensor dense_image(const Tensor& x) {
+  const Tensor dense = torch::stable::contiguous(x, torch::headeronly::MemoryFormat::ChannelsLast);
+  if (reinterpret_cast<uintptr_t>(dense.const_data_ptr()) % sizeof(Bytes16) == 0) return dense;
+  Tensor moved = empty_image(x, x.size(0), x.size(1), x.size(2), x.size(3));
+  torch::stable::copy_(moved, dense);
+  return moved;
+}
+
+// The parts of packed weights, one after the other, each rounded up to 16 bytes: as the function `joined` of
+// mobilevit_fast/kernels/cuda/packing.py leaves them.
+class PackedParts {
+ public:
+  explicit PackedParts(const Tensor& packed) : begin_(static_cast<const char*>(packed.const_data_ptr())) {}
+
+  template <class T>
+  const T* take(int64_t count) {
+    const char* part = begin_ + used_;
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + 15) / 16 * 16;
+    return reinterpret_cast<const T*>(part);
+  }
+  int64_t floats() const { return used_ / static_cast<int64_t>(sizeof(float)); }
+
+ private:
+  const char* begin_;
+  int64_t used_ = 0;
+};
+
+class Arguments : public ArgumentChecks {
+ public:
+  Arguments(const char* op, const Tensor& x) : ArgumentChecks(kTypes, op, x), op_(op) {}
+
+  void multiple_of_eight(const char* name, int64_t size) const {
+    expect(size % 8 == 0, name, " that are a multiple of 8, got ", size);
+  }
+  // One number for both directions.
+  int same(const char* name, const std::vector<int64_t>& values, int64_t least) const {
+    pair(name, values, least);
+    expect(values[0] == values[1] && values[0] < 1 << 15, "the same ", name, " in both directions, got [", values[0],
+           ", ", values[1], "]");
+    return static_cast<int>(values[0]);
+  }
+  // Sizes that kernels count in 32 bits: those of an image, and of everything that is laid over the grid.
+  int small(const char* name, int64_t value) const {
+    expect(value < int64_t{1} << 31, "fewer than 2^31 ", name, ", got ", value);
+    return static_cast<int>(value);
+  }
+
+  // Once all parts were taken.
+  void check_packed(const Tensor& packed, const PackedParts& parts) const {
+    expect(packed.dim() == 1 && packed.size(0) == parts.floats() && packed.scalar_type() == ScalarType::Float &&
+               packed.stride(0) == 1 && same_device(packed, *x_),
+           "packed weights of shape (", parts.floats(), ",) and type torch.float32 on ", device_text(*x_), ", got ",
+           shape_text(packed));
+  }
+
+  void launched(cudaError_t result) const {
+    check(result == cudaSuccess, "mobilevit_fast.", op_, ": the kernel did not start: ", cudaGetErrorString(result));
+  }
+
+ private:
+  const char* op_;
+};
+
+}  // namespace mobilevit_fast::cuda

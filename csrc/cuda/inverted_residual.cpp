@@ -1,0 +1,127 @@
+// torch.ops.mobilevit_fast.inverted_residual.cuda and depthwise_separable_conv2d.cuda: checks, memory, launch.
+#include "inverted_residual.h"
+
+#include "binding.h"
+
+namespace mobilevit_fast::cuda {
+namespace {
+
+// What is convolved and projected, with or without an expansion before it.
+struct Weights {
+  const Tensor* expand;
+  const OptionalTensor *expand_scale, *expand_bias;
+  const Tensor& depthwise;
+  const OptionalTensor &depthwise_scale, &depthwise_bias;
+  const Tensor& project;
+  const OptionalTensor &project_scale, &project_bias;
+  const char* project_name;
+
+  void check(const Arguments& arguments, const Tensor& x) const {
+    arguments.rank("depthwise weight", depthwise, 4);
+    arguments.rank(project_name, project, 4);
+    const int64_t expanded = depthwise.size(0), outputs = project.size(0);
+    if (expand != nullptr) {
+      arguments.rank("expand weight", *expand, 4);
+      const int64_t channels = expand->size(1);
+      arguments.parameter("expand weight", *expand, {expanded, channels, 1, 1}, false);
+      arguments.parameter("expand scale", *expand_scale, {expanded});
+      arguments.parameter("expand bias", *expand_bias, {expanded});
+      arguments.channels(channels);
+    } else {
+      arguments.channels(expanded);
+    }
+    arguments.parameter("depthwise weight", depthwise, {expanded, 1, kWindow, kWindow}, false);
+    arguments.parameter("depthwise scale", depthwise_scale, {expanded});
+    arguments.parameter("depthwise bias", depthwise_bias, {expanded});
+    arguments.parameter(project_name, project, {outputs, expanded, 1, 1}, false);
+    arguments.parameter("scale of the result", project_scale, {outputs});
+    arguments.parameter("bias of the result", project_bias, {outputs});
+    arguments.multiple_of_eight("input channels", x.size(1));
+    arguments.multiple_of_eight("channels of the depthwise convolution", expanded);
+    arguments.multiple_of_eight("output channels", outputs);
+  }
+};
+
+// Sizes, geometry and weights; the stride comes back.
+int fill(const Arguments& arguments, const Tensor& x, const Weights& weights, const std::vector<int64_t>& stride,
+         const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, const Tensor& packed,
+         InvertedResidualParams& p) {
+  int64_t out_h = 0, out_w = 0;
+  arguments.window(kWindow, kWindow, stride, padding, dilation, out_h, out_w);
+  p.padding = arguments.same("padding", padding, 0), p.dilation = arguments.same("dilation", dilation, 1);
+  arguments.expect(arguments.same("stride", stride, 1) <= 2, "stride 1 or 2, got ", stride[0]);
+  p.batch = arguments.small("images", x.size(0)), p.channels = arguments.small("channels", x.size(1));
+  p.height = arguments.small("rows", x.size(2)), p.width = arguments.small("columns", x.size(3));
+  p.out_h = arguments.small("rows", out_h), p.out_w = arguments.small("columns", out_w);
+  p.expanded = arguments.small("channels", weights.depthwise.size(0));
+  p.outputs = arguments.small("channels", weights.project.size(0));
+
+  const InvertedResidualSizes size(p);
+  PackedParts parts(packed);
+  if (weights.expand != nullptr) {
+    p.expand_weight = parts.take<Bytes16>(size.expand_weight);
+    p.expand_scale = parts.take<Float2>(size.expand_affine), p.expand_bias = parts.take<Float2>(size.expand_affine);
+  }
+  p.depthwise_weight = parts.take<Float2>(size.depthwise_weight);
+  p.depthwise_scale = parts.take<Float2>(size.depthwise_affine);
+  p.depthwise_bias = parts.take<Float2>(size.depthwise_affine);
+  p.project_weight = parts.take<Bytes16>(size.project_weight);
+  p.project_scale = parts.take<Float2>(size.project_affine);
+  p.project_bias = parts.take<Float2>(size.project_affine);
+  arguments.check_packed(packed, parts);
+  return static_cast<int>(stride[0]);
+}
+
+Tensor launch(const Arguments& arguments, const Tensor& x, InvertedResidualParams& p, int stride) {
+  const Target target(x);
+  const Tensor input = dense_image(x);
+  Tensor y = empty_image(x, p.batch, p.outputs, p.out_h, p.out_w);
+  if (p.batch == 0) return y;
+  p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
+  const bool expands = p.expand_weight != nullptr;
+  const auto run = x.scalar_type() == ScalarType::Half ? inverted_residual<Half> : inverted_residual<BFloat16>;
+  arguments.launched(run(p, expands, stride, kChosenByChip, target.stream()));
+  return y;
+}
+
+Tensor inverted_residual_op(Tensor x, Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
+                            Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
+                            Tensor project_weight, OptionalTensor project_scale, OptionalTensor project_bias,
+                            std::vector<int64_t> stride, std::vector<int64_t> dilation, bool residual,
+                            std::string activation, Tensor packed) {
+  const Arguments arguments("inverted_residual", x);
+  const Weights weights{&expand_weight, &expand_scale,  &expand_bias,  depthwise_weight, depthwise_scale,
+                        depthwise_bias, project_weight, project_scale, project_bias,     "project weight"};
+  weights.check(arguments, x);
+  const bool same = stride == std::vector<int64_t>{1, 1} && project_weight.size(0) == x.size(1);
+  arguments.expect(!residual || same, "stride 1 and as many outputs as inputs for a residual, got ",
+                   project_weight.size(0), " outputs");
+  InvertedResidualParams p{};
+  p.residual = residual, p.activation = arguments.activation("activation", activation);
+  const int step = fill(arguments, x, weights, stride, dilation, dilation, packed, p);  // padding keeps the size
+  return launch(arguments, x, p, step);
+}
+
+Tensor separable_op(Tensor x, Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
+                    Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias,
+                    std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                    std::string depthwise_activation, std::string pointwise_activation, Tensor packed) {
+  const Arguments arguments("depthwise_separable_conv2d", x);
+  const Weights weights{nullptr,        nullptr,          nullptr,         depthwise_weight, depthwise_scale,
+                        depthwise_bias, pointwise_weight, pointwise_scale, pointwise_bias,   "pointwise weight"};
+  weights.check(arguments, x);
+  InvertedResidualParams p{};
+  p.activation = arguments.activation("depthwise_activation", depthwise_activation);
+  p.project_activation = arguments.activation("pointwise_activation", pointwise_activation);
+  const int step = fill(arguments, x, weights, stride, padding, dilation, packed, p);
+  return launch(arguments, x, p, step);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mobilevit_fast, MVF_DISPATCH_KEY, m) {
+  m.impl("inverted_residual.cuda", TORCH_BOX(&inverted_residual_op));
+  m.impl("depthwise_separable_conv2d.cuda", TORCH_BOX(&separable_op));
+}
+
+}  // namespace mobilevit_fast::cuda

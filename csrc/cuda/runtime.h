@@ -1,0 +1,50 @@
+// The part of CUDA's runtime that launches and bindings use. With MVF_EMULATED it is a device that the emulator makes
+// up: its numbers decide which tiles are chosen.
+#pragma once
+
+#if !defined(MVF_EMULATED)
+
+#include <cuda_runtime.h>
+
+#else
+
+#include "mobilevit_fast/device.h"
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+using cudaStream_t = void*;
+
+inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "invalid value"; }
+
+#endif
+
+namespace mobilevit_fast::cuda {
+
+// A size of tiles, as an argument of a launch: the one that suits the shape and the chip.
+constexpr int kChosenByChip = -1;
+
+// What decides about tiles.
+struct Chip {
+  int processors, shared_bytes;  // multiprocessors; shared memory that a block may have
+
+  size_t shared_memory() const { return static_cast<size_t>(shared_bytes); }
+};
+
+#if defined(MVF_EMULATED)
+
+inline Chip current_chip() { return {emulator::Log::get().processors, emulator::Log::get().shared_bytes}; }
+
+#else
+
+// Of the current device; the runtime answers from memory.
+inline Chip current_chip() {
+  int device = 0;
+  Chip chip{1, 48 << 10};
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&chip.processors, cudaDevAttrMultiProcessorCount, device);
+  cudaDeviceGetAttribute(&chip.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return chip;
+}
+
+#endif
+
+}  // namespace mobilevit_fast::cuda

@@ -1,0 +1,27 @@
+// Sizes that host and device compute alike.
+#pragma once
+
+#include "mobilevit_fast/activation.h"
+#include "mobilevit_fast/device.h"
+
+namespace mobilevit_fast::cuda {
+
+// One instruction: kMatrixRows pixels by kMatrixColumns output channels over kMatrixDepth input channels.
+constexpr int kMatrixRows = 16, kMatrixColumns = 8, kMatrixDepth = 16;
+
+MVF_HOST_DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
+MVF_HOST_DEVICE int round_up(int a, int b) { return ceil_div(a, b) * b; }
+
+// A number as a type, to choose a kernel by.
+template <int kNumber>
+struct Size {
+  static constexpr int kSize = kNumber;
+};
+
+// Bytes of shared memory that an array takes.
+template <class T>
+size_t shared_size(int count) {
+  return (count * sizeof(T) + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
+}
+
+}  // namespace mobilevit_fast::cuda

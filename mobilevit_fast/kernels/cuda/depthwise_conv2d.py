@@ -1,0 +1,37 @@
+"""What the CUDA kernel of the depthwise convolution takes (``csrc/cuda/depthwise_conv2d.h``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from mobilevit_fast.kernels.cuda.packing import affine, joined
+from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, all_of, multiples_of_eight, same_in_both_directions
+from mobilevit_fast.support import Support
+
+_TILE, _CHANNELS = 8, 64  # of the smallest block
+
+
+def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    taps = weight.flatten(1).t().float()  # (kh·kw, C)
+    return joined([taps, affine(scale, weight, 1, 1.0), affine(bias, weight, 1, 0.0)])
+
+
+def takes(arguments: dict[str, Any]) -> Support:
+    weight = arguments.get("weight")
+    if weight is None:
+        return Support(True)
+    channels, _, *window = weight.shape
+    if window not in ([3, 3], [5, 5], [7, 7]):
+        return Support(False, f"expected a window of 3x3, 5x5 or 7x7, got {window[0]}x{window[1]}")
+    same = same_in_both_directions(arguments, "stride", "padding", "dilation")
+    (stride, _), (dilation, _) = arguments["stride"], arguments["dilation"]
+    if stride > 2:
+        return Support(False, f"expected stride 1 or 2, got {stride}")
+    extent = (_TILE - 1) * stride + (window[0] - 1) * dilation + 1
+    if extent**2 * _CHANNELS * 2 > SHARED_BYTES:
+        return Support(
+            False, f"expected a window that shared memory holds, got one that spans {extent}x{extent} pixels"
+        )
+    return all_of(same, multiples_of_eight(channels=channels))

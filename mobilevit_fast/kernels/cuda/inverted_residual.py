@@ -1,0 +1,95 @@
+"""What the CUDA kernels of inverted residual and depthwise separable convolution take.
+
+The order of their parameters is that of ``csrc/cuda/inverted_residual.cpp``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
+from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, all_of, multiples_of_eight, same_in_both_directions
+from mobilevit_fast.support import Support
+
+_CHUNK = 32  # expanded channels at a time
+_TILE = (4, 8)  # output pixels of the smallest block
+
+
+def _separable_parts(
+    depthwise_weight: Tensor,
+    depthwise_scale: Tensor | None,
+    depthwise_bias: Tensor | None,
+    project_weight: Tensor,
+    project_scale: Tensor | None,
+    project_bias: Tensor | None,
+) -> list[Tensor]:
+    channels = depthwise_weight.shape[0]
+    more = padded(channels, _CHUNK) - channels
+    taps = depthwise_weight.flatten(1).t().float()  # (9, C)
+    return [
+        F.pad(taps, (0, more)),
+        affine(depthwise_scale, depthwise_weight, _CHUNK, 1.0),
+        affine(depthwise_bias, depthwise_weight, _CHUNK, 0.0),
+        fragments(F.pad(project_weight.flatten(1), (0, more))),  # (C / 16, O / 16, 32, 8)
+        affine(project_scale, project_weight, 16, 1.0),
+        affine(project_bias, project_weight, 16, 0.0),
+    ]
+
+
+def pack_separable(*parameters: Any) -> Tensor:
+    return joined(_separable_parts(*parameters))
+
+
+def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor | None, *others: Any) -> Tensor:
+    expand = fragments(expand_weight.flatten(1), _CHUNK)  # (C / 16, E / 16, 32, 8)
+    parts = [
+        expand.unflatten(1, (-1, 2)).transpose(0, 1),  # (E / 32, C / 16, 2, 32, 8)
+        affine(expand_scale, expand_weight, _CHUNK, 1.0),
+        affine(expand_bias, expand_weight, _CHUNK, 0.0),
+    ]
+    return joined([*parts, *_separable_parts(*others)])
+
+
+def shared_bytes(channels: int, stride: int, dilation: int) -> int:
+    """Shared memory of the smallest block: input (none where ``channels`` is 0), expanded and convolved pixels."""
+    height, width = ((size - 1) * stride + 2 * dilation + 1 for size in _TILE)
+    pixels = padded(height * width, 16)
+    expanded = pixels * (_CHUNK + (8 if stride == 1 else 4))
+    inputs = pixels * (padded(channels, 16) + 8) if channels else 0
+    return sum(padded(2 * size, 128) for size in (inputs, expanded, _TILE[0] * _TILE[1] * (_CHUNK + 8)))
+
+
+def _takes_window(arguments: dict[str, Any], inputs: int) -> Support:
+    depthwise = arguments["depthwise_weight"]
+    if depthwise.shape[2:] != (3, 3):
+        height, width = depthwise.shape[2:]
+        return Support(False, f"expected a depthwise window of 3x3, got {height}x{width}")
+    same = same_in_both_directions(arguments, "stride", "padding", "dilation")
+    (stride, _), (dilation, _) = arguments["stride"], arguments["dilation"]
+    if stride > 2:
+        return Support(False, f"expected stride 1 or 2, got {stride}")
+    if same.ok and shared_bytes(inputs, stride, dilation) > SHARED_BYTES:
+        reason = (
+            f"expected an input that shared memory holds, got {inputs} channels, stride {stride}, dilation {dilation}"
+        )
+        return Support(False, reason)
+    return same
+
+
+def takes(arguments: dict[str, Any]) -> Support:
+    if "expand_weight" not in arguments:
+        return Support(True)
+    expanded, inputs = arguments["expand_weight"].shape[:2]
+    outputs = arguments["project_weight"].shape[0]
+    channels = multiples_of_eight(input_channels=inputs, expanded_channels=expanded, output_channels=outputs)
+    return all_of(channels, _takes_window(arguments, inputs))
+
+
+def takes_separable(arguments: dict[str, Any]) -> Support:
+    if "pointwise_weight" not in arguments:
+        return Support(True)
+    outputs, inputs = arguments["pointwise_weight"].shape[:2]
+    return all_of(multiples_of_eight(input_channels=inputs, output_channels=outputs), _takes_window(arguments, 0))

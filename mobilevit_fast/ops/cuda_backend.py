@@ -1,0 +1,42 @@
+"""The CUDA C++ kernel of an operator: where it runs and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mobilevit_fast.native import status as native_status
+from mobilevit_fast.ops.registry import Kernel, Packing, takes_types
+from mobilevit_fast.support import Support
+
+DEVICE_TYPES = ["cuda", "meta"]
+"""Of tensors that the kernels take: one without values may come to lie on a GPU. An emulator adds the CPU."""
+
+_OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16
+_types = takes_types((torch.float16, torch.bfloat16), ("none", "relu", "silu"))
+
+
+def _available(device: torch.device) -> Support:
+    if device.type not in DEVICE_TYPES:
+        return Support(False, f"expected a tensor on an NVIDIA GPU, got one on {device.type}")
+    library = native_status()["cuda"]
+    if not library.loaded:
+        return Support(False, f"the CUDA library is not loaded: {library.reason}")
+    if device.type == "cuda" and torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(device)
+        if (properties.major, properties.minor) < _OLDEST:
+            found = f"{properties.major}.{properties.minor}"
+            return Support(False, f"expected a GPU of compute capability 8.0 or later, got {found}")
+    return Support(True)
+
+
+def cuda_kernel(takes: Callable[[dict[str, Any]], Support], packing: Packing) -> Kernel:
+    """A kernel of the CUDA library; ``takes`` answers for the operator's arguments by name, whatever their type."""
+
+    def takes_all(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
+        support = _types(dtype, arguments)
+        return takes(arguments) if support.ok else support
+
+    return Kernel("cuda", _available, takes_all, packing=packing)

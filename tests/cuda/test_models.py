@@ -1,0 +1,64 @@
+"""Whole models of which the CUDA library runs what it has kernels for."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import mobilevit_fast as mvf
+from mobilevit_fast.config import PRESETS, MobileViTConfig
+from tests.integrations import zoo
+from tests.tolerance import assert_within_twice, rms_error
+
+REGIONS = ["inverted_residual"]
+
+
+def accelerated(model: nn.Module) -> nn.Module:
+    model = mvf.accelerate(model, backend="cuda", include=REGIONS)
+    ran = [region for region in mvf.report(model) if region.backends]
+    assert ran
+    assert {backend for region in ran for backend in region.backends.values()} == {"cuda"}
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_size(preset: str, dtype: torch.dtype, device: torch.device) -> None:
+    model = zoo.native(MobileViTConfig.preset(preset, num_labels=10)).to(device, dtype)
+    x = zoo.images(1, 48, 48).to(device, dtype).contiguous(memory_format=torch.channels_last)
+    exact = zoo.run(copy.deepcopy(model).double(), x.double())
+    plain = zoo.run(copy.deepcopy(model).to(memory_format=torch.channels_last), x)
+    assert_within_twice(zoo.run(accelerated(model), x), plain, exact, measure=rms_error)
+
+
+@pytest.fixture
+def model(device: torch.device) -> nn.Module:
+    """A small one, whose channels the kernels take."""
+    return zoo.native(MobileViTConfig.preset("xx_small", num_labels=10)).to(device).half()
+
+
+def test_exported_and_compiled_models_give_the_same(model: nn.Module, device: torch.device) -> None:
+    """As one graph; code generation is tested on a GPU."""
+    model, x = accelerated(model), zoo.images(1, 32, 32).to(device).half()
+    with torch.no_grad():
+        expected = zoo.run(model, x)
+        exported = torch.export.export(model, (x,)).module()
+        assert torch.equal(zoo.first_output(exported(x)), expected)
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        assert torch.equal(zoo.first_output(compiled(x)), expected)
+
+
+def test_weights_are_packed_once_and_again_when_they_change(model: nn.Module, device: torch.device) -> None:
+    x = zoo.images(1, 32, 32).to(device).half()
+    layer = accelerated(model).mobilevit.encoder.layer[0].layer[0]
+    before = zoo.run(model, x)
+    with torch.no_grad():
+        first = layer.bounds_for(x)
+        assert layer.bounds_for(x) is first
+        layer.reduce_1x1.convolution.weight.mul_(2)
+    changed = zoo.run(model, x)
+    assert not torch.equal(changed, before)
+    assert torch.equal(changed, zoo.run(accelerated(copy.deepcopy(mvf.restore(model))), x))

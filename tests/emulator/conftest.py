@@ -1,0 +1,5 @@
+"""The CUDA kernels on the CPU, by the emulator."""
+
+from tests.emulator import run
+
+run.enable()
