@@ -20,14 +20,14 @@ PRODUCTS = PROCESSORS * CLOCK * 1024 / 2048
 """Instructions m16n8k16 a second: 1024 multiply-adds of float16 a clock and processor, 2048 an instruction."""
 EXPONENTIALS = PROCESSORS * CLOCK * 16
 WAVEFRONTS = PROCESSORS * CLOCK
-CACHE = PROCESSORS * CLOCK * 64
-"""Bytes a second that processors take from the first-level cache at most, half of what its banks could give."""
+LINES = WAVEFRONTS / 2
+"""Lines of 128 bytes a second from the first-level cache: half of what its banks, the same as shared memory's, give."""
 
 
 def table(preset: str, processors: int) -> list[str]:
     """Lines of a Markdown table."""
     lines = [
-        "| inverted residual | MB moved | of the least | MB of weights | k products | M exponentials | k wavefronts "
+        "| inverted residual | MB moved | of the least | MB from caches | k products | M exponentials | k wavefronts "
         "| conflicts | µs: memory | products | exponentials | shared |",
         "|---|" + "---:|" * 11,
     ]
@@ -42,18 +42,18 @@ def table(preset: str, processors: int) -> list[str]:
         )
         y, (launch,) = run.run("inverted_residual", arguments, watch_banks=True, processors=processors)
         moved = launch.moved("x", "y")
-        weights = launch.moved(*(name for name in launch.arrays if name not in ("x", "y")))
         times = [
             moved / MEMORY,
             launch.products / PRODUCTS,
             launch.exponentials / EXPONENTIALS,
-            launch.wavefronts / WAVEFRONTS + weights / CACHE,
+            launch.wavefronts / WAVEFRONTS + launch.sectors / 4 / LINES,
         ]
         total = [t + 1e6 * new for t, new in zip(total, times, strict=True)]
         shape = call.shape
         name = f"{shape['inputs']}→{shape['expanded']}→{shape['outputs']}, {shape['height']}², stride {shape['stride']}"
         lines.append(
-            f"| {name} | {moved / 1e6:.2f} | {moved / (arguments[0].nbytes + y.nbytes):.2f} | {weights / 1e6:.2f} "
+            f"| {name} | {moved / 1e6:.2f} | {moved / (arguments[0].nbytes + y.nbytes):.2f} "
+            f"| {launch.sectors * 32 / 1e6:.2f} "
             f"| {launch.products / 1e3:.0f} | {launch.exponentials / 1e6:.2f} | {launch.wavefronts / 1e3:.0f} "
             f"| {100 * launch.conflicts / launch.wavefronts:.0f} % " + "".join(f"| {1e6 * t:.2f} " for t in times) + "|"
         )

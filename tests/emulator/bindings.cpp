@@ -43,6 +43,7 @@ py::dict counts_of(const Device& device) {
   for (const auto& array : device.arrays) result[array.name.c_str()] = py::make_tuple(array.read, array.written);
   result["products"] = device.counts.products, result["exponentials"] = device.counts.exponentials;
   result["wavefronts"] = device.counts.wavefronts, result["conflicts"] = device.counts.conflicts;
+  result["sectors"] = device.counts.sectors;
   return result;
 }
 
@@ -128,6 +129,7 @@ py::list take_launches() {
     entry["shared_bytes"] = one.shared_bytes, entry["arrays"] = arrays;
     entry["products"] = one.counts.products, entry["exponentials"] = one.counts.exponentials;
     entry["wavefronts"] = one.counts.wavefronts, entry["conflicts"] = one.counts.conflicts;
+    entry["sectors"] = one.counts.sectors;
     result.append(entry);
   }
   Log::get().launches.clear();

@@ -59,13 +59,13 @@ void expect_aligned(const T* address, const emulated::Place& place) {
 template <class T>
 T load_global(const T* source, MVF_PLACE) {
   expect_aligned(source, MVF_HERE);
-  block().device.array_of(source, sizeof(T), MVF_HERE).read += sizeof(T);
+  block().touch_global(source, sizeof(T), MVF_HERE).read += sizeof(T);
   return *source;
 }
 template <class T>
 void store_global(T* target, T value, MVF_PLACE) {
   expect_aligned(target, MVF_HERE);
-  block().device.array_of(target, sizeof(T), MVF_HERE).written += sizeof(T);
+  block().touch_global(target, sizeof(T), MVF_HERE).written += sizeof(T);
   *target = value;
 }
 

@@ -11,6 +11,7 @@
 #include <deque>
 #include <map>
 #include <random>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -52,11 +53,12 @@ struct Counts {
   uint64_t exponentials = 0;  // of the special-function unit, of a thread each
   uint64_t wavefronts = 0;    // that shared memory needs for the accesses of warps
   uint64_t conflicts = 0;     // wavefronts beyond those that the bytes need
+  uint64_t sectors = 0;       // of 32 bytes of global memory, that the loads and stores of warps ask for
 };
 
 struct Options {
   uint32_t seed = 0;
-  bool watch_banks = false;  // count wavefronts, which takes time
+  bool watch_banks = false;  // count wavefronts and sectors, which takes time
 };
 
 class Block;
@@ -204,7 +206,7 @@ class Block {
   }
 
   void copy_async(void* target, const void* source, size_t bytes, size_t room, const Place& place) {
-    if (bytes > 0) device.array_of(source, bytes, place).read += bytes;
+    if (bytes > 0) touch_global(source, bytes, place).read += bytes;
     if (reinterpret_cast<uintptr_t>(target) % room != 0) throw Error("cp.async: misaligned target at " + place.text());
     if (bytes > 0 && reinterpret_cast<uintptr_t>(source) % room != 0) {
       throw Error("cp.async: misaligned source at " + place.text());
@@ -230,6 +232,20 @@ class Block {
     }
   }
 
+  // The array of an access of the calling thread to global memory.
+  Array& touch_global(const void* address, size_t bytes, const Place& place) {
+    Array& array = device.array_of(address, bytes, place);
+    if (device.options.watch_banks) {
+      const unsigned thread = self().index;
+      const size_t turn = turns_[{thread, place.line, place.file}]++;
+      const size_t first = reinterpret_cast<uintptr_t>(address) / kSector;
+      const size_t last = (reinterpret_cast<uintptr_t>(address) + bytes - 1) / kSector;
+      auto& sectors = sectors_[{thread / kWarp, turn, place.line, place.file}];
+      for (size_t sector = first; sector <= last; ++sector) sectors.insert(sector);
+    }
+    return array;
+  }
+
   // An access of the calling thread to shared memory, for the count of wavefronts.
   void touch_shared(const void* address, size_t bytes, const Place& place) {
     if (!device.options.watch_banks) return;
@@ -250,7 +266,7 @@ class Block {
   const unsigned index, blocks;
 
  private:
-  static constexpr size_t kSharedAlignment = 128;
+  static constexpr size_t kSharedAlignment = 128, kSector = 32;
 
   struct SharedArray {
     std::unique_ptr<char[]> data;
@@ -302,6 +318,7 @@ class Block {
 
   // A wavefront brings one 4-byte word of each of 32 banks. Accesses of 8 and 16 bytes go by half and quarter warps.
   void finish_banks() {
+    for (const auto& [key, sectors] : sectors_) device.counts.sectors += sectors.size();
     for (const auto& [key, accesses] : accesses_) {
       const size_t together = std::min<size_t>(kWarp, kWarp * 4 / accesses.front().bytes);  // lanes
       std::map<size_t, std::array<std::vector<size_t>, kWarp>> parts;  // words by bank, of each part of a warp
@@ -328,6 +345,7 @@ class Block {
   size_t arrived_ = 0, shared_used_ = 0;
   std::vector<SharedArray> arrays_;
   std::map<std::tuple<unsigned, int, const char*>, size_t> turns_;
+  std::map<std::tuple<unsigned, size_t, int, const char*>, std::set<size_t>> sectors_;
   std::map<std::tuple<unsigned, size_t, int, const char*>, std::vector<Access>> accesses_;
 };
 

@@ -36,6 +36,7 @@ class Launch(NamedTuple):
         products: instructions of the matrix unit.
         exponentials: instructions of the special-function unit, of a thread each.
         wavefronts, conflicts: of shared memory, where they are watched; those beyond what the bytes need.
+        sectors: of 32 bytes of global memory that warps ask for, where they are watched; lanes share them.
     """
 
     kernel: str
@@ -47,6 +48,7 @@ class Launch(NamedTuple):
     exponentials: int
     wavefronts: int
     conflicts: int
+    sectors: int
 
     def moved(self, *names: str) -> int:
         """Bytes read and written of these arrays."""
