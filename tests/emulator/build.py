@@ -23,7 +23,7 @@ SANITIZED = any(Path(name).is_file() for name in os.environ.get("LD_PRELOAD", ""
 """AddressSanitizer has to be in the process from its start, so `make test` preloads it."""
 
 
-def load() -> ModuleType:
+def load(name: str = NAME, sources: list[Path] = SOURCES) -> ModuleType:
     """The module, compiled if its sources changed."""
     compiler = compiler_path()
     flags = [
@@ -46,23 +46,23 @@ def load() -> ModuleType:
         pybind11.get_include(),
         sysconfig.get_paths()["include"],
     ]
-    command = [compiler, *flags, *(f"-I{folder}" for folder in folders), *map(str, SOURCES)]
+    command = [compiler, *flags, *(f"-I{folder}" for folder in folders), *map(str, sources)]
     texts = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *(REPOSITORY / "csrc").rglob("*.h")])
     digest = hashlib.sha256(repr(command).encode() + b"".join(path.read_bytes() for path in texts)).hexdigest()[:16]
     folder = REPOSITORY / "build" / "emulator"
     folder.mkdir(parents=True, exist_ok=True)
     kind = "sanitized" if SANITIZED else "plain"
-    target = folder / f"{kind}-{digest}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    target = folder / f"{name}-{kind}-{digest}{sysconfig.get_config_var('EXT_SUFFIX')}"
     with (folder / "lock").open("w") as lock:  # test processes share the folder
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             result = subprocess.run([*command, "-o", f"{target}.new"], capture_output=True, text=True, check=False)
             assert result.returncode == 0, result.stderr[-6000:]
             assert "warning:" not in result.stderr, result.stderr[-6000:]
-            for old in folder.glob(f"{kind}-*.so"):
+            for old in folder.glob(f"{name}-{kind}-*.so"):
                 old.unlink()
             Path(f"{target}.new").rename(target)
-    spec = importlib.util.spec_from_file_location(NAME, target)
+    spec = importlib.util.spec_from_file_location(name, target)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
