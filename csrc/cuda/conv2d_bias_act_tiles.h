@@ -104,7 +104,9 @@ inline double conv2d_clocks(const Conv2dShape& s, const Conv2dTile& t, int proce
   const double halo = static_cast<double>(t.images) * t.extent_h * t.extent_w * (t.gathers ? taps : 1);
   const double cache = (halo + static_cast<double>(v.outputs()) * taps) * units * 32 / kBytes;
   const double steps = static_cast<double>(conv2d_ceil_div(units, v.units)) * (t.gathers ? taps : conv2d_span(s, t));
-  const double rounds = static_cast<double>((conv2d_blocks(s, t) + processors - 1) / processors);
+  const int64_t blocks = conv2d_blocks(s, t);
+  const double share = static_cast<double>(blocks) / processors;  // of two tiles with as many rounds, the one with less
+  const double rounds = static_cast<double>((blocks + processors - 1) / processors) + 0.1 * share;
   const double hindered = kHindered * (products + wavefronts + cache);
   return rounds * (std::max({products, wavefronts, cache}) + hindered) + steps * kWait;
 }

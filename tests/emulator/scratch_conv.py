@@ -48,8 +48,7 @@ def conv2d_bias_act(
     x, x2, weight, scale, bias = arguments[:5]
     sizes = sizes_of(arguments)
     arrays = {
-        name: array(value)
-        for name, value in pack_conv2d_bias_act(weight, scale, bias, sizes["channels2"]).items()
+        name: array(value) for name, value in pack_conv2d_bias_act(weight, scale, bias, sizes["channels2"]).items()
     }
     arrays["x"] = array(x if sizes["planar"] else x.permute(0, 2, 3, 1))
     if x2 is not None:
