@@ -46,7 +46,7 @@ struct ClassifierHead {
     const int tiles = ceil_div(p.shape.out_h, p.tile.height) * ceil_div(p.shape.out_w, p.tile.width);
     float total[kColumns][2] = {};  // of the warp's pixels that the lane has
     for (int i = 0; i < tiles; ++i) {
-      const typename Product::Tile tile(p, image * tiles + i, slice);
+      const typename Product::Tile tile(p, image * tiles + i, slice * Product::kOutputs);
       typename Product::Sums sums = {};
       Product::add(p, tile, work, sums);
       add_pixels(p, tile, sums, total);

@@ -66,7 +66,7 @@ struct Conv2dBiasAct {
 
   static MVF_DEVICE void run(const Params& p) {
     const int slices = ceil_div(p.shape.outputs, Product::kOutputs);
-    const typename Product::Tile tile(p, block_index() / slices, block_index() % slices);
+    const typename Product::Tile tile(p, block_index() / slices, block_index() % slices * Product::kOutputs);
     SharedMemory shared;
     const typename Product::Work work(p, shared);
     typename Product::Sums sums = {};

@@ -2,20 +2,9 @@
 // Input pixels and weights come to shared memory by cp.async, two steps ahead of what is multiplied.
 #pragma once
 
-#include "conv2d_bias_act_tiles.h"
-#include "fragments.h"
+#include "conv2d_steps.h"
 
 namespace mobilevit_fast::cuda {
-
-// Images are dense, channels and channels2 multiples of 8. Weights are packed in fragments (fragments.h), zero where
-// there is nothing: (units, taps, outputs / 16, lanes), where units are 16 channels of x or x2, each rounded up. Of 16
-// outputs a lane has four neighbours: number 8 t + 2 m + h of the fragment is output 4 m + 2 t + h.
-struct Conv2dInput {
-  const void *x, *x2;  // (batch, height, width, channels or channels2)
-  const Bytes16* weight;
-  Conv2dShape shape;
-  Conv2dTile tile;
-};
 
 template <class T, int kVariant>
 struct Conv2dSums {
@@ -29,7 +18,11 @@ struct Conv2dSums {
   static constexpr int kNumbers = sizeof(Bytes16) / sizeof(T), kPieces = kDepth / kNumbers;  // of an input pixel
   static_assert(kColumns % 2 == 0 && kThreads % kPieces == 0 && (kPieces == 4 || kPieces == 8));
 
+  static constexpr int kAhead = kConv2dStages - 1;  // steps from a copy to its use
+
   using Sums = float[kRows][kColumns][4];
+  using Tile = Conv2dPixels;
+  using Steps = Conv2dSteps<kUnits>;
 
   // Where an input pixel of the block lies: its number, and row and column, which may lie outside of the image.
   struct alignas(8) Place {
@@ -45,30 +38,6 @@ struct Conv2dSums {
   static MVF_DEVICE int first_output() { return warp() / kWarpsM % kWarpsN * kColumns * kMatrixColumns; }
 
   static MVF_HOST_DEVICE int input_pixels(const Conv2dTile& t) { return t.images * t.extent_h * t.extent_w; }
-  static MVF_HOST_DEVICE int span(const Conv2dInput& p) {
-    return p.tile.gathers ? 1 : ceil_div(p.shape.kernel_h * p.shape.kernel_w, p.tile.group);
-  }
-
-  // The block's output pixels and channels.
-  struct Tile {
-    int image, top, left, output;
-
-    MVF_DEVICE explicit Tile(const Conv2dInput& p, int tile, int slice) {
-      const int across = ceil_div(p.shape.out_w, p.tile.width), down = ceil_div(p.shape.out_h, p.tile.height);
-      image = tile / (across * down) * p.tile.images;
-      top = tile / across % down * p.tile.height, left = tile % across * p.tile.width;
-      output = slice * kOutputs;
-    }
-
-    // The number of the tile's pixel among all of the result, -1 where there is none.
-    MVF_DEVICE int pixel(const Conv2dInput& p, int at) const {
-      const int i = image + at / (p.tile.height * p.tile.width);
-      const int row = top + at / p.tile.width % p.tile.height, column = left + at % p.tile.width;
-      if (i >= p.shape.batch || row >= p.shape.out_h || column >= p.shape.out_w) return -1;
-      return (i * p.shape.out_h + row) * p.shape.out_w + column;
-    }
-  };
-
   // Shared memory of the block.
   struct Work {
     Place* places;     // (input pixels,)
@@ -77,7 +46,7 @@ struct Conv2dSums {
     float* partial;    // (kWarpsK - 1, warps, kRows * kColumns * 4, kWarpSize), in place of both
 
     MVF_DEVICE Work(const Conv2dInput& p, SharedMemory& shared) {
-      const int pixels = input_pixels(p.tile), pieces = (span(p) == 1 ? 3 : 2) * pixels * kPieces;
+      const int pixels = input_pixels(p.tile), pieces = (conv2d_input_span(p) == 1 ? 3 : 2) * pixels * kPieces;
       const int all = pieces + kConv2dStages * p.tile.group * kUnits * kColumnPairs * kWarpSize;
       constexpr int kPartial = (kWarpsK - 1) * kPixels * kOutputs * sizeof(float) / sizeof(Bytes16);
       places = shared.template take<Place>(pixels);
@@ -103,13 +72,13 @@ struct Conv2dSums {
       from[i] = p.tile.gathers ? at : line + at % p.tile.width * p.shape.stride_w;
     }
     sync_block();  // places are found
-    fetch(p, tile, steps, 0, work);
-    fetch(p, tile, steps, 1, work);
-    for (int step = 0; step < steps.count; ++step) {
-      wait_async<1>();
-      sync_block();
-      fetch(p, tile, steps, step + 2, work);
-      multiply(p, steps, step, work, from, sums);
+    for (int step = -kAhead; step < steps.count; ++step) {
+      if (step >= 0) {
+        wait_async<kAhead - 1>();
+        sync_block();
+      }
+      fetch(p, tile, steps, step + kAhead, work);
+      if (step >= 0) multiply(p, steps, step, work, from, sums);
     }
     wait_async<0>();
     sync_block();
@@ -117,51 +86,6 @@ struct Conv2dSums {
   }
 
  private:
-  // The order of the sum: slices of kDepth channels, within them taps. A tap that sees nothing but padding is left out
-  // where each has its own input.
-  struct Steps {
-    int units, row, column, columns, taps, span, count;  // first of the taps, how many in a row, how many
-
-    MVF_DEVICE Steps(const Conv2dInput& p, const Tile& tile) {
-      const Conv2dShape& s = p.shape;
-      units = ceil_div(s.channels, kMatrixDepth) + ceil_div(s.channels2, kMatrixDepth);
-      span = Conv2dSums::span(p);
-      row = 0, column = 0, columns = s.kernel_w;
-      int rows = s.kernel_h;
-      if (p.tile.gathers) {
-        seen(tile.top * s.stride_h - s.padding_h, (p.tile.height - 1) * s.stride_h, s.dilation_h, s.height, row, rows);
-        seen(tile.left * s.stride_w - s.padding_w, (p.tile.width - 1) * s.stride_w, s.dilation_w, s.width, column,
-             columns);
-      }
-      taps = rows * columns;
-      count = ceil_div(units, kUnits) * (p.tile.gathers ? taps : span);
-    }
-
-    // Of taps that see pixels first + dilation * tap to that + extent, those of which some are in 0 ... size - 1.
-    static MVF_DEVICE void seen(int first, int extent, int dilation, int size, int& begin, int& count) {
-      int end = count;
-      while (begin < end && first + extent + begin * dilation < 0) ++begin;
-      while (end > begin && first + (end - 1) * dilation >= size) --end;
-      count = end - begin;
-    }
-
-    MVF_DEVICE int slice(const Conv2dInput& p, int step) const { return step / (p.tile.gathers ? taps : span); }
-    // The first tap of a step, among all; how many there are.
-    MVF_DEVICE int tap(const Conv2dInput& p, int step) const {
-      if (!p.tile.gathers) return step % span * p.tile.group;
-      const int tap = step % taps;
-      return (row + tap / columns) * p.shape.kernel_w + column + tap % columns;
-    }
-    MVF_DEVICE int taps_from(const Conv2dInput& p, int tap) const {
-      const int left = p.shape.kernel_h * p.shape.kernel_w - tap;
-      return left < p.tile.group ? left : p.tile.group;
-    }
-    MVF_DEVICE int units_of(int slice) const {
-      const int left = units - slice * kUnits;
-      return left < kUnits ? left : kUnits;
-    }
-  };
-
   static MVF_DEVICE void find_places(const Conv2dInput& p, const Tile& tile, Place* places) {
     const Conv2dShape& s = p.shape;
     const int step_h = p.tile.gathers ? s.stride_h : 1, step_w = p.tile.gathers ? s.stride_w : 1;
@@ -187,17 +111,18 @@ struct Conv2dSums {
       const int slice = steps.slice(p, step), tap = steps.tap(p, step);
       fetch_weights(p, tile, slice, tap, steps.taps_from(p, tap), steps.units_of(slice),
                     work.weights + step % kConv2dStages * p.tile.group * kUnits * kColumnPairs * kWarpSize);
-      if (steps.span == 1) {
-        const int row = p.tile.gathers ? tap / p.shape.kernel_w : 0,
-                  column = p.tile.gathers ? tap % p.shape.kernel_w : 0;
-        fetch_input(p, slice, row * p.shape.dilation_h, column * p.shape.dilation_w, steps.units_of(slice), work.places,
-                    work.input + step % 3 * input_pixels(p.tile) * kDepth);
-      } else if (step == 0 || (step >= 2 && (step - 2) % steps.span == 0)) {
-        const int next = step == 0 ? 0 : (step - 2) / steps.span + 1;
-        if (next * kUnits < steps.units) {
-          fetch_input(p, next, 0, 0, steps.units_of(next), work.places,
-                      work.input + next % 2 * input_pixels(p.tile) * kDepth);
-        }
+      int next = slice, buffer = step % kConv2dStages;
+      bool due = true;
+      if (steps.span > 1) {  // the input of the next slice, once nothing reads the one before any more
+        due = step == 0 || (step >= kAhead && (step - kAhead) % steps.span == 0);
+        next = step == 0 ? 0 : (step - kAhead) / steps.span + 1;
+        buffer = next % 2;
+      }
+      const int row = p.tile.gathers ? tap / p.shape.kernel_w : 0;
+      const int column = p.tile.gathers ? tap - row * p.shape.kernel_w : 0;
+      if (due && next * kUnits < steps.units) {
+        fetch_input(p, next, row * p.shape.dilation_h, column * p.shape.dilation_w, steps.units_of(next), work.places,
+                    work.input + buffer * input_pixels(p.tile) * kDepth);
       }
     }
     commit_async();

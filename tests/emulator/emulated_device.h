@@ -152,7 +152,8 @@ struct MatrixLoad {
   const char* row;
 };
 
-MVF_OUT_OF_LINE inline void load_matrices(uint32_t (&r)[4], const void* row, bool transposed, const emulated::Place& place) {
+MVF_OUT_OF_LINE inline void load_matrices(uint32_t (&r)[4], const void* row, bool transposed,
+                                          const emulated::Place& place) {
   if (reinterpret_cast<uintptr_t>(row) % 16 != 0) throw emulated::Error("ldmatrix: misaligned row at " + place.text());
   MatrixLoad payload{r, static_cast<const char*>(row)};
   block().touch_shared(row, 16, place);
