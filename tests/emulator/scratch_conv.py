@@ -12,10 +12,16 @@ from mobilevit_fast.kernels.cuda.classifier_head import classifier_head as pack_
 from mobilevit_fast.kernels.cuda.conv2d_bias_act import conv2d_bias_act as pack_conv2d_bias_act
 from mobilevit_fast.kernels.cuda.conv2d_bias_act import is_stem
 from tests.emulator.build import HERE, load
-from tests.emulator.run import ACTIVATIONS, array
 
 emulated: Any = load("mvf_scratch_conv", [HERE / "scratch_conv.cpp"])
 PROCESSORS = 132
+ACTIVATIONS = {"none": 0, "relu": 1, "silu": 2}
+
+
+def array(tensor: Tensor) -> Any:
+    """The numbers of a tensor in the order of memory, 16-bit ones as their bits."""
+    tensor = tensor.detach().contiguous()
+    return (tensor.view(torch.int16) if tensor.element_size() == 2 else tensor).numpy()
 
 
 def sizes_of(arguments: tuple[Any, ...]) -> dict[str, int]:
