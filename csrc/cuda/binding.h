@@ -41,19 +41,30 @@ class Target {
 #endif
 };
 
-// An image batch (n, c, h, w) of the type and on the device of `like`, in channels_last order, uninitialised.
-inline Tensor empty_image(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
-  const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
+// Of the type and on the device of `like`, uninitialised.
+inline Tensor empty_strided(const Tensor& like, const std::vector<int64_t>& sizes,
+                            const std::vector<int64_t>& strides) {
   int32_t dtype = 0, device = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, sizes, strides, dtype, device, like.get_device_index(), &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
+                                                  dtype, device, like.get_device_index(), &handle));
   Tensor result(handle);
 #if defined(MVF_EMULATED)
   torch::stable::fill_(result, std::numeric_limits<double>::quiet_NaN());
 #endif
   return result;
+}
+
+// A dense array, and an image batch (n, c, h, w) in channels_last order.
+inline Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> strides(sizes.size(), 1);
+  for (size_t i = sizes.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * sizes[i];
+  return empty_strided(like, sizes, strides);
+}
+inline Tensor empty_image(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
+  return empty_strided(like, {n, c, h, w}, {h * w * c, 1, w * c, c});
 }
 
 // The tensor in channels_last order, on an address from which 16 bytes can be read at once; itself if it is both.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mobilevit_fast.kernels.cuda import classifier_head as cuda
 from mobilevit_fast.kernels.reference import classifier_head as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank
+from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import panel_floats, word_factors
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 from mobilevit_fast.ops.triton_backend import triton_kernel
@@ -40,7 +42,8 @@ def _packed_floats(expand_weight: Tensor, scale: object, expand_bias: object, we
     return panel_floats(expand_weight, factors) + panel_floats(weight, factors)
 
 
-_PACKING = Packing(("expand_weight", "expand_scale", "expand_bias", "weight", "bias"), _packed_floats)
+_EXPANSION = ("expand_weight", "expand_scale", "expand_bias")
+_PACKING = Packing((*_EXPANSION, "weight", "bias"), _packed_floats)
 
 OP = Op(
     _NAME,
@@ -48,6 +51,7 @@ OP = Op(
     "Tensor weight, Tensor? bias, str activation",
     _output_shape,
     [
+        cuda_kernel(cuda.takes, Packing(_EXPANSION, implementation=cuda.pack)),
         triton_kernel(_NAME),
         cpu_kernel(_PACKING),
         reference_kernel(reference),

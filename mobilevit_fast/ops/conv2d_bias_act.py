@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mobilevit_fast.kernels.cuda import conv2d_bias_act as cuda
 from mobilevit_fast.kernels.reference import conv2d_bias_act as reference
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -16,6 +17,7 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
+from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import conv2d_floats
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 from mobilevit_fast.ops.triton_backend import triton_kernel
@@ -58,6 +60,7 @@ OP = Op(
     "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
     [
+        cuda_kernel(cuda.takes, Packing(("weight", "scale", "bias"), implementation=cuda.pack)),
         triton_kernel(_NAME),
         cpu_kernel(
             Packing(

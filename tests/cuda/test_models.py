@@ -13,7 +13,7 @@ from mobilevit_fast.config import PRESETS, MobileViTConfig
 from tests.integrations import zoo
 from tests.tolerance import assert_within_twice, rms_error
 
-REGIONS = ["inverted_residual"]
+REGIONS = ["conv2d_bias_act", "inverted_residual", "classifier_head"]
 
 
 def accelerated(model: nn.Module) -> nn.Module:

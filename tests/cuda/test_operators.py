@@ -105,6 +105,8 @@ def test_one_wrong_dimension_in_any_tensor_is_refused(
     dimension = data.draw(st.integers(0, len(shape) - 1))
     if position == 0 and dimension != 1:
         return  # another image is not an error
+    if op == "conv2d_bias_act" and position == 2 and dimension > 1:
+        return  # nor another window, of as many packed numbers
     shape[dimension] += data.draw(st.sampled_from([-1, 1, 2, 8]).filter(lambda step: shape[dimension] + step > 0))
     arguments[position] = arguments[position].new_zeros(shape)
     with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected"):

@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "conv2d_bias_act_tiles.h"
 #include "primitives.h"
 
 namespace py = pybind11;
@@ -136,13 +137,27 @@ py::list take_launches() {
   return result;
 }
 
+// The tile of a dense convolution of these sizes, in the order of Conv2dShape.
+py::dict conv2d_tile_of(const std::array<int, 16>& n, int processors) {
+  const Conv2dShape shape{n[0], n[1], n[2],  n[3],  n[4],  n[5],  n[6],  n[7],
+                          n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15]};
+  const Conv2dTile tile = choose_conv2d_tile(shape, processors);
+  py::dict result;
+  result["variant"] = tile.variant, result["gathers"] = tile.gathers, result["blocks"] = conv2d_blocks(shape, tile);
+  result["shared_bytes"] = conv2d_work_bytes(shape, tile) + conv2d_place_bytes(tile);
+  return result;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(mvf_emulated, m) {
   py::register_exception<Error>(m, "Error");
   bind_primitives(m);
   m.def("take_launches", &take_launches);
+  m.def("conv2d_tile", &conv2d_tile_of);
+  m.attr("conv2d_variants") = kConv2dVariantCount;
   m.def("set_options", [](uint32_t seed, bool watch_banks) { Log::get().options = {seed, watch_banks}; });
+  m.def("set_tile", [](const std::vector<int>& tile) { Log::get().tile = tile; });
   m.def("set_chip", [](int processors, int shared_bytes) {
     Log::get().processors = processors, Log::get().shared_bytes = shared_bytes;
   });

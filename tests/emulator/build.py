@@ -29,7 +29,7 @@ SANITIZED = any(Path(name).is_file() for name in os.environ.get("LD_PRELOAD", ""
 
 FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 DEFINITIONS = ["-DMVF_EMULATED", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 TORCH = Path(torch.__file__).parent
 
 
@@ -78,6 +78,7 @@ def _compile(source: Path, folder: Path) -> Path:
 
 
 def _call(command: list[str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # meant for the tests
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr[-6000:]
     assert "warning:" not in result.stderr, result.stderr[-6000:]

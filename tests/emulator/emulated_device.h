@@ -82,7 +82,7 @@ void store_shared(T* target, T value, MVF_PLACE) {
   *target = value;
 }
 
-inline void copy_async(void* target, const void* source, bool there, MVF_PLACE) {
+MVF_OUT_OF_LINE inline void copy_async(void* target, const void* source, bool there, MVF_PLACE) {
   block().copy_async(target, source, there ? 16 : 0, 16, MVF_HERE);
 }
 inline void commit_async() { block().commit_async(); }
@@ -153,7 +153,8 @@ struct MatrixLoad {
   const char* row;
 };
 
-inline void load_matrices(uint32_t (&r)[4], const void* row, bool transposed, const emulated::Place& place) {
+MVF_OUT_OF_LINE inline void load_matrices(uint32_t (&r)[4], const void* row, bool transposed,
+                                          const emulated::Place& place) {
   if (reinterpret_cast<uintptr_t>(row) % 16 != 0) throw emulated::Error("ldmatrix: misaligned row at " + place.text());
   MatrixLoad payload{r, static_cast<const char*>(row)};
   block().touch_shared(row, 16, place);
@@ -179,7 +180,7 @@ inline void load_matrix_transposed(uint32_t (&r)[4], const void* row, MVF_PLACE)
 // Fragments: PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type". The products of a sum are exact;
 // in which order they are added, and how much is kept, is not documented: here they are added in double precision.
 template <class T>
-void multiply_matrix(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], MVF_PLACE) {
+MVF_OUT_OF_LINE void multiply_matrix(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], MVF_PLACE) {
   struct Payload {
     float* d;
     const uint32_t *a, *b;

@@ -24,6 +24,9 @@ namespace mobilevit_fast::emulator {
 
 constexpr unsigned kWarp = 32;
 
+// For what kernels call in many places: copies of it there would take the compiler minutes.
+#define MVF_OUT_OF_LINE __attribute__((noinline))
+
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -33,7 +36,8 @@ struct Place {
   const char* file;
   int line;
 
-  bool operator==(const Place& other) const { return line == other.line && std::strcmp(file, other.file) == 0; }
+  bool operator==(const Place& other) const { return line == other.line && same(file, other.file); }
+  static bool same(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
   std::string text() const {
     const char* name = std::strrchr(file, '/');
     return std::string(name == nullptr ? file : name + 1) + ":" + std::to_string(line);
@@ -72,7 +76,7 @@ class Device {
     arrays.push_back({std::move(name), static_cast<const char*>(begin), bytes});
   }
 
-  Array& array_of(const void* address, size_t bytes, const Place& place) {
+  MVF_OUT_OF_LINE Array& array_of(const void* address, size_t bytes, const Place& place) {
     const char* at = static_cast<const char*>(address);
     for (Array& array : arrays) {
       if (at >= array.begin && at + bytes <= array.begin + array.bytes) return array;
@@ -144,7 +148,7 @@ class Block {
   Thread& self() { return *self_; }
   unsigned thread_count() const { return static_cast<unsigned>(threads_.size()); }
 
-  void barrier(const Place& place) {
+  MVF_OUT_OF_LINE void barrier(const Place& place) {
     Thread& thread = self();
     thread.state = State::at_barrier, thread.what = "barrier", thread.place = place;
     ++arrived_;
@@ -170,7 +174,7 @@ class Block {
     for (unsigned lane = 0; lane < kWarp; ++lane) {
       if (warp[lane].state != State::in_warp) {
         all = false;
-      } else if (std::strcmp(warp[lane].what, what) != 0 || !(warp[lane].place == place)) {
+      } else if (!Place::same(warp[lane].what, what) || !(warp[lane].place == place)) {
         throw Error("divergent warp: " + thread.text() + ", " + warp[lane].text());
       }
     }
@@ -205,7 +209,7 @@ class Block {
     return arrays_[number].data.get();
   }
 
-  void copy_async(void* target, const void* source, size_t bytes, size_t room, const Place& place) {
+  MVF_OUT_OF_LINE void copy_async(void* target, const void* source, size_t bytes, size_t room, const Place& place) {
     if (bytes > 0) touch_global(source, bytes, place).read += bytes;
     if (reinterpret_cast<uintptr_t>(target) % room != 0) throw Error("cp.async: misaligned target at " + place.text());
     if (bytes > 0 && reinterpret_cast<uintptr_t>(source) % room != 0) {
@@ -233,7 +237,7 @@ class Block {
   }
 
   // The array of an access of the calling thread to global memory.
-  Array& touch_global(const void* address, size_t bytes, const Place& place) {
+  MVF_OUT_OF_LINE Array& touch_global(const void* address, size_t bytes, const Place& place) {
     Array& array = device.array_of(address, bytes, place);
     if (device.options.watch_banks) {
       const unsigned thread = self().index;
@@ -247,7 +251,7 @@ class Block {
   }
 
   // An access of the calling thread to shared memory, for the count of wavefronts.
-  void touch_shared(const void* address, size_t bytes, const Place& place) {
+  MVF_OUT_OF_LINE void touch_shared(const void* address, size_t bytes, const Place& place) {
     if (!device.options.watch_banks) return;
     const char* at = static_cast<const char*>(address);
     for (const SharedArray& array : arrays_) {
@@ -368,6 +372,7 @@ struct Log {
   }
 
   Options options;
+  std::vector<int> tile;                           // instead of the one that would be chosen, in an operator's terms
   int processors = 132, shared_bytes = 227 << 10;  // of an H100
   std::vector<Launch> launches;
 };

@@ -14,6 +14,14 @@ from tests.paths import REPOSITORY
 
 SOURCES = sorted((REPOSITORY / "csrc/cuda").glob("*.cu"))
 ARCHITECTURES = ("80", "90a", "120")
+KERNELS = {
+    "classifier_head.cu": 4,
+    "conv2d_bias_act.cu": 20,
+    "conv2d_stem.cu": 4,
+    "depthwise_conv2d.cu": 24,
+    "inverted_residual.cu": 96,
+}
+"""How many kernels of a file the compiler has to have told of, so that a change of its words does not go unseen."""
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
@@ -30,7 +38,7 @@ def test_no_register_is_spilled(source: Path, architecture: str, tmp_path: Path)
     assert result.returncode == 0, result.stderr[-4000:]
     assert "warning" not in result.stderr, result.stderr[-4000:]
     found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", result.stderr)
-    assert len(found) >= 24
+    assert len(found) >= KERNELS.get(source.name, 1)
     assert set(found) == {("0", "0", "0")}
 
 

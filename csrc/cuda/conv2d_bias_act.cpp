@@ -1,0 +1,127 @@
+// torch.ops.mobilevit_fast.conv2d_bias_act.cuda: checks, memory, launch.
+#include "conv2d_bias_act.h"
+
+#include "binding.h"
+#include "conv2d_stem.h"
+
+namespace mobilevit_fast::cuda {
+namespace {
+
+// A product's tile, or what a test of the emulator asks for: {variant}, or {variant, images, height, width}.
+Conv2dTile tile_for(const Conv2dShape& shape) {
+  const int processors = current_chip().processors;
+#if defined(MVF_EMULATED)
+  const std::vector<int>& asked = emulator::Log::get().tile;
+  if (asked.size() == 1) return conv2d_best_tile(shape, asked[0], processors);
+  if (asked.size() == 4) return conv2d_tile(shape, asked[0], asked[1], asked[2], asked[3]);
+#endif
+  return choose_conv2d_tile(shape, processors);
+}
+
+// The same for few channels: {height, width}.
+Conv2dStemTile stem_tile_for(const Conv2dShape& shape) {
+#if defined(MVF_EMULATED)
+  const std::vector<int>& asked = emulator::Log::get().tile;
+  if (asked.size() == 2) return {asked[0], asked[1]};
+#endif
+  return choose_conv2d_stem_tile(shape, current_chip().processors);
+}
+
+struct Parameters {
+  const Bytes16* weight;
+  const Float2 *scale, *bias;
+
+  Parameters(const Arguments& arguments, const Tensor& packed, int64_t steps, int64_t outputs) {
+    const int64_t pairs = (outputs + 15) / 16;
+    PackedParts parts(packed);
+    weight = parts.take<Bytes16>(steps * pairs * kWarpSize);
+    scale = parts.take<Float2>(pairs * 8), bias = parts.take<Float2>(pairs * 8);
+    arguments.check_packed(packed, parts);
+  }
+};
+
+cudaError_t run_stem(const Arguments& arguments, const Tensor& x, const Tensor& packed, const Conv2dShape& shape,
+                     Activation activation, Tensor& y, cudaStream_t stream) {
+  const int numbers = shape.kernel_h * shape.kernel_w * shape.channels;
+  const Parameters parameters(arguments, packed, (numbers + 15) / 16, shape.outputs);
+  Conv2dStemParams p{};
+  p.shape = shape, p.activation = activation;
+  p.planar = x.is_contiguous();
+  const Tensor input = p.planar ? x : dense_image(x);
+  p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
+  p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
+  const Conv2dStemTile tile = stem_tile_for(shape);
+  arguments.expect(tile.height > 0, "a window that shared memory holds, got one of dilation [", shape.dilation_h, ", ",
+                   shape.dilation_w, "]");
+  p.tile_h = tile.height, p.tile_w = tile.width;
+  return x.scalar_type() == ScalarType::Half ? conv2d_stem<Half>(p, stream) : conv2d_stem<BFloat16>(p, stream);
+}
+
+cudaError_t run_product(const Arguments& arguments, const Tensor& x, const OptionalTensor& x2, const Tensor& packed,
+                        const Conv2dShape& shape, Activation activation, Tensor& y, cudaStream_t stream) {
+  const int64_t taps = int64_t{1} * shape.kernel_h * shape.kernel_w;
+  const Parameters parameters(arguments, packed, conv2d_units(shape) * taps, shape.outputs);
+  Conv2dBiasActParams p{};
+  p.shape = shape, p.tile = tile_for(shape), p.activation = activation;
+  const Tensor input = dense_image(x), second = x2 ? dense_image(*x2) : input;
+  p.x = input.const_data_ptr(), p.x2 = x2 ? second.const_data_ptr() : nullptr, p.y = y.mutable_data_ptr();
+  p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
+  arguments.small("blocks", conv2d_blocks(shape, p.tile));
+  return x.scalar_type() == ScalarType::Half ? conv2d_bias_act<Half>(p, stream) : conv2d_bias_act<BFloat16>(p, stream);
+}
+
+Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTensor scale, OptionalTensor bias,
+                          std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
+                          std::string activation, Tensor packed) {
+  const Arguments arguments("conv2d_bias_act", x);
+  arguments.rank("weight", weight, 4);
+  const int64_t outputs = weight.size(0), channels = weight.size(1), kernel_h = weight.size(2),
+                kernel_w = weight.size(3);
+  const int64_t channels2 = x2 ? x2->size(1) : 0;
+  if (x2) {
+    arguments.rank("second input", *x2, 4);
+    arguments.parameter("second input", *x2, {x.size(0), channels - x.size(1), x.size(2), x.size(3)}, false);
+  }
+  arguments.channels(channels - channels2);
+  arguments.parameter("weight", weight, {outputs, channels, kernel_h, kernel_w}, false);
+  arguments.parameter("scale", scale, {outputs});
+  arguments.parameter("bias", bias, {outputs});
+  const Activation after = arguments.activation("activation", activation);
+
+  int64_t out_h = 0, out_w = 0;
+  arguments.window(kernel_h, kernel_w, stride, padding, dilation, out_h, out_w);
+  const auto fits = [&](int64_t size, int64_t pad, int64_t reach) { return size + 2 * pad + reach < 1 << 15; };
+  arguments.expect(fits(x.size(2), padding[0], (kernel_h - 1) * dilation[0] + 64 * stride[0]) &&
+                       fits(x.size(3), padding[1], (kernel_w - 1) * dilation[1] + 64 * stride[1]),
+                   "an image of fewer than 2^15 rows and columns, window and padding included, got one of ", x.size(2),
+                   "x", x.size(3));
+  arguments.small("pixels", x.size(0) * x.size(2) * x.size(3)), arguments.small("pixels", x.size(0) * out_h * out_w);
+  const auto as_int = [&](int64_t value) { return arguments.small("channels", value); };
+  const Conv2dShape shape{
+      as_int(x.size(0)),  as_int(x.size(2)),  as_int(x.size(3)),   as_int(channels - channels2),
+      as_int(channels2),  as_int(outputs),    as_int(out_h),       as_int(out_w),
+      as_int(kernel_h),   as_int(kernel_w),   as_int(stride[0]),   as_int(stride[1]),
+      as_int(padding[0]), as_int(padding[1]), as_int(dilation[0]), as_int(dilation[1]),
+  };
+  const bool stem = channels % 8 != 0;
+  arguments.expect(!stem || (!x2 && kernel_h * kernel_w * channels <= kConv2dStemNumbers),
+                   "channels that are a multiple of 8, or a window of at most ", kConv2dStemNumbers,
+                   " numbers of one input, got ", channels, " channels and a window of ", kernel_h, "x", kernel_w);
+  arguments.expect(!x2 || (shape.channels % 16 == 0 && channels2 % 8 == 0),
+                   "channels of the first of two inputs that are a multiple of 16, got ", shape.channels);
+
+  const Target target(x);
+  Tensor y = empty_image(x, shape.batch, outputs, out_h, out_w);
+  if (shape.batch == 0) return y;
+  arguments.launched(stem ? run_stem(arguments, x, packed, shape, after, y, target.stream())
+                          : run_product(arguments, x, x2, packed, shape, after, y, target.stream()));
+  return y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mobilevit_fast, MVF_DISPATCH_KEY, m) {
+  m.impl("conv2d_bias_act.cuda", TORCH_BOX(&conv2d_bias_act_op));
+}
+
+}  // namespace mobilevit_fast::cuda

@@ -1,0 +1,22 @@
+"""What the CUDA kernel of the classifier head takes (``csrc/cuda/classifier_head.h``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from mobilevit_fast.kernels.cuda import conv2d_bias_act
+from mobilevit_fast.kernels.cuda.rules import multiples_of_eight
+from mobilevit_fast.support import Support
+
+
+def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor | None) -> Tensor:
+    """Parameters of the expansion; those of the classes go to torch's matrix product as they are."""
+    return conv2d_bias_act.pack(expand_weight, expand_scale, expand_bias)
+
+
+def takes(arguments: dict[str, Any]) -> Support:
+    """Whether the kernel takes these arguments, of which the image may be missing."""
+    weight = arguments.get("expand_weight")
+    return Support(True) if weight is None else multiples_of_eight(input_channels=weight.shape[1])

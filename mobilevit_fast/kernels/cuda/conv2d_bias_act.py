@@ -1,0 +1,66 @@
+"""Parameters of the dense convolution in the order of its kernels (``csrc/cuda/conv2d_sums.h``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
+from mobilevit_fast.support import Support
+
+STEM_NUMBERS = 64
+"""Windows of at most so many numbers, taps by channels, are one sum where channels are no multiple of eight."""
+
+
+def _neighbours(weight: Tensor) -> Tensor:
+    """Output channels (O, ...), rounded up to 16, so that of a product's 16 a lane has four neighbours."""
+    outputs = weight.shape[0]
+    filled = torch.cat((weight, weight.new_zeros(padded(outputs, 16) - outputs, *weight.shape[1:])))
+    return filled.unflatten(0, (-1, 4, 2, 2)).transpose(1, 2).flatten(0, 3)  # (O / 16, member, tile, half, ...)
+
+
+def _units(weight: Tensor) -> Tensor:
+    """A window (O, C, kh, kw) over one input as (C / 16, kh * kw, O / 16, 32, 8)."""
+    channels = weight.shape[1]
+    filled = F.pad(weight.flatten(2), (0, 0, 0, padded(channels, 16) - channels))  # (O, C, taps)
+    columns = _neighbours(filled.unflatten(1, (-1, 16)).transpose(2, 3).flatten(1))  # (O, C / 16 * taps * 16)
+    return fragments(columns).unflatten(0, (-1, filled.shape[2]))
+
+
+def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The operator's parameters. Two inputs are packed like one, since the first is whole units of 16 channels."""
+    if is_stem(weight):
+        numbers = weight.permute(0, 2, 3, 1).flatten(1)  # (O, kh * kw * C)
+        packed = fragments(_neighbours(numbers))  # (numbers / 16, O / 16, 32, 8)
+    else:
+        packed = _units(weight)  # (units, taps, O / 16, 32, 8)
+    return joined([packed, affine(scale, weight, 16, 1.0), affine(bias, weight, 16, 0.0)])
+
+
+def is_stem(weight: Tensor) -> bool:
+    """Whether the kernel for few channels takes it: not a multiple of eight, and a window of few numbers."""
+    channels, *window = weight.shape[1:]
+    return channels % 8 != 0 and channels * window[0] * window[1] <= STEM_NUMBERS
+
+
+def takes(arguments: dict[str, Any]) -> Support:
+    """Whether the kernels take these arguments, of which the images may be missing; a second one may then be there."""
+    weight = arguments.get("weight")
+    if weight is None:
+        return Support(True)
+    channels, *window = weight.shape[1:]
+    second = arguments.get("x2", ...)
+    if second is None:
+        if channels % 8 == 0 or is_stem(weight):
+            return Support(True)
+        got = f"{channels} channels and {window[0]}x{window[1]}"
+        few = f"a window of at most {STEM_NUMBERS} numbers"
+        return Support(False, f"expected input channels that are a multiple of 8, or {few}, got {got}")
+    first = channels // 2 if second is ... else channels - second.shape[1]  # not seen: as many as of the other
+    if first % 16 == 0 and channels % 8 == 0:
+        return Support(True)
+    expected = "two inputs of which the first has a multiple of 16 channels, and both a multiple of 8"
+    return Support(False, f"expected {expected}, got {first} and {channels - first}")

@@ -1,0 +1,219 @@
+"""The CUDA kernels of the dense convolution, emulated: against float64, in several orders of threads, their counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.shapes import preset_calls
+from mobilevit_fast.config import PRESETS
+from tests.emulator.run import check, emulated, run
+
+VARIANTS = range(emulated.conv2d_variants)
+DTYPES = [torch.float16, torch.bfloat16]
+
+
+def make(
+    channels: tuple[int, int],
+    outputs: int,
+    size: tuple[int, int, int],
+    kernel: tuple[int, int] = (3, 3),
+    stride: tuple[int, int] = (1, 1),
+    dilation: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] | None = None,
+    activation: str = "silu",
+    dtype: torch.dtype = torch.float16,
+    layout: torch.memory_format = torch.channels_last,
+) -> tuple[Any, ...]:
+    """Arguments of the operator on images of (batch, height, width); padding keeps the size unless it is given."""
+    generator = torch.Generator().manual_seed(sum(channels) * 7 + outputs)
+
+    def randn(*shape: int, scale: float = 1.0) -> Tensor:
+        return torch.randn(*shape, generator=generator) * scale
+
+    batch, height, width = size
+    images = [randn(batch, c, height, width).to(dtype).contiguous(memory_format=layout) for c in channels if c > 0]
+    window = randn(outputs, sum(channels), *kernel, scale=(sum(channels) * kernel[0] * kernel[1]) ** -0.5).to(dtype)
+    scale, bias = 1 + 0.2 * randn(outputs), 0.3 * randn(outputs)
+    if padding is None:
+        padding = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
+    second = images[1] if len(images) > 1 else None
+    return images[0], second, window, scale, bias, list(stride), list(padding), list(dilation), activation
+
+
+def model_shapes() -> list[Any]:
+    """Channels, outputs, window, stride and image size of every dense convolution of the three sizes."""
+    found = {}
+    for preset in PRESETS:
+        for segmentation in (False, True):
+            for call in preset_calls(preset, 1, 256, torch.float16, segmentation=segmentation):
+                if call.op == "conv2d_bias_act":
+                    s = call.shape
+                    channels = (s["inputs"], s.get("second_inputs", 0))
+                    key = (channels, s["outputs"], s["kernel"], s["stride"], s["height"])
+                    found[key] = f"{preset}-{channels[0]}+{channels[1]}-{s['outputs']}-k{s['kernel']}-{s['height']}"
+    return [pytest.param(*key, id=name) for key, name in found.items()]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("channels", "outputs", "kernel", "stride", "size"), model_shapes())
+def test_shapes_of_the_models(
+    channels: tuple[int, int], outputs: int, kernel: int, stride: int, size: int, dtype: torch.dtype
+) -> None:
+    """On small images with edges; at 8x8 pixels as they are. Many processors want many blocks, few want large tiles."""
+    image = (1, 8, 8) if size == 8 else (1, 7, 15)
+    arguments = make(channels, outputs, image, (kernel, kernel), (stride, stride), dtype=dtype)
+    check("conv2d_bias_act", arguments, processors=132 if dtype == torch.float16 else 1, seed=size)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant(variant: int) -> None:
+    """With a halo, tap by tap and pointwise; channels that are no multiple of a slice; tiles beyond every edge."""
+    check("conv2d_bias_act", make((48, 24), 48, (3, 5, 9)), tile=[variant], seed=variant)
+    check("conv2d_bias_act", make((40, 0), 136, (1, 9, 8), stride=(2, 2), dtype=torch.bfloat16), tile=[variant])
+    check("conv2d_bias_act", make((16, 0), 24, (2, 9, 9), dilation=(6, 6)), tile=[variant])
+    check("conv2d_bias_act", make((56, 0), 40, (2, 5, 9), (1, 1), activation="relu"), tile=[variant])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dilation", [1, 6])
+def test_results_do_not_depend_on_the_order_of_threads(dilation: int, variant: int) -> None:
+    arguments = make((32, 24), 24, (2, 6, 11), dilation=(dilation, dilation))
+    results = [run("conv2d_bias_act", arguments, tile=[variant], seed=seed)[0] for seed in range(3)]
+    assert not results[0].isnan().any()
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("rate", [6, 12, 18])
+@pytest.mark.parametrize("channels", [80, 160])
+def test_dilations_of_a_segmentation_head(channels: int, rate: int) -> None:
+    """At 16x16 pixels. Taps that see nothing but padding cost nothing, at 18 all but the middle one for some tiles."""
+    arguments = make((channels, 0), 32, (1, 16, 16), dilation=(rate, rate), activation="relu")
+    (launch,) = check("conv2d_bias_act", arguments, tile=[8])
+    every_tap = 8 * 9 * (channels // 16) * 8  # blocks, taps, units, products
+    assert launch.products <= {6: 0.85, 12: 0.5, 18: 0.12}[rate] * every_tap
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        ((1, 1), (2, 2), (0, 0), (1, 1)),
+        ((1, 1), (1, 1), (1, 2), (1, 1)),
+        ((2, 2), (2, 2), (0, 0), (1, 1)),
+        ((1, 2), (1, 1), (0, 1), (1, 1)),
+        ((5, 5), (1, 2), (2, 2), (1, 1)),
+        ((1, 7), (1, 1), (0, 3), (1, 1)),
+        ((7, 1), (3, 1), (3, 0), (1, 1)),
+        ((3, 3), (1, 1), (0, 0), (1, 1)),
+        ((3, 3), (2, 3), (2, 5), (1, 2)),
+        ((3, 3), (1, 1), (4, 4), (1, 1)),
+        ((3, 2), (1, 1), (1, 3), (2, 3)),
+    ],
+)
+def test_windows(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> None:
+    for variant in (2, 7, 9):
+        check("conv2d_bias_act", make((16, 8), 16, (2, 9, 10), kernel, stride, dilation, padding), tile=[variant])
+
+
+@pytest.mark.parametrize("tile", [(4, 1, 16, 8), (8, 1, 1, 32), (8, 8, 2, 2), (9, 16, 1, 1), (9, 1, 4, 4)])
+def test_shapes_of_tiles(tile: tuple[int, int, int, int]) -> None:
+    """A variant's pixels as tiles of any images, height and width."""
+    check("conv2d_bias_act", make((16, 0), 48, (3, 10, 9)), tile=list(tile))
+
+
+@pytest.mark.parametrize("outputs", [1, 6, 12, 21])
+@pytest.mark.parametrize("activation", ["none", "relu"])
+def test_any_number_of_outputs(activation: str, outputs: int) -> None:
+    check("conv2d_bias_act", make((16, 0), outputs, (1, 6, 7), activation=activation))
+    check("conv2d_bias_act", make((3, 0), outputs, (1, 6, 7), activation=activation))
+
+
+def test_without_scale_and_bias() -> None:
+    x, x2, weight, _, _, *rest = make((16, 8), 16, (1, 5, 5))
+    check("conv2d_bias_act", (x, x2, weight, None, None, *rest))
+
+
+def test_not_a_number_stays_where_it_is_seen() -> None:
+    x, *rest = make((16, 0), 16, (1, 12, 12))
+    x[0, 3, 6, 6] = torch.nan
+    y, _ = run("conv2d_bias_act", (x, *rest))
+    seen = torch.zeros(12, 12, dtype=torch.bool)
+    seen[5:8, 5:8] = True
+    assert torch.equal(y.isnan().all(1)[0], seen)
+    assert torch.equal(y.isnan().any(1)[0], seen)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["nhwc", "nchw"])
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "dilation"),
+    [
+        (3, (3, 3), (2, 2), (1, 1)),
+        (1, (7, 7), (2, 2), (1, 1)),
+        (4, (4, 4), (4, 4), (1, 1)),
+        (5, (3, 2), (1, 2), (2, 3)),
+    ],
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_stems(
+    dtype: torch.dtype,
+    channels: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    layout: torch.memory_format,
+) -> None:
+    arguments = make((channels, 0), 40, (2, 21, 75), kernel, stride, dilation, dtype=dtype, layout=layout)
+    check("conv2d_bias_act", arguments, seed=channels)
+    check("conv2d_bias_act", arguments, tile=[3, 7])  # no whole number of products
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["nhwc", "nchw"])
+def test_results_of_a_stem_do_not_depend_on_the_order_of_threads(layout: torch.memory_format) -> None:
+    arguments = make((3, 0), 16, (1, 20, 70), stride=(2, 2), layout=layout)
+    results = [run("conv2d_bias_act", arguments, seed=seed)[0] for seed in range(3)]
+    assert not results[0].isnan().any()
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "size", "batch", "variant"), [((96, 0), 96, 32, 1, 1), ((160, 160), 80, 8, 2, 3)]
+)
+def test_whole_images_move_little_more_than_they_have_to(
+    channels: tuple[int, int], outputs: int, size: int, batch: int, variant: int
+) -> None:
+    """A 3x3 of MobileViT-S, and one over two inputs at 8x8 pixels: bytes of input and output; no bank conflicts."""
+    arguments = make(channels, outputs, (batch, size, size))
+    (launch,) = check("conv2d_bias_act", arguments, tile=[variant], watch_banks=True)
+    least = batch * size * size * 2 * (sum(channels) + outputs)
+    assert launch.moved("y", *(name for name in launch.arrays if name.startswith("x"))) <= 1.25 * least
+    assert launch.arrays["y"] == (0, batch * size * size * outputs * 2)
+    assert launch.conflicts == 0
+
+
+def test_a_whole_stem_moves_little_more_than_it_has_to() -> None:
+    arguments = make((3, 0), 16, (1, 256, 256), stride=(2, 2))
+    (launch,) = check("conv2d_bias_act", arguments, processors=16)
+    assert launch.moved("x", "y") <= 1.25 * (256 * 256 * 3 + 128 * 128 * 16) * 2
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_tiles_are_many_or_large(preset: str) -> None:
+    """On 132 processors: one image makes blocks for many of them, many images make the largest tiles."""
+    for call in preset_calls(preset, 1, 256, torch.float16):
+        if call.op != "conv2d_bias_act" or call.shape["inputs"] == 3:
+            continue
+        s = call.shape
+        sides = (s["height"], s["width"])
+        channels = (s["inputs"], s.get("second_inputs", 0), s["outputs"])
+        window = (*[s["kernel"]] * 2, 1, 1, *[(s["kernel"] - 1) // 2] * 2, 1, 1)
+        one, many = (emulated.conv2d_tile([batch, *sides, *channels, *sides, *window], 132) for batch in (1, 1024))
+        assert one["blocks"] >= 20
+        assert many["variant"] < 5
+        assert not one["gathers"]
+        assert not many["gathers"]
+        assert max(one["shared_bytes"], many["shared_bytes"]) <= 49 << 10  # twice in the 100 KiB of a processor
