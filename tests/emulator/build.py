@@ -18,13 +18,13 @@ from tests.paths import REPOSITORY
 
 HERE = Path(__file__).resolve().parent
 NAME = "mvf_emulated"
-SOURCES = [HERE / "bindings.cpp"]
+SOURCES = {NAME: "bindings.cpp", "mvf_scratch_transformer": "scratch_transformer.cpp"}
 SANITIZED = any(Path(name).is_file() for name in os.environ.get("LD_PRELOAD", "").split() if "libasan" in name)
 """AddressSanitizer has to be in the process from its start, so `make test` preloads it."""
 
 
-def load() -> ModuleType:
-    """The module, compiled if its sources changed."""
+def load(name: str = NAME) -> ModuleType:
+    """One of the modules, compiled if its sources changed."""
     compiler = compiler_path()
     flags = [
         "-std=c++17",
@@ -46,12 +46,12 @@ def load() -> ModuleType:
         pybind11.get_include(),
         sysconfig.get_paths()["include"],
     ]
-    command = [compiler, *flags, *(f"-I{folder}" for folder in folders), *map(str, SOURCES)]
+    command = [compiler, *flags, *(f"-I{folder}" for folder in folders), str(HERE / SOURCES[name])]
     texts = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *(REPOSITORY / "csrc").rglob("*.h")])
     digest = hashlib.sha256(repr(command).encode() + b"".join(path.read_bytes() for path in texts)).hexdigest()[:16]
     folder = REPOSITORY / "build" / "emulator"
     folder.mkdir(parents=True, exist_ok=True)
-    kind = "sanitized" if SANITIZED else "plain"
+    kind = f"{name}-{'sanitized' if SANITIZED else 'plain'}"
     target = folder / f"{kind}-{digest}{sysconfig.get_config_var('EXT_SUFFIX')}"
     with (folder / "lock").open("w") as lock:  # test processes share the folder
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -62,7 +62,7 @@ def load() -> ModuleType:
             for old in folder.glob(f"{kind}-*.so"):
                 old.unlink()
             Path(f"{target}.new").rename(target)
-    spec = importlib.util.spec_from_file_location(NAME, target)
+    spec = importlib.util.spec_from_file_location(name, target)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -225,6 +225,11 @@ inline float reciprocal_approximate(float x) {
   ++block().device.counts.exponentials;
   return with_bits(1.0f / x, 23);
 }
+inline float reciprocal_root(float x) {
+  ++block().device.counts.exponentials;
+  return with_bits(1.0f / std::sqrt(x), 22);
+}
+inline float maximum(float x, float y) { return std::fmax(x, y); }
 inline float tanh_approximate(float x) {
   ++block().device.counts.exponentials;
   return with_bits(std::tanh(x), 11);

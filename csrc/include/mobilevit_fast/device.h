@@ -210,6 +210,10 @@ MVF_DEVICE float reciprocal_approximate(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// 1 / sqrt(x) with a relative error of 2^-22.
+MVF_DEVICE float reciprocal_root(float x) { return rsqrtf(x); }
+// The larger of two numbers, or the one that is a number.
+MVF_DEVICE float maximum(float x, float y) { return fmaxf(x, y); }
 // tanh with a relative error of 2^-11.
 MVF_DEVICE float tanh_approximate(float x) {
   float y;

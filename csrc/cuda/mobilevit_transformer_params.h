@@ -1,0 +1,171 @@
+// The transformer stack of a MobileViT block (arXiv 2110.02178, section 3.1) on a GPU: parameters, and where things
+// lie.
+#pragma once
+
+#include "tokens.h"
+
+namespace mobilevit_fast::cuda {
+
+// Images are dense channels_last; channels, features, hidden and outputs are multiples of 8, the image is one of the
+// patch, and a head's features are an even number. Weights are packed in fragments (fragments.h): (layers, inputs / 16,
+// outputs / 16, lanes), sizes rounded up, zero where there is nothing; vectors are float32, padded with zeros to a
+// multiple of 16. The outputs of qkv are those of one head after the other: query, key, value, each padded to a
+// multiple of 8 and together to one of 16.
+struct MobileViTTransformerParams {
+  const void* x;  // (batch, height, width, channels)
+  void* y;        // (batch, height, width, outputs)
+  const Bytes16 *in_weight, *qkv_weight, *proj_weight, *fc1_weight, *fc2_weight, *out_weight;
+  const Float2 *in_bias, *norm1_weight, *norm1_bias, *qkv_bias, *proj_bias, *norm2_weight, *norm2_bias, *fc1_bias,
+      *fc2_bias, *norm_weight, *norm_bias, *out_scale, *out_bias;
+  int batch, height, width, channels, features, hidden, outputs, heads, layers, patch_h, patch_w;
+  float eps, score_scale;  // log2(e) / sqrt(features of a head)
+  Activation mlp_activation, out_activation;
+  int head_group;  // heads whose keys and values are in shared memory at a time
+
+  // Of the kernel for the whole stack: sequences that a block has.
+  int sequences;
+
+  // Of the kernel for one layer: the launch's number, 0 to layers; tokens of a block; keys at a time; what passes from
+  // launch to launch. No launch writes what it reads. It keeps (sequences, tokens, features) and (3, sequences, heads,
+  // tokens, head_pitch) numbers of x's type.
+  int launch, rows, keys;
+  const void *residual_in, *qkv_in;
+  void *residual_out, *qkv_out;
+};
+
+// Sizes that follow from the parameters.
+struct TransformerSizes {
+  int tokens, positions, all_sequences, head_dim, head_tiles, head_pairs;
+
+  MVF_HOST_DEVICE explicit TransformerSizes(const MobileViTTransformerParams& p)
+      : tokens(p.height / p.patch_h * (p.width / p.patch_w)),
+        positions(p.patch_h * p.patch_w),
+        all_sequences(p.batch * positions),
+        head_dim(p.features / p.heads),
+        head_tiles(ceil_div(head_dim, kMatrixColumns)),
+        head_pairs(ceil_div(3 * head_tiles, 2)) {}
+
+  // Numbers of a head's query, key or value in memory; from row to row in shared memory.
+  MVF_HOST_DEVICE int head_width() const { return head_tiles * kMatrixColumns; }
+  MVF_HOST_DEVICE int head_pitch() const { return row_pitch(head_width()); }
+
+  MVF_HOST_DEVICE int64_t residual_numbers(const MobileViTTransformerParams& p) const {
+    return static_cast<int64_t>(all_sequences) * tokens * p.features;
+  }
+  MVF_HOST_DEVICE int64_t qkv_numbers(const MobileViTTransformerParams& p) const {
+    return static_cast<int64_t>(3) * all_sequences * p.heads * tokens * head_width();
+  }
+  // Where the query (part 0), key (1) or value (2) of a token begins.
+  MVF_HOST_DEVICE int64_t qkv_at(const MobileViTTransformerParams& p, int part, int sequence, int head,
+                                 int token) const {
+    const int64_t row = (static_cast<int64_t>(part) * all_sequences + sequence) * p.heads + head;
+    return (row * tokens + token) * head_width();
+  }
+
+  // The pixel of a token: they are the same, only in another order.
+  MVF_HOST_DEVICE int64_t pixel(const MobileViTTransformerParams& p, int sequence, int token) const {
+    const int image = sequence / positions, position = sequence % positions, columns = p.width / p.patch_w;
+    const int row = token / columns * p.patch_h + position / p.patch_w;
+    const int column = token % columns * p.patch_w + position % p.patch_w;
+    return (static_cast<int64_t>(image) * p.height + row) * p.width + column;
+  }
+};
+
+// The linear layers of the stack.
+struct TransformerLayers {
+  const MobileViTTransformerParams& p;
+
+  MVF_HOST_DEVICE Linear in() const { return linear(p.in_weight, p.in_bias, p.channels, p.features, 0); }
+  MVF_HOST_DEVICE Linear qkv(int layer) const {
+    return linear(p.qkv_weight, p.qkv_bias, p.features, qkv_outputs(p), layer);
+  }
+  MVF_HOST_DEVICE Linear proj(int layer) const {
+    return linear(p.proj_weight, p.proj_bias, p.features, p.features, layer);
+  }
+  MVF_HOST_DEVICE Linear fc1(int layer) const { return linear(p.fc1_weight, p.fc1_bias, p.features, p.hidden, layer); }
+  MVF_HOST_DEVICE Linear fc2(int layer) const { return linear(p.fc2_weight, p.fc2_bias, p.hidden, p.features, layer); }
+  MVF_HOST_DEVICE Linear out() const {
+    Linear layer = linear(p.out_weight, p.out_bias, p.features, p.outputs, 0);
+    layer.scale = p.out_scale;
+    return layer;
+  }
+
+  // The stack as 2 * layers + 1 steps. Each adds a layer of what is in shared memory to the residual stream: 0 the
+  // convolution in, 2 l + 1 the projection of layer l's context, 2 l + 2 the end of its MLP. Then it norms the stream.
+  // What follows is `widened`, but for the steps 2 l that begin a layer: query, key and value.
+  MVF_HOST_DEVICE int last_step() const { return 2 * p.layers; }
+  MVF_HOST_DEVICE bool begins_layer(int step) const { return step % 2 == 0 && step < last_step(); }
+  MVF_HOST_DEVICE Linear update(int step) const {
+    if (step == 0) return in();
+    return step % 2 == 1 ? proj(step / 2) : fc2(step / 2 - 1);
+  }
+  MVF_HOST_DEVICE Norm norm(int step) const {
+    if (step == last_step()) return norm(p.norm_weight, p.norm_bias, 0);
+    return step % 2 == 0 ? norm(p.norm1_weight, p.norm1_bias, step / 2) : norm(p.norm2_weight, p.norm2_bias, step / 2);
+  }
+  // The beginning of the MLP, or the convolution out.
+  struct Widened {
+    Linear layer;
+    int width;
+    Activation activation;
+  };
+  MVF_HOST_DEVICE Widened widened(int step) const {
+    if (step == last_step()) return {out(), p.outputs, p.out_activation};
+    return {fc1(step / 2), p.hidden, p.mlp_activation};
+  }
+
+  static MVF_HOST_DEVICE int qkv_outputs(const MobileViTTransformerParams& p) {
+    return p.heads * TransformerSizes(p).head_pairs * kPairColumns;
+  }
+
+ private:
+  static MVF_HOST_DEVICE Linear linear(const Bytes16* weight, const Float2* bias, int inputs, int outputs, int layer) {
+    const Linear first{weight, nullptr, bias, inputs, ceil_div(outputs, kPairColumns)};
+    return {weight + layer * first.weight_pieces(), nullptr, bias + layer * first.pairs * (kPairColumns / 2), inputs,
+            first.pairs};
+  }
+  MVF_HOST_DEVICE Norm norm(const Float2* weight, const Float2* bias, int layer) const {
+    const int size = round_up(p.features, kPairColumns) / 2;
+    return {weight + layer * size, bias + layer * size, p.features, p.eps};
+  }
+};
+
+// Calls visit(name, pointer, bytes) for every array in global memory of a kernel.
+template <class T, class Visit>
+void transformer_arrays(const MobileViTTransformerParams& p, bool layered, const Visit& visit) {
+  const TransformerSizes sizes(p);
+  const TransformerLayers layers{p};
+  const auto numbers = [&](const char* name, const void* array, int64_t count) {
+    visit(name, array, static_cast<size_t>(count) * sizeof(T));
+  };
+  const auto vector = [&](const char* name, const Float2* array, int size, int count) {
+    visit(name, array, static_cast<size_t>(count) * round_up(size, kPairColumns) * sizeof(float));
+  };
+  const auto linear = [&](const char* weight, const char* bias, const Linear& layer, int count) {
+    visit(weight, layer.weight, static_cast<size_t>(count) * layer.weight_pieces() * sizeof(Bytes16));
+    vector(bias, layer.bias, layer.pairs * kPairColumns, count);
+  };
+  const int64_t pixels = static_cast<int64_t>(p.batch) * p.height * p.width;
+  numbers("x", p.x, pixels * p.channels);
+  numbers("y", p.y, pixels * p.outputs);
+  linear("in_weight", "in_bias", layers.in(), 1);
+  vector("norm1_weight", p.norm1_weight, p.features, p.layers);
+  vector("norm1_bias", p.norm1_bias, p.features, p.layers);
+  linear("qkv_weight", "qkv_bias", layers.qkv(0), p.layers);
+  linear("proj_weight", "proj_bias", layers.proj(0), p.layers);
+  vector("norm2_weight", p.norm2_weight, p.features, p.layers);
+  vector("norm2_bias", p.norm2_bias, p.features, p.layers);
+  linear("fc1_weight", "fc1_bias", layers.fc1(0), p.layers);
+  linear("fc2_weight", "fc2_bias", layers.fc2(0), p.layers);
+  vector("norm_weight", p.norm_weight, p.features, 1);
+  vector("norm_bias", p.norm_bias, p.features, 1);
+  linear("out_weight", "out_bias", layers.out(), 1);
+  vector("out_scale", p.out_scale, p.outputs, 1);
+  if (!layered) return;
+  numbers("residual_in", p.residual_in, sizes.residual_numbers(p));
+  numbers("residual_out", p.residual_out, sizes.residual_numbers(p));
+  numbers("qkv_in", p.qkv_in, sizes.qkv_numbers(p));
+  numbers("qkv_out", p.qkv_out, sizes.qkv_numbers(p));
+}
+
+}  // namespace mobilevit_fast::cuda
