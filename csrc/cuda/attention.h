@@ -31,9 +31,11 @@ class Attention {
   MVF_DEVICE void attend(const T* keys, const T* values, int pitch, int count) {
     constexpr int kTogether = 2;  // times 16 keys
     int first = 0;
+    MVF_NO_UNROLL
     for (; first + (kTogether - 1) * kMatrixDepth < count; first += kTogether * kMatrixDepth) {
       step<kTogether>(keys + first * pitch, values + first * pitch, pitch, count - first);
     }
+    MVF_NO_UNROLL
     for (; first < count; first += kMatrixDepth) {
       step<1>(keys + first * pitch, values + first * pitch, pitch, count - first);
     }

@@ -49,6 +49,7 @@ MVF_DEVICE void multiply(const Linear& layer, const T* rows, int pitch, int firs
     weight += layer.pairs * kWarpSize;
   };
   load_next();
+  MVF_NO_UNROLL  // registers of several steps would not fit
   for (int step = 0; step < steps; ++step) {
     Bytes16 both[kPairs];
     MVF_UNROLL
@@ -121,6 +122,7 @@ template <class T, int kWarps, int kTiles, int kPairs, class Use>
 MVF_DEVICE void linear(const Linear& layer, const T* input, int pitch, int rows, int first_pair, int pairs,
                        const Use& use) {
   const Tasks<kWarps, kPairs> tasks(rows / (kTiles * kMatrixRows), pairs);
+  MVF_NO_UNROLL
   for (int task = warp_index(); task < tasks.count; task += kWarps) {
     const int first_row = tasks.row_group(task) * kTiles * kMatrixRows;
     linear_part<T, kTiles, kPairs>(
@@ -151,6 +153,7 @@ MVF_DEVICE void layer_norm(const Norm& norm, const T* source, T* target, int pit
     for (int mask = 1; mask < kLanes; mask *= 2) sum += shuffle_xor(sum, mask);
     return sum;
   };
+  MVF_NO_UNROLL
   for (int row = thread_index() / kLanes; row < rows; row += kThreads / kLanes) {
     const int at = row * pitch + member * kPieceNumbers;
     Bytes16 x[kPieces];
@@ -194,6 +197,7 @@ MVF_DEVICE void layer_norm(const Norm& norm, const T* source, T* target, int pit
 template <class T, int kThreads, class From>
 MVF_DEVICE void load_rows(T* target, int pitch, int rows, int width, const T* anywhere, const From& from) {
   const int pieces = width / kPieceNumbers;
+  MVF_NO_UNROLL
   for (int i = thread_index(); i < rows * pieces; i += kThreads) {
     const int row = i / pieces, piece = i % pieces * kPieceNumbers;
     const T* source = from(row);
@@ -206,6 +210,7 @@ MVF_DEVICE void load_rows(T* target, int pitch, int rows, int width, const T* an
 template <class T, int kThreads, class To>
 MVF_DEVICE void store_rows(const T* source, int pitch, int rows, int width, const To& to) {
   const int pieces = width / kPieceNumbers;
+  MVF_NO_UNROLL
   for (int i = thread_index(); i < rows * pieces; i += kThreads) {
     const int row = i / pieces, piece = i % pieces * kPieceNumbers;
     T* target = to(row);

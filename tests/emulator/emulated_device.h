@@ -8,6 +8,7 @@
 #define MVF_DEVICE inline
 #define MVF_HOST_DEVICE inline
 #define MVF_UNROLL
+#define MVF_NO_UNROLL
 
 namespace mobilevit_fast::cuda {
 

@@ -44,6 +44,7 @@ constexpr size_t kSharedAlignment = 128;
 #define MVF_DEVICE __device__ __forceinline__
 #define MVF_HOST_DEVICE __host__ __device__ __forceinline__
 #define MVF_UNROLL _Pragma("unroll")
+#define MVF_NO_UNROLL _Pragma("unroll 1")
 
 namespace mobilevit_fast::cuda {
 
