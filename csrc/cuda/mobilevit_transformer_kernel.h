@@ -11,35 +11,34 @@
 
 namespace mobilevit_fast::cuda {
 
-// A warp has kRounds parts of the residual stream at most, each of 32 tokens and up to 16 * kPairs features; a head has
-// up to 16 * kHeadSteps.
-template <class T, int kPairs, int kRounds, int kHeadSteps>
+template <class T>
 struct MobileViTTransformerStack {
   using Params = MobileViTTransformerParams;
-  using Sizes = TransformerSizes;
 
   static constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
-  static constexpr int kTiles = 2, kRows = kTiles * kMatrixRows;
+  // A warp has up to kRounds parts of the residual stream, each of 16 * kTiles tokens and up to 16 * kPairs features.
+  static constexpr int kTiles = 2, kRows = kTiles * kMatrixRows, kPairs = 3, kRounds = 3;
+  static constexpr int kMostRows = 256;  // of several sequences
+  // Where no residual is kept, more tokens share the weights that a warp loads.
+  static constexpr int kWideTiles = 4;
   using Parts = Tasks<kWarps, kPairs>;
 
   // Rows of a sequence, and of all sequences of a block.
-  static MVF_HOST_DEVICE int sequence_rows(const Params& p) { return round_up(Sizes(p).tokens, kMatrixRows); }
+  static MVF_HOST_DEVICE int sequence_rows(const Params& p) { return round_up(p.tokens, kMatrixRows); }
   static MVF_HOST_DEVICE int rows_of(const Params& p, int sequences) {
-    return round_up(sequences * sequence_rows(p), kRows);
+    return round_up(sequences * sequence_rows(p), kWideTiles * kMatrixRows);
   }
 
-  static unsigned blocks(const Params& p) {
-    return static_cast<unsigned>(ceil_div(Sizes(p).all_sequences, p.sequences));
-  }
+  static unsigned blocks(const Params& p) { return static_cast<unsigned>(ceil_div(p.all_sequences, p.sequences)); }
   static bool holds(const Params& p) {
     return Parts(rows_of(p, p.sequences) / kRows, ceil_div(p.features, kPairColumns)).rounds <= kRounds &&
-           Sizes(p).head_dim <= Attention<T, kHeadSteps>::kHeadDim && p.features <= kMostFeatures;
+           p.head_dim <= kMostHeadDim && p.features <= kMostFeatures;
   }
 
   // Numbers of the array that holds, one after the other: the input; queries, then the context in their place, with
   // keys and values; hidden units; the output.
   static MVF_HOST_DEVICE int workspace(const Params& p) {
-    const int attention = row_pitch(p.features) + p.head_group * 2 * Sizes(p).head_pitch();
+    const int attention = row_pitch(p.features) + p.head_group * 2 * p.head_pitch();
     int most = attention;
     for (const int other : {row_pitch(p.hidden), row_pitch(p.channels), row_pitch(p.outputs)}) {
       if (other > most) most = other;
@@ -73,13 +72,12 @@ struct MobileViTTransformerStack {
  private:
   // What a thread knows of its block, and what it does.
   struct Block {
-    MVF_DEVICE explicit Block(const Params& params)
-        : p(params), sizes_(params), layers_{params}, pitch_(row_pitch(params.features)) {
+    MVF_DEVICE explicit Block(const Params& params) : p(params), layers_{params}, pitch_(row_pitch(params.features)) {
       SharedMemory shared;
       tokens_ = shared.template take<T>(rows_of(p, p.sequences) * pitch_);
       workspace_ = shared.template take<T>(workspace(p));
       first_sequence_ = block_index() * p.sequences;
-      const int left = sizes_.all_sequences - first_sequence_;
+      const int left = p.all_sequences - first_sequence_;
       sequences_ = left < p.sequences ? left : p.sequences;
       rows_ = rows_of(p, sequences_);
     }
@@ -88,8 +86,8 @@ struct MobileViTTransformerStack {
     template <class Number>
     MVF_DEVICE Number* pixel(Number* image, int channels, int row) const {
       const int sequence = row / sequence_rows(p), token = row % sequence_rows(p);
-      if (sequence >= sequences_ || token >= sizes_.tokens) return nullptr;
-      return image + sizes_.pixel(p, first_sequence_ + sequence, token) * channels;
+      if (sequence >= sequences_ || token >= p.tokens) return nullptr;
+      return image + p.pixel(first_sequence_ + sequence, token) * channels;
     }
 
     MVF_DEVICE void load_input() {
@@ -129,7 +127,7 @@ struct MobileViTTransformerStack {
     }
 
     MVF_DEVICE T* keys(int head_of_group, int part) const {  // and, as part 1, values
-      return workspace_ + rows_ * pitch_ + (head_of_group * 2 + part) * rows_ * sizes_.head_pitch();
+      return workspace_ + rows_ * pitch_ + (head_of_group * 2 + part) * rows_ * p.head_pitch();
     }
 
     // The context of all heads, to `workspace_`.
@@ -138,51 +136,57 @@ struct MobileViTTransformerStack {
         const int heads = p.heads - first_head < p.head_group ? p.heads - first_head : p.head_group;
         project_heads(layer, first_head, heads);
         sync_block();
-        const int row_tiles = sequences_ * sequence_rows(p) / kMatrixRows;
-        for (int task = warp_index(); task < row_tiles * heads; task += kWarps) {
-          attend_tile(task % row_tiles * kMatrixRows, first_head, task / row_tiles);
+        // Two tiles of queries share what is loaded, where both are of one sequence and registers suffice.
+        if (sequence_rows(p) % kRows == 0 && p.head_dim <= Attention<T, 3, kTiles>::kHeadDim) {
+          attend_heads<3, kTiles>(first_head, heads);
+        } else {
+          attend_heads<kMostHeadDim / kMatrixDepth, 1>(first_head, heads);
         }
         sync_block();
       }
     }
 
     MVF_DEVICE void project_heads(int layer, int first_head, int heads) {
-      linear<T, kWarps, kTiles, kPairs>(
-          layers_.qkv(layer), tokens_, pitch_, rows_, first_head * sizes_.head_pairs, heads * sizes_.head_pairs,
+      linear<T, kWarps, kWideTiles, kPairs>(
+          layers_.qkv(layer), tokens_, pitch_, rows_, first_head * p.head_pairs, heads * p.head_pairs,
           [&](int row, int column, float u, float v) {
-            const int head = column / (sizes_.head_pairs * kPairColumns);
-            const int place = column - head * sizes_.head_pairs * kPairColumns, part = place / sizes_.head_width();
-            const int at = place - part * sizes_.head_width();
+            const int head = column / (p.head_pairs * kPairColumns);
+            const int place = column - head * p.head_pairs * kPairColumns, part = place / p.head_width();
+            const int at = place - part * p.head_width();
             if (part == 0) {
-              if (at >= sizes_.head_dim) return;
-              store_shared(words(workspace_ + row * pitch_ + head * sizes_.head_dim + at), pack<T>(u, v));
+              if (at >= p.head_dim) return;
+              store_shared(words(workspace_ + row * pitch_ + head * p.head_dim + at), pack<T>(u, v));
             } else if (part <= 2) {
-              T* target = keys(head - first_head, part - 1) + row * sizes_.head_pitch() + at;
+              T* target = keys(head - first_head, part - 1) + row * p.head_pitch() + at;
               store_shared(words(target), pack<T>(u, v));
             }
           });
     }
 
-    // The context of 16 tokens takes the place of their queries, which no other warp reads.
-    MVF_DEVICE void attend_tile(int first_row, int first_head, int head_of_group) {
-      T* query = workspace_ + first_row * pitch_ + (first_head + head_of_group) * sizes_.head_dim;
-      Attention<T, kHeadSteps> attention(sizes_.head_dim, p.score_scale, [&](int row, int column) {
-        return load_shared(words(query + row * pitch_ + column));
-      });
-      const int begin = first_row / sequence_rows(p) * sequence_rows(p) * sizes_.head_pitch();
-      attention.attend(keys(head_of_group, 0) + begin, keys(head_of_group, 1) + begin, sizes_.head_pitch(),
-                       sizes_.tokens);
-      sync_warp();
-      attention.finish([&](int row, int column, float u, float v) {
-        store_shared(words(query + row * pitch_ + column), pack<T>(u, v));
-      });
+    // The context of a warp's tokens takes the place of their queries, which no other warp reads.
+    template <int kSteps, int kQueryTiles>
+    MVF_DEVICE void attend_heads(int first_head, int heads) {
+      const int row_tiles = sequences_ * sequence_rows(p) / (kQueryTiles * kMatrixRows);
+      for (int task = warp_index(); task < row_tiles * heads; task += kWarps) {
+        const int row = task % row_tiles * kQueryTiles * kMatrixRows, head = task / row_tiles;
+        T* query = workspace_ + row * pitch_ + (first_head + head) * p.head_dim;
+        Attention<T, kSteps, kQueryTiles> attention(p.head_dim, p.score_scale, [&](int i, int column) {
+          return load_shared(words(query + i * pitch_ + column));
+        });
+        const int begin = row / sequence_rows(p) * sequence_rows(p) * p.head_pitch();
+        attention.attend(keys(head, 0) + begin, keys(head, 1) + begin, p.head_pitch(), p.tokens);
+        sync_warp();
+        attention.finish([&](int i, int column, float u, float v) {
+          store_shared(words(query + i * pitch_ + column), pack<T>(u, v));
+        });
+      }
     }
 
     // The hidden units of the MLP, or the output, to `workspace_`.
     MVF_DEVICE void widen(int step) {
       const auto [layer, width, activation] = layers_.widened(step);
       const int pitch = row_pitch(width);
-      linear<T, kWarps, kTiles, kPairs>(
+      linear<T, kWarps, kWideTiles, kPairs>(
           layer, tokens_, pitch_, rows_, 0, layer.pairs,
           [&, width = width, activation = activation](int row, int column, float u, float v) {
             if (column >= width) return;
@@ -198,7 +202,6 @@ struct MobileViTTransformerStack {
     }
 
     const Params& p;
-    const Sizes sizes_;
     const TransformerLayers layers_;
     const int pitch_;
     T *tokens_, *workspace_;

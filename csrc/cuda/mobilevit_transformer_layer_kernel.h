@@ -10,27 +10,24 @@
 
 namespace mobilevit_fast::cuda {
 
-// A block has p.rows tokens, a multiple of 16 * kTiles, which a warp has at a time; a head has up to 16 * kHeadSteps
-// features.
-template <class T, int kTiles, int kHeadSteps>
+// A block has p.rows tokens, a multiple of 16 * kTiles, which a warp has at a time.
+template <class T, int kTiles>
 struct MobileViTTransformerLayer {
   using Params = MobileViTTransformerParams;
-  using Sizes = TransformerSizes;
 
   static constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
   static constexpr int kPairs = 3;
   static constexpr int kStages = 2;  // of keys and values
 
-  static MVF_HOST_DEVICE int tiles(const Params& p) { return ceil_div(Sizes(p).tokens, p.rows); }
-  static unsigned blocks(const Params& p) { return static_cast<unsigned>(Sizes(p).all_sequences * tiles(p)); }
+  static MVF_HOST_DEVICE int tiles(const Params& p) { return ceil_div(p.tokens, p.rows); }
+  static unsigned blocks(const Params& p) { return static_cast<unsigned>(p.all_sequences * tiles(p)); }
   static bool holds(const Params& p) {
     return p.rows % (kTiles * kMatrixRows) == 0 && p.head_group * (p.rows / kMatrixRows) <= kWarps &&
-           p.keys % kMatrixDepth == 0 && p.features <= kMostFeatures &&
-           Sizes(p).head_dim <= Attention<T, kHeadSteps>::kHeadDim;
+           p.keys % kMatrixDepth == 0 && p.features <= kMostFeatures && p.head_dim <= kMostHeadDim;
   }
 
   // Numbers of keys or values of one head; of the array that holds input, then keys and values, hidden units, output.
-  static MVF_HOST_DEVICE int part_numbers(const Params& p) { return p.keys * Sizes(p).head_pitch(); }
+  static MVF_HOST_DEVICE int part_numbers(const Params& p) { return p.keys * p.head_pitch(); }
   static MVF_HOST_DEVICE int workspace(const Params& p) {
     int most = kStages * p.head_group * 2 * part_numbers(p);
     for (const int width : {p.hidden, p.channels, p.outputs}) {
@@ -68,8 +65,7 @@ struct MobileViTTransformerLayer {
  private:
   // What a thread knows of its block, and what it does.
   struct Block {
-    MVF_DEVICE explicit Block(const Params& params)
-        : p(params), sizes_(params), layers_{params}, pitch_(row_pitch(params.features)) {
+    MVF_DEVICE explicit Block(const Params& params) : p(params), layers_{params}, pitch_(row_pitch(params.features)) {
       SharedMemory shared;
       residual_ = shared.template take<T>(p.rows * pitch_);
       tokens_ = shared.template take<T>(p.rows * pitch_);
@@ -77,15 +73,15 @@ struct MobileViTTransformerLayer {
       sequence_ = block_index() / tiles(p), first_token_ = block_index() % tiles(p) * p.rows;
     }
 
-    MVF_DEVICE bool there(int row) const { return first_token_ + row < sizes_.tokens; }
+    MVF_DEVICE bool there(int row) const { return first_token_ + row < p.tokens; }
 
     template <class Number>
     MVF_DEVICE Number* pixel(Number* image, int channels, int row) const {
-      return there(row) ? image + sizes_.pixel(p, sequence_, first_token_ + row) * channels : nullptr;
+      return there(row) ? image + p.pixel(sequence_, first_token_ + row) * channels : nullptr;
     }
     template <class Number>
     MVF_DEVICE Number* residual(Number* all, int row) const {
-      const int64_t token = static_cast<int64_t>(sequence_) * sizes_.tokens + first_token_ + row;
+      const int64_t token = static_cast<int64_t>(sequence_) * p.tokens + first_token_ + row;
       return there(row) ? all + token * p.features : nullptr;
     }
 
@@ -138,11 +134,11 @@ struct MobileViTTransformerLayer {
                               [&](int row) { return residual(static_cast<T*>(p.residual_out), row); });
       T* qkv = static_cast<T*>(p.qkv_out);
       apply(layers_.qkv(layer), tokens_, pitch_, [&](int row, int column, float u, float v) {
-        const int head = column / (sizes_.head_pairs * kPairColumns);
-        const int place = column - head * sizes_.head_pairs * kPairColumns, part = place / sizes_.head_width();
+        const int head = column / (p.head_pairs * kPairColumns);
+        const int place = column - head * p.head_pairs * kPairColumns, part = place / p.head_width();
         if (part > 2 || !there(row)) return;
-        const int64_t target = sizes_.qkv_at(p, part, sequence_, head, first_token_ + row);
-        store_global(words(qkv + target + place - part * sizes_.head_width()), pack<T>(u, v));
+        const int64_t target = p.qkv_at(part, sequence_, head, first_token_ + row);
+        store_global(words(qkv + target + place - part * p.head_width()), pack<T>(u, v));
       });
     }
 
@@ -170,10 +166,10 @@ struct MobileViTTransformerLayer {
     MVF_DEVICE void load_keys(int first_head, int heads, int first, int stage) {
       const T* qkv = static_cast<const T*>(p.qkv_in);
       for (int i = 0; i < 2 * heads; ++i) {
-        const T* source = qkv + sizes_.qkv_at(p, 1 + i % 2, sequence_, first_head + i / 2, first);
-        load_rows<T, kThreads>(
-            keys(stage, i / 2, i % 2), sizes_.head_pitch(), p.keys, sizes_.head_width(), qkv,
-            [&](int row) { return first + row < sizes_.tokens ? source + row * sizes_.head_width() : nullptr; });
+        const T* source = qkv + p.qkv_at(1 + i % 2, sequence_, first_head + i / 2, first);
+        load_rows<T, kThreads>(keys(stage, i / 2, i % 2), p.head_pitch(), p.keys, p.head_width(), qkv, [&](int row) {
+          return first + row < p.tokens ? source + row * p.head_width() : nullptr;
+        });
       }
       commit_async();
     }
@@ -184,29 +180,28 @@ struct MobileViTTransformerLayer {
       const int first_row = warp_index() % row_tiles * kMatrixRows, head = warp_index() / row_tiles;
       const bool busy = head < heads;
       const T* query = static_cast<const T*>(p.qkv_in) +
-                       (busy ? sizes_.qkv_at(p, 0, sequence_, first_head + head, first_token_ + first_row) : 0);
-      Attention<T, kHeadSteps> attention(sizes_.head_dim, p.score_scale, [&](int row, int column) {
+                       (busy ? p.qkv_at(0, sequence_, first_head + head, first_token_ + first_row) : 0);
+      Attention<T, kMostHeadDim / kMatrixDepth, 1> attention(p.head_dim, p.score_scale, [&](int row, int column) {
         if (!busy || !there(first_row + row)) return 0u;
-        return load_global(words(query + row * sizes_.head_width() + column));
+        return load_global(words(query + row * p.head_width() + column));
       });
       load_keys(first_head, heads, 0, 0);
-      for (int first = 0, stage = 0; first < sizes_.tokens; first += p.keys, stage ^= 1) {
-        if (first + p.keys < sizes_.tokens) {
+      for (int first = 0, stage = 0; first < p.tokens; first += p.keys, stage ^= 1) {
+        if (first + p.keys < p.tokens) {
           load_keys(first_head, heads, first + p.keys, stage ^ 1);
           wait_async<1>();
         } else {
           wait_async<0>();
         }
         sync_block();
-        const int left = sizes_.tokens - first;
+        const int left = p.tokens - first;
         if (busy) {
-          attention.attend(keys(stage, head, 0), keys(stage, head, 1), sizes_.head_pitch(),
-                           left < p.keys ? left : p.keys);
+          attention.attend(keys(stage, head, 0), keys(stage, head, 1), p.head_pitch(), left < p.keys ? left : p.keys);
         }
         sync_block();
       }
       if (busy) {
-        T* context = tokens_ + first_row * pitch_ + (first_head + head) * sizes_.head_dim;
+        T* context = tokens_ + first_row * pitch_ + (first_head + head) * p.head_dim;
         attention.finish([&](int row, int column, float u, float v) {
           store_shared(words(context + row * pitch_ + column), pack<T>(u, v));
         });
@@ -215,7 +210,6 @@ struct MobileViTTransformerLayer {
     }
 
     const Params& p;
-    const Sizes sizes_;
     const TransformerLayers layers_;
     const int pitch_;
     T *residual_, *tokens_, *workspace_;

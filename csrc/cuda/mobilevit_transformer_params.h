@@ -31,43 +31,34 @@ struct MobileViTTransformerParams {
   int launch, rows, keys;
   const void *residual_in, *qkv_in;
   void *residual_out, *qkv_out;
-};
 
-// Sizes that follow from the parameters.
-struct TransformerSizes {
+  // What follows from the sizes, by `complete`.
   int tokens, positions, all_sequences, head_dim, head_tiles, head_pairs;
 
-  MVF_HOST_DEVICE explicit TransformerSizes(const MobileViTTransformerParams& p)
-      : tokens(p.height / p.patch_h * (p.width / p.patch_w)),
-        positions(p.patch_h * p.patch_w),
-        all_sequences(p.batch * positions),
-        head_dim(p.features / p.heads),
-        head_tiles(ceil_div(head_dim, kMatrixColumns)),
-        head_pairs(ceil_div(3 * head_tiles, 2)) {}
+  void complete() {
+    tokens = height / patch_h * (width / patch_w), positions = patch_h * patch_w, all_sequences = batch * positions;
+    head_dim = features / heads, head_tiles = ceil_div(head_dim, kMatrixColumns);
+    head_pairs = ceil_div(3 * head_tiles, 2);
+  }
 
   // Numbers of a head's query, key or value in memory; from row to row in shared memory.
   MVF_HOST_DEVICE int head_width() const { return head_tiles * kMatrixColumns; }
   MVF_HOST_DEVICE int head_pitch() const { return row_pitch(head_width()); }
 
-  MVF_HOST_DEVICE int64_t residual_numbers(const MobileViTTransformerParams& p) const {
-    return static_cast<int64_t>(all_sequences) * tokens * p.features;
-  }
-  MVF_HOST_DEVICE int64_t qkv_numbers(const MobileViTTransformerParams& p) const {
-    return static_cast<int64_t>(3) * all_sequences * p.heads * tokens * head_width();
-  }
+  MVF_HOST_DEVICE int64_t residual_numbers() const { return static_cast<int64_t>(all_sequences) * tokens * features; }
+  MVF_HOST_DEVICE int64_t qkv_numbers() const { return qkv_at(3, 0, 0, 0); }
   // Where the query (part 0), key (1) or value (2) of a token begins.
-  MVF_HOST_DEVICE int64_t qkv_at(const MobileViTTransformerParams& p, int part, int sequence, int head,
-                                 int token) const {
-    const int64_t row = (static_cast<int64_t>(part) * all_sequences + sequence) * p.heads + head;
+  MVF_HOST_DEVICE int64_t qkv_at(int part, int sequence, int head, int token) const {
+    const int64_t row = (static_cast<int64_t>(part) * all_sequences + sequence) * heads + head;
     return (row * tokens + token) * head_width();
   }
 
   // The pixel of a token: they are the same, only in another order.
-  MVF_HOST_DEVICE int64_t pixel(const MobileViTTransformerParams& p, int sequence, int token) const {
-    const int image = sequence / positions, position = sequence % positions, columns = p.width / p.patch_w;
-    const int row = token / columns * p.patch_h + position / p.patch_w;
-    const int column = token % columns * p.patch_w + position % p.patch_w;
-    return (static_cast<int64_t>(image) * p.height + row) * p.width + column;
+  MVF_HOST_DEVICE int64_t pixel(int sequence, int token) const {
+    const int image = sequence / positions, position = sequence % positions, columns = width / patch_w;
+    const int row = token / columns * patch_h + position / patch_w;
+    const int column = token % columns * patch_w + position % patch_w;
+    return (static_cast<int64_t>(image) * height + row) * width + column;
   }
 };
 
@@ -115,7 +106,7 @@ struct TransformerLayers {
   }
 
   static MVF_HOST_DEVICE int qkv_outputs(const MobileViTTransformerParams& p) {
-    return p.heads * TransformerSizes(p).head_pairs * kPairColumns;
+    return p.heads * p.head_pairs * kPairColumns;
   }
 
  private:
@@ -133,7 +124,6 @@ struct TransformerLayers {
 // Calls visit(name, pointer, bytes) for every array in global memory of a kernel.
 template <class T, class Visit>
 void transformer_arrays(const MobileViTTransformerParams& p, bool layered, const Visit& visit) {
-  const TransformerSizes sizes(p);
   const TransformerLayers layers{p};
   const auto numbers = [&](const char* name, const void* array, int64_t count) {
     visit(name, array, static_cast<size_t>(count) * sizeof(T));
@@ -162,10 +152,10 @@ void transformer_arrays(const MobileViTTransformerParams& p, bool layered, const
   linear("out_weight", "out_bias", layers.out(), 1);
   vector("out_scale", p.out_scale, p.outputs, 1);
   if (!layered) return;
-  numbers("residual_in", p.residual_in, sizes.residual_numbers(p));
-  numbers("residual_out", p.residual_out, sizes.residual_numbers(p));
-  numbers("qkv_in", p.qkv_in, sizes.qkv_numbers(p));
-  numbers("qkv_out", p.qkv_out, sizes.qkv_numbers(p));
+  numbers("residual_in", p.residual_in, p.residual_numbers());
+  numbers("residual_out", p.residual_out, p.residual_numbers());
+  numbers("qkv_in", p.qkv_in, p.qkv_numbers());
+  numbers("qkv_out", p.qkv_out, p.qkv_numbers());
 }
 
 }  // namespace mobilevit_fast::cuda

@@ -138,16 +138,6 @@ constexpr int kLanes = 16, kPieces = 2, kMostFeatures = kLanes * kPieces * kPiec
 template <class T, int kThreads>
 MVF_DEVICE void layer_norm(const Norm& norm, const T* source, T* target, int pitch, int rows) {
   const int member = thread_index() % kLanes, pieces = norm.width / kPieceNumbers;
-  Float2 weight[kPieces][4], bias[kPieces][4];
-  MVF_UNROLL
-  for (int k = 0; k < kPieces; ++k) {
-    if (k * kLanes + member >= pieces) break;
-    MVF_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      weight[k][i] = load_global(norm.weight + (k * kLanes + member) * 4 + i);
-      bias[k][i] = load_global(norm.bias + (k * kLanes + member) * 4 + i);
-    }
-  }
   const auto add_lanes = [](float sum) {
     MVF_UNROLL
     for (int mask = 1; mask < kLanes; mask *= 2) sum += shuffle_xor(sum, mask);
@@ -185,7 +175,8 @@ MVF_DEVICE void layer_norm(const Norm& norm, const T* source, T* target, int pit
       if (k * kLanes + member >= pieces) break;
       MVF_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const Float2 value = unpack<T>(x[k].word[i]), w = weight[k][i], b = bias[k][i];
+        const Float2 value = unpack<T>(x[k].word[i]), w = load_global(norm.weight + (k * kLanes + member) * 4 + i),
+                     b = load_global(norm.bias + (k * kLanes + member) * 4 + i);
         x[k].word[i] = pack<T>((value.x - mean) * inverse * w.x + b.x, (value.y - mean) * inverse * w.y + b.y);
       }
       store_shared(reinterpret_cast<Bytes16*>(target + at + k * kLanes * kPieceNumbers), x[k]);

@@ -55,6 +55,7 @@ MobileViTTransformerParams params_of(Arrays& arrays, const Sizes& sizes) {
   p.mlp_activation = static_cast<Activation>(size("mlp_activation"));
   p.out_activation = static_cast<Activation>(size("out_activation"));
   p.head_group = size("head_group"), p.sequences = size("sequences"), p.rows = size("rows"), p.keys = size("keys");
+  p.complete();
   return p;
 }
 
@@ -93,8 +94,7 @@ py::dict run_all(const Numpy& given, const Sizes& sizes, uint32_t seed, bool wat
   if (p.rows == 0) {
     if (!with_transformer_stack<T>(p, launch)) throw py::value_error("no kernel holds so much");
   } else {
-    const TransformerSizes all(p);
-    const size_t residual = all.residual_numbers(p) * sizeof(T), qkv = all.qkv_numbers(p) * sizeof(T);
+    const size_t residual = p.residual_numbers() * sizeof(T), qkv = p.qkv_numbers() * sizeof(T);
     std::unique_ptr<char[]> residuals[2], qkvs[2];
     for (int i = 0; i < 2; ++i) {
       residuals[i].reset(new char[residual]), qkvs[i].reset(new char[qkv]);
@@ -116,6 +116,22 @@ py::dict run_all(const Numpy& given, const Sizes& sizes, uint32_t seed, bool wat
 }  // namespace
 
 PYBIND11_MODULE(mvf_scratch_transformer, m) {
+  m.def("choose", [](const Sizes& sizes, int processors, size_t shared_bytes) {
+    Arrays none({});
+    MobileViTTransformerParams p = params_of(none, sizes);
+    py::dict result;
+    const Chip chip{processors, shared_bytes};
+    p.rows = 0;
+    if (choose_transformer_stack<Half>(p, chip)) {
+      result["sequences"] = p.sequences;
+    } else if (choose_transformer_layer<Half>(p, chip)) {
+      result["rows"] = p.rows, result["keys"] = p.keys;
+    } else {
+      return result;
+    }
+    result["head_group"] = p.head_group;
+    return result;
+  });
   m.def("mobilevit_transformer",
         [](const Numpy& arrays, const Sizes& sizes, bool bfloat16, uint32_t seed, bool watch_banks) {
           return (bfloat16 ? run_all<BFloat16> : run_all<Half>)(arrays, sizes, seed, watch_banks);
