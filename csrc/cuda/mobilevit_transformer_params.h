@@ -2,6 +2,8 @@
 // lie.
 #pragma once
 
+#include <initializer_list>
+
 #include "tokens.h"
 
 namespace mobilevit_fast::cuda {

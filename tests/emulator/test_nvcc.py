@@ -14,6 +14,8 @@ from tests.paths import REPOSITORY
 
 SOURCES = sorted((REPOSITORY / "csrc/cuda").glob("*.cu"))
 ARCHITECTURES = ("80", "90a", "120")
+FEWEST_KERNELS = {"mobilevit_transformer.cu": 6}
+"""Of a file; where it has no entry, 24."""
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
@@ -30,7 +32,7 @@ def test_no_register_is_spilled(source: Path, architecture: str, tmp_path: Path)
     assert result.returncode == 0, result.stderr[-4000:]
     assert "warning" not in result.stderr, result.stderr[-4000:]
     found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", result.stderr)
-    assert len(found) >= 24
+    assert len(found) >= FEWEST_KERNELS.get(source.name, 24)
     assert set(found) == {("0", "0", "0")}
 
 
