@@ -42,7 +42,7 @@ class Attention {
       step<kTogether>(keys, values, pitch, count);
       keys += kTogether * kMatrixDepth * pitch, values += kTogether * kMatrixDepth * pitch;
     }
-    if (count > 0) step<1>(keys, values, pitch, count);
+    if (kTogether > 1 && count > 0) step<1>(keys, values, pitch, count);
   }
 
   // Calls use(row, column, u, v) for every two neighbouring numbers that the lane has.

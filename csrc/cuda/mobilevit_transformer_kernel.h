@@ -19,8 +19,8 @@ struct MobileViTTransformerStack {
   // A warp has up to kRounds parts of the residual stream, each of 16 * kTiles tokens and up to 16 * kPairs features.
   static constexpr int kTiles = 2, kRows = kTiles * kMatrixRows, kPairs = 3, kRounds = 3;
   static constexpr int kMostRows = 256;  // of several sequences
-  // Where no residual is kept, more tokens share the weights that a warp loads.
-  static constexpr int kWideTiles = 4;
+  // Where the residual has no part, more tokens share the weights that a warp loads.
+  static constexpr int kWideTiles = 4, kWidePairs = 2;
   using Parts = Tasks<kWarps, kPairs>;
 
   // Rows of a sequence, and of all sequences of a block.
@@ -147,7 +147,7 @@ struct MobileViTTransformerStack {
     }
 
     MVF_DEVICE void project_heads(int layer, int first_head, int heads) {
-      linear<T, kWarps, kWideTiles, kPairs>(
+      linear<T, kWarps, kWideTiles, kWidePairs>(
           layers_.qkv(layer), tokens_, pitch_, rows_, first_head * p.head_pairs, heads * p.head_pairs,
           [&](int row, int column, float u, float v) {
             const int head = column / (p.head_pairs * kPairColumns);
@@ -186,7 +186,7 @@ struct MobileViTTransformerStack {
     MVF_DEVICE void widen(int step) {
       const auto [layer, width, activation] = layers_.widened(step);
       const int pitch = row_pitch(width);
-      linear<T, kWarps, kWideTiles, kPairs>(
+      linear<T, kWarps, kWideTiles, kWidePairs>(
           layer, tokens_, pitch_, rows_, 0, layer.pairs,
           [&, width = width, activation = activation](int row, int column, float u, float v) {
             if (column >= width) return;

@@ -116,6 +116,15 @@ py::dict run_all(const Numpy& given, const Sizes& sizes, uint32_t seed, bool wat
 }  // namespace
 
 PYBIND11_MODULE(mvf_scratch_transformer, m) {
+  m.def("combine", [](py::array_t<float> x, py::array_t<float> y) {
+    Device device({});
+    float *left = x.mutable_data(), *right = y.mutable_data();
+    mobilevit_fast::emulator::launch(device, 1, static_cast<unsigned>(x.size()), 0, [&] {
+      const int i = thread_index();
+      const float root = reciprocal_root(left[i]);
+      right[i] = maximum(left[i], right[i]), left[i] = root;
+    });
+  });
   m.def("choose", [](const Sizes& sizes, int processors, size_t shared_bytes) {
     Arrays none({});
     MobileViTTransformerParams p = params_of(none, sizes);
