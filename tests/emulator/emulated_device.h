@@ -228,7 +228,7 @@ inline float reciprocal_approximate(float x) {
 }
 inline float reciprocal_root(float x) {
   ++block().device.counts.exponentials;
-  return with_bits(1.0f / std::sqrt(x), 22);
+  return with_bits(static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))), 23);
 }
 inline float maximum(float x, float y) { return std::fmax(x, y); }
 inline float tanh_approximate(float x) {
