@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mobilevit_fast.kernels.cuda import mobilevit_transformer as cuda
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, pair, refuse
+from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import multiplies_tiles, row_group_floats, word_factors
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 from mobilevit_fast.ops.triton_backend import triton_kernel
@@ -112,6 +114,7 @@ OP = Op(
     "int num_heads, int[2] patch_size, float eps, str mlp_activation, str out_activation",
     _output_shape,
     [
+        cuda_kernel(cuda.takes, Packing((*_PARAMETERS, "num_heads"), implementation=cuda.pack)),
         triton_kernel(_NAME),
         cpu_kernel(Packing(_PARAMETERS, _packed_floats)),
         reference_kernel(reference),

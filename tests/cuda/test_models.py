@@ -1,4 +1,4 @@
-"""Whole models of which the CUDA library runs what it has kernels for."""
+"""Whole models through the CUDA library."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from mobilevit_fast.config import PRESETS, MobileViTConfig
 from tests.integrations import zoo
 from tests.tolerance import assert_within_twice, rms_error
 
-REGIONS = ["conv2d_bias_act", "inverted_residual", "classifier_head"]
-
 
 def accelerated(model: nn.Module) -> nn.Module:
-    model = mvf.accelerate(model, backend="cuda", include=REGIONS)
+    model = mvf.accelerate(model, backend="cuda", strict=True)
     ran = [region for region in mvf.report(model) if region.backends]
     assert ran
     assert {backend for region in ran for backend in region.backends.values()} == {"cuda"}

@@ -6,7 +6,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <map>
+
 #include "conv2d_bias_act_tiles.h"
+#include "mobilevit_transformer.h"
 #include "primitives.h"
 
 namespace py = pybind11;
@@ -83,6 +86,11 @@ void bind_primitives(py::module_& m) {
     Copied copied(device, "values", values);
     return run(device, static_cast<unsigned>(values.size()), [&] { exchange(copied.as<float>(), mask); });
   });
+  m.def("combine", [](py::array x, py::array y) {
+    Device device({});
+    Copied left(device, "x", x), right(device, "y", y);
+    return run(device, static_cast<unsigned>(x.size()), [&] { combine(left.as<float>(), right.as<float>()); });
+  });
   m.def("pass_on", [](py::array y, bool with_barrier, uint32_t seed) {
     Device device({seed});
     Copied to(device, "y", y);
@@ -148,12 +156,31 @@ py::dict conv2d_tile_of(const std::array<int, 16>& n, int processors) {
   return result;
 }
 
+// The tiles of a transformer stack of these sizes on the chip that is set; {} where none fit.
+py::dict transformer_tile_of(const std::map<std::string, int>& size) {
+  MobileViTTransformerParams p{};
+  p.batch = size.at("batch"), p.height = size.at("height"), p.width = size.at("width");
+  p.channels = p.outputs = size.at("channels"), p.features = size.at("features"), p.hidden = size.at("hidden");
+  p.heads = size.at("heads"), p.layers = p.patch_h = p.patch_w = 2;
+  p.complete();
+  py::dict result;
+  if (!choose_transformer<Half>(p)) return result;
+  if (p.rows == 0) {
+    result["sequences"] = p.sequences;
+  } else {
+    result["rows"] = p.rows, result["keys"] = p.keys;
+  }
+  result["head_group"] = p.head_group;
+  return result;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(mvf_emulated, m) {
   py::register_exception<Error>(m, "Error");
   bind_primitives(m);
   m.def("take_launches", &take_launches);
+  m.def("transformer_tile", &transformer_tile_of);
   m.def("conv2d_tile", &conv2d_tile_of);
   m.attr("conv2d_variants") = kConv2dVariantCount;
   m.def("set_options", [](uint32_t seed, bool watch_banks) { Log::get().options = {seed, watch_banks}; });

@@ -9,6 +9,7 @@
 #define MVF_HOST_DEVICE inline
 #define MVF_UNROLL
 #define MVF_UNROLL_SOME
+#define MVF_NO_UNROLL
 
 namespace mobilevit_fast::cuda {
 
@@ -227,6 +228,11 @@ inline float reciprocal_approximate(float x) {
   ++block().device.counts.exponentials;
   return with_bits(1.0f / x, 23);
 }
+inline float reciprocal_root(float x) {
+  ++block().device.counts.exponentials;
+  return with_bits(static_cast<float>(1.0 / std::sqrt(static_cast<double>(x))), 23);
+}
+inline float maximum(float x, float y) { return std::fmax(x, y); }
 inline float tanh_approximate(float x) {
   ++block().device.counts.exponentials;
   return with_bits(std::tanh(x), 11);

@@ -35,6 +35,13 @@ inline void load_fragments(const Bytes16* rows, uint32_t* fragments, bool transp
 
 inline void exchange(float* values, int mask) { values[thread_index()] = shuffle_xor(values[thread_index()], mask); }
 
+// x becomes 1 / sqrt(x), y the larger one of both.
+inline void combine(float* x, float* y) {
+  const int i = thread_index();
+  const float root = reciprocal_root(x[i]);
+  y[i] = maximum(x[i], y[i]), x[i] = root;
+}
+
 // Every thread passes its number to the next one through shared memory.
 inline void pass_on(float* y, int threads, bool with_barrier) {
   SharedMemory shared;

@@ -85,6 +85,17 @@ def test_rounding_is_that_of_torch() -> None:
         assert (found == values.to(dtype).view(torch.int16).numpy().view(np.uint16)).all()
 
 
+def test_roots_and_maxima() -> None:
+    x = np.random.default_rng(0).uniform(1e-6, 1e6, 64).astype(np.float32)
+    x[:2] = np.nan, 4.0
+    y = np.random.default_rng(1).uniform(1e-6, 1e6, 64).astype(np.float32)
+    root, larger = x.copy(), y.copy()
+    emulated.combine(root, larger)
+    assert np.isnan(root[0])
+    assert np.allclose(root[1:], 1 / np.sqrt(x[1:].astype(np.float64)), rtol=2**-22, atol=0)
+    assert np.array_equal(larger, np.fmax(x, y))
+
+
 @pytest.mark.parametrize("with_barrier", [True, False])
 def test_a_missing_barrier_moves_the_result_with_the_seed(with_barrier: bool) -> None:
     results = set()

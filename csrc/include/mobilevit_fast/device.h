@@ -50,6 +50,7 @@ constexpr size_t kSharedAlignment = 128;
 #define MVF_HOST_DEVICE __host__ __device__ __forceinline__
 #define MVF_UNROLL _Pragma("unroll")
 #define MVF_UNROLL_SOME _Pragma("unroll 4")
+#define MVF_NO_UNROLL _Pragma("unroll 1")
 
 namespace mobilevit_fast::cuda {
 
@@ -216,6 +217,10 @@ MVF_DEVICE float reciprocal_approximate(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// 1 / sqrt(x) with a relative error of 2^-22.
+MVF_DEVICE float reciprocal_root(float x) { return rsqrtf(x); }
+// The larger of two numbers, or the one that is a number.
+MVF_DEVICE float maximum(float x, float y) { return fmaxf(x, y); }
 // tanh with a relative error of 2^-11.
 MVF_DEVICE float tanh_approximate(float x) {
   float y;

@@ -1,0 +1,172 @@
+// torch.ops.mobilevit_fast.mobilevit_transformer.cuda: checks, memory, launches.
+#include "mobilevit_transformer.h"
+
+#include <cmath>
+
+#include "binding.h"
+
+namespace mobilevit_fast::cuda {
+namespace {
+
+struct Weights {
+  const Tensor& in;
+  const OptionalTensor& in_bias;
+  const Tensor &norm1, &norm1_bias, &qkv;
+  const OptionalTensor& qkv_bias;
+  const Tensor &proj, &proj_bias, &norm2, &norm2_bias, &fc1, &fc1_bias, &fc2, &fc2_bias, &norm, &norm_bias, &out;
+  const OptionalTensor &out_scale, &out_bias;
+
+  void check(const Arguments& arguments) const {
+    arguments.rank("in weight", in, 4);
+    arguments.rank("fc1 weight", fc1, 3);
+    arguments.rank("out weight", out, 4);
+    const int64_t d = in.size(0), layers = fc1.size(0), hidden = fc1.size(1), outputs = out.size(0);
+    arguments.parameter("in weight", in, {d, in.size(1), 1, 1}, false);
+    arguments.parameter("in bias", in_bias, {d});
+    arguments.parameter("norm1 weight", norm1, {layers, d}, true);
+    arguments.parameter("norm1 bias", norm1_bias, {layers, d}, true);
+    arguments.parameter("qkv weight", qkv, {layers, 3 * d, d}, false);
+    arguments.parameter("qkv bias", qkv_bias, {layers, 3 * d});
+    arguments.parameter("proj weight", proj, {layers, d, d}, false);
+    arguments.parameter("proj bias", proj_bias, {layers, d}, true);
+    arguments.parameter("norm2 weight", norm2, {layers, d}, true);
+    arguments.parameter("norm2 bias", norm2_bias, {layers, d}, true);
+    arguments.parameter("fc1 weight", fc1, {layers, hidden, d}, false);
+    arguments.parameter("fc1 bias", fc1_bias, {layers, hidden}, true);
+    arguments.parameter("fc2 weight", fc2, {layers, d, hidden}, false);
+    arguments.parameter("fc2 bias", fc2_bias, {layers, d}, true);
+    arguments.parameter("norm weight", norm, {d}, true);
+    arguments.parameter("norm bias", norm_bias, {d}, true);
+    arguments.parameter("out weight", out, {outputs, d, 1, 1}, false);
+    arguments.parameter("out scale", out_scale, {outputs});
+    arguments.parameter("out bias", out_bias, {outputs});
+    arguments.channels(in.size(1));
+    arguments.multiple_of_eight("channels", in.size(1));
+    arguments.multiple_of_eight("hidden channels of the transformer", d);
+    arguments.multiple_of_eight("hidden units", hidden);
+    arguments.multiple_of_eight("output channels", outputs);
+    arguments.expect(d <= kMostFeatures, "at most ", kMostFeatures, " hidden channels of the transformer, got ", d);
+  }
+};
+
+// Sizes and what follows from them.
+void fill_sizes(const Arguments& arguments, const Tensor& x, const Weights& weights, int64_t num_heads,
+                const std::vector<int64_t>& patch_size, double eps, MobileViTTransformerParams& p) {
+  const int64_t d = weights.in.size(0);
+  arguments.expect(num_heads >= 1 && d % num_heads == 0 && d / num_heads % 2 == 0 && d / num_heads <= kMostHeadDim,
+                   "heads of an even number of channels, at most ", kMostHeadDim, ", got ", num_heads, " heads of ", d,
+                   " channels");
+  arguments.pair("patch_size", patch_size, 1);
+  arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got ", x.size(2), "x", x.size(3));
+  arguments.expect(eps >= 0, "an epsilon of at least 0, got ", eps);
+  arguments.small("pixels", x.size(0) * x.size(2) * x.size(3));
+  p.batch = static_cast<int>(x.size(0)), p.channels = static_cast<int>(x.size(1));
+  p.features = static_cast<int>(d), p.hidden = arguments.small("hidden units", weights.fc1.size(1));
+  p.layers = arguments.small("layers", weights.fc1.size(0));
+  p.outputs = arguments.small("channels", weights.out.size(0));
+  p.heads = static_cast<int>(num_heads);
+  p.patch_h = static_cast<int>(patch_size[0]), p.patch_w = static_cast<int>(patch_size[1]);
+  p.eps = static_cast<float>(eps);
+  p.score_scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(d / num_heads)));
+  p.height = round_up(static_cast<int>(x.size(2)), p.patch_h);
+  p.width = round_up(static_cast<int>(x.size(3)), p.patch_w);
+  p.complete();
+}
+
+// In the order of mobilevit_fast/kernels/cuda/mobilevit_transformer.py.
+void fill_weights(const Arguments& arguments, const Tensor& packed, MobileViTTransformerParams& p) {
+  PackedParts parts(packed);
+  const auto linear = [&](int layers, int inputs, int outputs) {
+    const int64_t pieces = int64_t{1} * ceil_div(inputs, kMatrixDepth) * ceil_div(outputs, kPairColumns) * kWarpSize;
+    return parts.take<Bytes16>(layers * pieces);
+  };
+  const auto vector = [&](int layers, int size) {
+    return parts.take<Float2>(int64_t{1} * layers * round_up(size, kPairColumns) / 2);
+  };
+  const int qkv = p.heads * p.head_pairs * kPairColumns, layers = p.layers, d = p.features;
+  p.in_weight = linear(1, p.channels, d), p.in_bias = vector(1, d);
+  p.norm1_weight = vector(layers, d), p.norm1_bias = vector(layers, d);
+  p.qkv_weight = linear(layers, d, qkv), p.qkv_bias = vector(layers, qkv);
+  p.proj_weight = linear(layers, d, d), p.proj_bias = vector(layers, d);
+  p.norm2_weight = vector(layers, d), p.norm2_bias = vector(layers, d);
+  p.fc1_weight = linear(layers, d, p.hidden), p.fc1_bias = vector(layers, p.hidden);
+  p.fc2_weight = linear(layers, p.hidden, d), p.fc2_bias = vector(layers, d);
+  p.norm_weight = vector(1, d), p.norm_bias = vector(1, d);
+  p.out_weight = linear(1, d, p.outputs), p.out_scale = vector(1, p.outputs), p.out_bias = vector(1, p.outputs);
+  arguments.check_packed(packed, parts);
+}
+
+Tensor resized(const Tensor& x, int64_t height, int64_t width) {
+  const std::vector<int64_t> size{height, width};
+  const std::optional<double> from_sizes;
+  std::array<StableIValue, 5> stack{torch::stable::detail::from(x), torch::stable::detail::from(size),
+                                    torch::stable::detail::from(false), torch::stable::detail::from(from_sizes),
+                                    torch::stable::detail::from(from_sizes)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::upsample_bilinear2d", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+Tensor activated(const Tensor& x, Activation activation) {
+  if (activation == Activation::none) return x;
+  std::array<StableIValue, 1> stack{torch::stable::detail::from(x)};
+  const char* name = activation == Activation::silu ? "aten::silu" : "aten::relu";
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+template <class T>
+void launch(const Arguments& arguments, const Tensor& x, MobileViTTransformerParams& p, cudaStream_t stream) {
+  arguments.expect(choose_transformer<T>(p), "channels that shared memory holds, got ", p.channels, ", ", p.features,
+                   " hidden channels, ", p.hidden, " hidden units, ", p.outputs, " output channels");
+  if (p.rows == 0) return arguments.launched(mobilevit_transformer_stack<T>(p, stream));
+  // What one launch writes, the next one reads.
+  const Tensor residual[] = {empty(x, {p.residual_numbers()}), empty(x, {p.residual_numbers()})};
+  const Tensor qkv[] = {empty(x, {p.qkv_numbers()}), empty(x, {p.qkv_numbers()})};
+  for (p.launch = 0; p.launch <= p.layers; ++p.launch) {
+    const int to = p.launch % 2;
+    p.residual_out = residual[to].mutable_data_ptr(), p.qkv_out = qkv[to].mutable_data_ptr();
+    p.residual_in = residual[1 - to].const_data_ptr(), p.qkv_in = qkv[1 - to].const_data_ptr();
+    arguments.launched(mobilevit_transformer_layer<T>(p, stream));
+  }
+}
+
+Tensor mobilevit_transformer_op(Tensor x, Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight,
+                                Tensor norm1_bias, Tensor qkv_weight, OptionalTensor qkv_bias, Tensor proj_weight,
+                                Tensor proj_bias, Tensor norm2_weight, Tensor norm2_bias, Tensor fc1_weight,
+                                Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, Tensor norm_weight,
+                                Tensor norm_bias, Tensor out_weight, OptionalTensor out_scale, OptionalTensor out_bias,
+                                int64_t num_heads, std::vector<int64_t> patch_size, double eps,
+                                std::string mlp_activation, std::string out_activation, Tensor packed) {
+  const Arguments arguments("mobilevit_transformer", x);
+  const Weights weights{in_weight,   in_bias,      norm1_weight, norm1_bias, qkv_weight, qkv_bias,   proj_weight,
+                        proj_bias,   norm2_weight, norm2_bias,   fc1_weight, fc1_bias,   fc2_weight, fc2_bias,
+                        norm_weight, norm_bias,    out_weight,   out_scale,  out_bias};
+  weights.check(arguments);
+  MobileViTTransformerParams p{};
+  fill_sizes(arguments, x, weights, num_heads, patch_size, eps, p);
+  p.mlp_activation = arguments.activation("mlp_activation", mlp_activation);
+  p.out_activation = arguments.activation("out_activation", out_activation);
+  fill_weights(arguments, packed, p);
+
+  const Target target(x);
+  if (p.batch == 0) return empty_image(x, 0, p.outputs, x.size(2), x.size(3));
+  // Resizing to whole patches and back commutes with a linear layer, whose weights it leaves alone and whose bias, as
+  // its own weights add up to 1; so it comes before the convolution in, and behind the one out.
+  const bool whole = p.height == x.size(2) && p.width == x.size(3);
+  const Activation last = p.out_activation;
+  if (!whole) p.out_activation = Activation::none;
+  const Tensor input = dense_image(whole ? x : resized(x, p.height, p.width));
+  Tensor y = empty_image(x, p.batch, p.outputs, p.height, p.width);
+  p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
+  const auto run = x.scalar_type() == ScalarType::Half ? launch<Half> : launch<BFloat16>;
+  run(arguments, x, p, target.stream());
+  return whole ? y : dense_image(activated(resized(y, x.size(2), x.size(3)), last));
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mobilevit_fast, MVF_DISPATCH_KEY, m) {
+  m.impl("mobilevit_transformer.cuda", TORCH_BOX(&mobilevit_transformer_op));
+}
+
+}  // namespace mobilevit_fast::cuda

@@ -1,0 +1,108 @@
+"""What the CUDA kernels of the transformer stack take (``csrc/cuda/mobilevit_transformer.h``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
+from mobilevit_fast.kernels.cuda.rules import multiples_of_eight
+from mobilevit_fast.support import Support
+
+MOST_FEATURES, MOST_HEAD_DIM = 256, 64
+
+
+def _layers(vectors: Tensor) -> Tensor:
+    """Vectors (L, size) as float32 (L, padded)."""
+    size = vectors.shape[1]
+    return F.pad(vectors.float(), (0, padded(size, 16) - size))
+
+
+def _weights(weights: Tensor) -> Tensor:
+    """Linear layers (L, O, I) as (L, I / 16, O / 16, 32, 8)."""
+    return torch.stack([fragments(weight) for weight in weights]).contiguous()
+
+
+def _by_head(rows: Tensor, heads: int) -> Tensor:
+    """Outputs (L, 3·D, …) of query, key and value as (L, outputs of a head after another, …), padded with zeros.
+
+    A head's query, key and value are each padded to a multiple of 8, and together to one of 16.
+    """
+    layers, rest = rows.shape[0], rows.shape[2:]
+    head_dim = rows.shape[1] // (3 * heads)
+    by_part = rows.reshape(layers, 3, heads, head_dim, -1)  # (L, 3, heads, d, …)
+    by_part = F.pad(by_part, (0, 0, 0, padded(head_dim, 8) - head_dim))
+    by_head = by_part.transpose(1, 2).flatten(2, 3)  # (L, heads, 3·d padded, …)
+    size = by_head.shape[2]
+    return F.pad(by_head, (0, 0, 0, padded(size, 16) - size)).reshape(layers, -1, *rest)
+
+
+def pack(
+    in_weight: Tensor,
+    in_bias: Tensor | None,
+    norm1_weight: Tensor,
+    norm1_bias: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    norm2_weight: Tensor,
+    norm2_bias: Tensor,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    out_weight: Tensor,
+    out_scale: Tensor | None,
+    out_bias: Tensor | None,
+    num_heads: int,
+) -> Tensor:
+    """The operator's parameters: weights in fragments, vectors in float32."""
+    layers, outputs = qkv_weight.shape[:2]
+    if qkv_bias is None:
+        qkv_bias = qkv_weight.new_zeros(layers, outputs)
+    return joined(
+        [
+            fragments(in_weight.flatten(1)),  # (C / 16, D / 16, 32, 8)
+            affine(in_bias, in_weight, 16, 0.0),
+            _layers(norm1_weight),
+            _layers(norm1_bias),
+            _weights(_by_head(qkv_weight, num_heads)),
+            _layers(_by_head(qkv_bias, num_heads)),
+            _weights(proj_weight),
+            _layers(proj_bias),
+            _layers(norm2_weight),
+            _layers(norm2_bias),
+            _weights(fc1_weight),
+            _layers(fc1_bias),
+            _weights(fc2_weight),
+            _layers(fc2_bias),
+            _layers(norm_weight[None]),
+            _layers(norm_bias[None]),
+            fragments(out_weight.flatten(1)),  # (D / 16, O / 16, 32, 8)
+            affine(out_scale, out_weight, 16, 1.0),
+            affine(out_bias, out_weight, 16, 0.0),
+        ]
+    )
+
+
+def takes(arguments: dict[str, Any]) -> Support:
+    """Whether the kernels take these arguments, of which the image may be missing."""
+    if "in_weight" not in arguments:
+        return Support(True)
+    features, channels = arguments["in_weight"].shape[:2]
+    hidden, outputs = arguments["fc1_weight"].shape[1], arguments["out_weight"].shape[0]
+    heads = arguments["num_heads"]
+    if features > MOST_FEATURES:
+        return Support(False, f"expected at most {MOST_FEATURES} hidden channels, got {features}")
+    if features // heads % 2 or features // heads > MOST_HEAD_DIM:
+        got = f"{features // heads}"
+        return Support(False, f"expected heads of an even number of channels, at most {MOST_HEAD_DIM}, got {got}")
+    return multiples_of_eight(
+        input_channels=channels, hidden_channels=features, hidden_units=hidden, output_channels=outputs
+    )

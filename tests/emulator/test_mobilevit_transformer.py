@@ -1,0 +1,183 @@
+"""The CUDA kernels of the transformer stack, emulated: against float64, in several orders of threads, their counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import samples
+from tests.emulator.run import Launch, check, emulated, run
+
+DTYPES = [torch.float16, torch.bfloat16]
+STACK, LAYERED = (2, 2), (16, 4, 32)
+"""Tiles: sequences of a block and heads at a time; or tokens, heads and keys, and the stack goes layer by layer."""
+WIDTHS = [(64, 48), (80, 64), (96, 80), (96, 64), (120, 80), (144, 96), (144, 96), (192, 128), (240, 160)]
+"""Features and channels of the transformers of MobileViT-XXS, -XS and -S."""
+
+
+def make(
+    channels: int, features: int, layers: int, size: tuple[int, int, int], dtype: torch.dtype, **more: Any
+) -> tuple[Any, ...]:
+    """Arguments of the operator: parameters as in the samples of all tests, images of (batch, height, width)."""
+    maker = samples._Maker(features + channels)
+    heads, hidden = more.get("heads", 4), more.get("hidden", 2 * features)
+    outputs, biased = more.get("outputs", channels), more.get("biased", True)
+
+    def weights(outputs: int, inputs: int) -> Tensor:
+        return torch.stack([maker.weight(outputs, inputs) for _ in range(layers)]).to(dtype)
+
+    def norm(*shape: int) -> tuple[Tensor, Tensor]:
+        return 1 + 0.1 * maker(*shape), 0.1 * maker(*shape)
+
+    return (
+        maker.image(size[0], channels, *size[1:], "channels_last").to(dtype),
+        maker.weight(features, channels, 1, 1).to(dtype),
+        maker(features) if biased else None,
+        *norm(layers, features),
+        weights(3 * features, features),
+        maker(layers, 3 * features) if biased else None,
+        *(weights(features, features), 0.1 * maker(layers, features)),
+        *norm(layers, features),
+        *(weights(hidden, features), 0.1 * maker(layers, hidden)),
+        *(weights(features, hidden), 0.1 * maker(layers, features)),
+        *norm(features),
+        maker.weight(outputs, features, 1, 1).to(dtype),
+        *((maker.scale(outputs), maker(outputs)) if biased else (None, None)),
+        heads,
+        list(more.get("patch", (2, 2))),
+        1e-5,
+        more.get("activation", "silu"),
+        more.get("out_activation", "silu"),
+    )
+
+
+def choose(batch: int, channels: int, features: int, size: int, processors: int, shared_kib: int) -> dict[str, int]:
+    """The tiles of images of `size` pixels on a chip with so many processors and KiB of shared memory for a block."""
+    sizes = {"batch": batch, "height": size, "width": size, "channels": channels, "features": features}
+    emulated.set_chip(processors, shared_kib << 10)
+    return dict(emulated.transformer_tile({**sizes, "hidden": 2 * features, "heads": 4}))
+
+
+def check_tiles(arguments: tuple[Any, ...], *tiles: Sequence[int], **options: Any) -> list[Launch]:
+    """Every tile against float64; the launches of the last one."""
+    launches: list[Launch] = []
+    for tile in tiles:
+        launches = check("mobilevit_transformer", arguments, tile=tile, **options)
+    return launches
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("features", "channels"), dict.fromkeys(WIDTHS))
+def test_widths_of_the_models(features: int, channels: int, dtype: torch.dtype) -> None:
+    """Heads of 16 to 60 features, on few tokens: one tile and a little more."""
+    check_tiles(make(channels, features, 1, (1, 5, 4), dtype, patch=(1, 1)), STACK, LAYERED, seed=features)
+
+
+@pytest.mark.parametrize(
+    ("features", "channels", "size", "patch", "tile"),
+    [
+        (144, 96, (1, 16, 16), (1, 1), (1, 1)),
+        (192, 128, (1, 8, 16), (1, 2), (2, 4)),
+        (240, 160, (1, 8, 8), (2, 2), (4, 2)),
+    ],
+)
+def test_pixels_in_and_pixels_out_are_all_that_moves(
+    features: int, channels: int, size: tuple[int, int, int], patch: tuple[int, int], tile: tuple[int, int]
+) -> None:
+    """One layer of the stacks of MobileViT-S at full width: activations are read once and written once."""
+    x, *_ = arguments = make(channels, features, 1, size, torch.float16, patch=patch)
+    (launch,) = check_tiles(arguments, tile)
+    assert launch.arrays["x"] == (x.nbytes, 0)
+    assert launch.arrays["y"] == (0, x.nbytes)
+    assert not any(written for name, (_, written) in launch.arrays.items() if name != "y")
+
+
+def test_the_first_stage_layer_by_layer() -> None:
+    """256 tokens of 144 features, with keys and values in several steps."""
+    arguments = make(96, 144, 1, (1, 16, 16), torch.bfloat16, patch=(1, 1))
+    check_tiles(arguments, (64, 2, 64))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("patch", [(1, 1), (2, 2), (4, 2), (1, 3)])
+def test_patches_images_and_layers(patch: tuple[int, int], dtype: torch.dtype) -> None:
+    arguments = make(16, 48, 2, (2, 4, 6), dtype, patch=patch)
+    check_tiles(arguments, (3, 2), (32, 2, 16), LAYERED)
+
+
+@pytest.mark.parametrize("tokens", [1, 15, 16, 17, 33, 40, 64])
+def test_any_number_of_tokens(tokens: int) -> None:
+    """Less than a tile, whole tiles, and tails; sequences that fill the last block and ones that do not."""
+    arguments = make(8, 32, 2, (3, 1, tokens), torch.float16, patch=(1, 1), heads=2)
+    tiles = [(rows, 1, keys) for rows, keys in ((16, 16), (32, 32), (64, 64))]
+    check_tiles(arguments, (1, 2), STACK, *tiles)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 6, 12])
+def test_any_number_of_heads(heads: int) -> None:
+    """Groups of heads that leave a rest, heads of 4 to 48 features, no bias anywhere but where it has to be."""
+    arguments = make(24, 48, 1, (1, 6, 8), torch.bfloat16, heads=heads, biased=False)
+    check_tiles(arguments, (2, 1), STACK, (2, 4), LAYERED)
+
+
+@pytest.mark.parametrize(
+    ("features", "channels", "hidden", "outputs"), [(8, 8, 8, 8), (40, 24, 104, 136), (256, 8, 8, 8)]
+)
+def test_any_multiples_of_eight(features: int, channels: int, hidden: int, outputs: int) -> None:
+    arguments = make(channels, features, 1, (1, 4, 6), torch.float16, hidden=hidden, outputs=outputs)
+    check_tiles(arguments, STACK, LAYERED)
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "silu"])
+def test_activations(activation: str) -> None:
+    out = {"none": "relu", "relu": "silu", "silu": "none"}[activation]
+    arguments = make(8, 16, 2, (1, 4, 4), torch.float16, activation=activation, out_activation=out)
+    check_tiles(arguments, STACK, LAYERED)
+
+
+@pytest.mark.parametrize("tile", [STACK, LAYERED, (32, 4, 16)], ids=str)
+def test_results_do_not_depend_on_the_order_of_threads(tile: tuple[int, ...]) -> None:
+    arguments = make(16, 40, 2, (1, 12, 6), torch.float16)
+    results = [run("mobilevit_transformer", arguments, tile=tile, seed=seed)[0] for seed in range(4)]
+    assert not results[0].isnan().any()
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("tile", [(1, 2), LAYERED], ids=["stack", "layered"])
+def test_few_accesses_conflict(tile: tuple[int, ...]) -> None:
+    """Queries are read in words, two rows of a bank; all else takes as many wavefronts as its bytes do."""
+    launches = check_tiles(make(96, 144, 1, (1, 8, 16), torch.float16), tile, watch_banks=True)
+    assert sum(one.conflicts for one in launches) <= 0.03 * sum(one.wavefronts for one in launches)
+
+
+@pytest.mark.parametrize(
+    ("processors", "shared_kib", "batch", "stage", "expected"),
+    [
+        (132, 227, 256, 0, {"sequences": 1, "head_group": 1}),
+        (132, 227, 256, 1, {"sequences": 2, "head_group": 4}),
+        (132, 227, 256, 2, {"sequences": 8, "head_group": 2}),
+        (132, 227, 1, 0, {"rows": 16, "head_group": 4, "keys": 64}),
+        (132, 227, 1, 1, {"rows": 16, "head_group": 4, "keys": 64}),
+        (132, 227, 1, 2, {"rows": 16, "head_group": 4, "keys": 16}),
+        (132, 227, 16, 0, {"rows": 32, "head_group": 4, "keys": 64}),
+        (108, 163, 256, 0, {"rows": 64, "head_group": 2, "keys": 64}),
+        (108, 163, 256, 1, {"sequences": 2, "head_group": 2}),
+        (108, 163, 256, 2, {"sequences": 4, "head_group": 4}),
+        (170, 99, 256, 0, {"rows": 64, "head_group": 2, "keys": 64}),
+        (170, 99, 256, 1, {"sequences": 1, "head_group": 2}),
+        (170, 99, 256, 2, {"sequences": 4, "head_group": 2}),
+    ],
+)
+def test_choice_of_tiles(processors: int, shared_kib: int, batch: int, stage: int, expected: dict[str, int]) -> None:
+    """The stacks of MobileViT-S on an H100, an A100 and a GeForce of compute capability 12.0."""
+    channels, features, size = [(96, 144, 32), (128, 192, 16), (160, 240, 8)][stage]
+    assert choose(batch, channels, features, size, processors, shared_kib) == expected
+
+
+def test_sequences_that_do_not_fit() -> None:
+    """2304 tokens of a 768 pixel image: layer by layer, however many images there are."""
+    assert choose(64, 48, 64, 96, 132, 227)["rows"] == 64
