@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "binding.h"
+#include "resize.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
@@ -96,26 +97,19 @@ void fill_weights(const Arguments& arguments, const Tensor& packed, MobileViTTra
   arguments.check_packed(packed, parts);
 }
 
-Tensor resized(const Tensor& x, int64_t height, int64_t width) {
-  const std::vector<int64_t> size{height, width};
-  const std::optional<double> from_sizes;
-  std::array<StableIValue, 5> stack{torch::stable::detail::from(x), torch::stable::detail::from(size),
-                                    torch::stable::detail::from(false), torch::stable::detail::from(from_sizes),
-                                    torch::stable::detail::from(from_sizes)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::upsample_bilinear2d", "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
-}
-
-Tensor activated(const Tensor& x, Activation activation) {
-  if (activation == Activation::none) return x;
-  std::array<StableIValue, 1> stack{torch::stable::detail::from(x)};
-  const char* name = activation == Activation::silu ? "aten::silu" : "aten::relu";
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
+template <class T>
+Tensor resized(const Arguments& arguments, const Tensor& x, int height, int width, Activation activation,
+               cudaStream_t stream) {
+  Tensor y = empty_image(x, x.size(0), x.size(1), height, width);
+  const auto size = [&](int dimension) { return static_cast<int>(x.size(dimension)); };
+  const ResizeParams p{x.const_data_ptr(), y.mutable_data_ptr(), size(0), size(2), size(3), size(1), height, width,
+                       activation};
+  arguments.launched(resize<T>(p, stream));
+  return y;
 }
 
 template <class T>
-void launch(const Arguments& arguments, const Tensor& x, MobileViTTransformerParams& p, cudaStream_t stream) {
+void run_stack(const Arguments& arguments, const Tensor& x, MobileViTTransformerParams& p, cudaStream_t stream) {
   arguments.expect(choose_transformer<T>(p), "channels that shared memory holds, got ", p.channels, ", ", p.features,
                    " hidden channels, ", p.hidden, " hidden units, ", p.outputs, " output channels");
   if (p.rows == 0) return arguments.launched(mobilevit_transformer_stack<T>(p, stream));
@@ -128,6 +122,23 @@ void launch(const Arguments& arguments, const Tensor& x, MobileViTTransformerPar
     p.residual_in = residual[1 - to].const_data_ptr(), p.qkv_in = qkv[1 - to].const_data_ptr();
     arguments.launched(mobilevit_transformer_layer<T>(p, stream));
   }
+}
+
+// Resizing to whole patches and back commutes with a linear layer, whose weights it leaves alone and whose bias, as its
+// own weights add up to 1; so it comes before the convolution in, and behind the one out.
+template <class T>
+Tensor run(const Arguments& arguments, const Tensor& x, MobileViTTransformerParams& p, cudaStream_t stream) {
+  const int height = static_cast<int>(x.size(2)), width = static_cast<int>(x.size(3));
+  const bool whole = p.height == height && p.width == width;
+  const Activation last = p.out_activation;
+  Tensor input = dense_image(x), y = empty_image(x, p.batch, p.outputs, p.height, p.width);
+  if (!whole) {
+    p.out_activation = Activation::none;
+    input = resized<T>(arguments, input, p.height, p.width, Activation::none, stream);
+  }
+  p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
+  run_stack<T>(arguments, x, p, stream);
+  return whole ? y : resized<T>(arguments, y, height, width, last, stream);
 }
 
 Tensor mobilevit_transformer_op(Tensor x, Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight,
@@ -150,17 +161,8 @@ Tensor mobilevit_transformer_op(Tensor x, Tensor in_weight, OptionalTensor in_bi
 
   const Target target(x);
   if (p.batch == 0) return empty_image(x, 0, p.outputs, x.size(2), x.size(3));
-  // Resizing to whole patches and back commutes with a linear layer, whose weights it leaves alone and whose bias, as
-  // its own weights add up to 1; so it comes before the convolution in, and behind the one out.
-  const bool whole = p.height == x.size(2) && p.width == x.size(3);
-  const Activation last = p.out_activation;
-  if (!whole) p.out_activation = Activation::none;
-  const Tensor input = dense_image(whole ? x : resized(x, p.height, p.width));
-  Tensor y = empty_image(x, p.batch, p.outputs, p.height, p.width);
-  p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
-  const auto run = x.scalar_type() == ScalarType::Half ? launch<Half> : launch<BFloat16>;
-  run(arguments, x, p, target.stream());
-  return whole ? y : dense_image(activated(resized(y, x.size(2), x.size(3)), last));
+  const auto run_as = x.scalar_type() == ScalarType::Half ? run<Half> : run<BFloat16>;
+  return run_as(arguments, x, p, target.stream());
 }
 
 }  // namespace

@@ -10,6 +10,7 @@ from torch import nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import PRESETS, MobileViTConfig
+from tests.cuda.conftest import EMULATED
 from tests.integrations import zoo
 from tests.tolerance import assert_within_twice, rms_error
 
@@ -30,6 +31,27 @@ def test_every_size(preset: str, dtype: torch.dtype, device: torch.device) -> No
     exact = zoo.run(copy.deepcopy(model).double(), x.double())
     plain = zoo.run(copy.deepcopy(model).to(memory_format=torch.channels_last), x)
     assert_within_twice(zoo.run(accelerated(model), x), plain, exact, measure=rms_error)
+
+
+@pytest.mark.skipif(not EMULATED, reason="launches are counted by the emulator")
+def test_launches_of_a_model(device: torch.device) -> None:
+    """MobileViT-S: one a region with many images, one a layer of the transformers with few; torch's for the classes."""
+    from tests.emulator.run import SHARED_BYTES, emulated, take_launches
+
+    model = accelerated(zoo.native(MobileViTConfig.preset("small", num_labels=10)).half())
+    x = zoo.images(1, 64, 64).half()
+    launches = {}
+    for processors in (1, 1 << 20):
+        emulated.set_chip(processors, SHARED_BYTES)
+        take_launches()
+        zoo.run(model, x)
+        launches[processors] = [launch.name for launch in take_launches()]
+    emulated.set_chip(132, SHARED_BYTES)
+    many, few = launches.values()
+    assert len(many) == 1 + 7 + 3 * 3 + 1
+    assert many.count("MobileViTTransformerStack") == 3
+    assert len(few) == 1 + 7 + 3 * 2 + (2 + 4 + 3 + 3) + 1
+    assert few.count("MobileViTTransformerLayer") == 2 + 4 + 3 + 3
 
 
 @pytest.fixture

@@ -51,6 +51,11 @@ class Launch(NamedTuple):
     conflicts: int
     sectors: int
 
+    @property
+    def name(self) -> str:
+        """The kernel's class without what it is made for."""
+        return self.kernel.split("<")[0].split("::")[-1]
+
     def moved(self, *names: str) -> int:
         """Bytes read and written of these arrays."""
         return sum(sum(self.arrays[name]) for name in names)

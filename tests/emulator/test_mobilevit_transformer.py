@@ -109,6 +109,17 @@ def test_patches_images_and_layers(patch: tuple[int, int], dtype: torch.dtype) -
     check_tiles(arguments, (3, 2), (32, 2, 16), LAYERED)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("size", "patch"), [((2, 5, 7), (2, 2)), ((1, 1, 1), (2, 2)), ((1, 4, 7), (3, 4))])
+def test_images_of_no_whole_patches_are_resized(
+    size: tuple[int, int, int], patch: tuple[int, int], dtype: torch.dtype
+) -> None:
+    for activation in ("silu", "relu", "none"):
+        launches = check_tiles(make(16, 32, 1, size, dtype, patch=patch, out_activation=activation), STACK, LAYERED)
+        kinds = [launch.name for launch in launches]
+        assert [kinds[0], kinds[-1], len(kinds)] == ["Resize", "Resize", 4]
+
+
 @pytest.mark.parametrize("tokens", [1, 15, 16, 17, 33, 40, 64])
 def test_any_number_of_tokens(tokens: int) -> None:
     """Less than a tile, whole tiles, and tails; sequences that fill the last block and ones that do not."""

@@ -21,6 +21,7 @@ KERNELS = {
     "depthwise_conv2d.cu": 24,
     "inverted_residual.cu": 108,
     "mobilevit_transformer.cu": 6,
+    "resize.cu": 2,
 }
 """How many kernels of a file the compiler has to have told of, so that a change of its words does not go unseen."""
 
