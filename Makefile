@@ -33,9 +33,9 @@ demo: $(VENV)/.built
 	$(PY) -m mobilevit_fast.demo
 
 test: lint
-	$(PY) -m pytest -q -p no:benchmark -n 2 --ignore=tests/triton --ignore=tests/emulator
+	$(PY) -m pytest -q -p no:benchmark -n 2 --ignore=tests/triton --ignore=tests/emulator --ignore=tests/cuda
 	$(PY) -m pytest -q --benchmark-disable benchmarks
-	LD_PRELOAD="$(SANITIZER)" ASAN_OPTIONS=$(ASAN_OPTIONS) $(PY) -m pytest -q -p no:benchmark -n 2 tests/emulator
+	LD_PRELOAD="$(SANITIZER)" ASAN_OPTIONS=$(ASAN_OPTIONS) $(PY) -m pytest -q -p no:benchmark -n 2 tests/emulator tests/cuda
 	TRITON_INTERPRET=1 $(PY) -m pytest -q -p no:benchmark -n 2 tests/triton
 
 lint: $(VENV)/.tested

@@ -1,6 +1,8 @@
 """Builds the native libraries by CMake and ninja; everything else about the package stands in pyproject.toml.
 
-Environment: ``MVF_CUDA=auto|on|off`` (default auto: a CUDA library where nvcc and a CUDA build of torch are found).
+Environment: ``MVF_CUDA=auto|on|off`` (default auto: a CUDA library where nvcc and a CUDA build of torch are found);
+``MVF_CUDA_ARCHITECTURES``, those to compile it for, as CMake writes them (``90a``, ``80;120`` or, for the GPUs of this
+machine, ``native``; default all from compute capability 8.0 to 12.0).
 ``python setup.py compile_only`` sends every CUDA source through nvcc, whatever torch was built for and without a GPU.
 """
 
@@ -78,7 +80,7 @@ def pybind11_folder() -> str:
 
 
 def cuda_setting() -> str:
-    """The one environment variable of the build."""
+    """Whether to build the CUDA library."""
     value = os.environ.get("MVF_CUDA", "auto")
     if value not in ("auto", "on", "off"):
         raise SetupError(f"MVF_CUDA: expected auto, on or off, got {value!r}")
@@ -95,6 +97,8 @@ class CMakeBuild(build_ext):
     def build_targets(self, cuda: str, target: str) -> None:
         """Configure, then build ``target``; the folder is kept, so that a second build is short."""
         settings = {"MVF_CUDA": cuda, **torch_settings()}
+        if "MVF_CUDA_ARCHITECTURES" in os.environ:
+            settings["MVF_CUDA_ARCHITECTURES"] = os.environ["MVF_CUDA_ARCHITECTURES"]
         check_cxx_compiler()
         settings |= {
             "CMAKE_MAKE_PROGRAM": find_tool("ninja"),

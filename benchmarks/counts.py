@@ -1,20 +1,23 @@
 """What the CUDA kernels do for an image, counted by the emulator: `python -m benchmarks.counts [--preset SIZE]`.
 
-Every inverted residual at full size, batch 1: bytes of input and output against the least there are, bytes of weights
-(they come from the second-level cache or nearer), products, exponentials, wavefronts of shared memory; and the time
-that each would take alone on an H100. It is a prediction: no GPU has measured it.
+Every operator of a classification model at full size, batch 1: bytes of images against the least there are (each read
+once, each written once); weights, which come from the second-level cache, once for every block; instructions of the
+matrix unit and of the special-function unit; wavefronts of shared memory and lines of the first-level cache. And the
+time that each of these would take alone on an H100 that has enough blocks to do. It is a prediction: no GPU has
+measured it.
 """
 
 from __future__ import annotations
 
 import torch
 import typer
+from torch import Tensor
 
-from benchmarks.shapes import preset_calls
+from benchmarks.shapes import OperatorCall, preset_calls
 from tests.emulator import run
 
-MEMORY = 3.0e12
-"""Bytes a second that an H100 was measured to move."""
+MEMORY, SECOND_LEVEL = 3.0e12, 5.5e12
+"""Bytes a second that an H100 was measured to move, and to take from its second-level cache."""
 PROCESSORS, CLOCK = 132, 1.755e9
 PRODUCTS = PROCESSORS * CLOCK * 1024 / 2048
 """Instructions m16n8k16 a second: 1024 multiply-adds of float16 a clock and processor, 2048 an instruction."""
@@ -23,48 +26,74 @@ WAVEFRONTS = PROCESSORS * CLOCK
 LINES = WAVEFRONTS / 2
 """Lines of 128 bytes a second from the first-level cache: half of what its banks, the same as shared memory's, give."""
 
+IMAGES = ("x", "x2", "y", "mean", "residual_in", "residual_out", "qkv_in", "qkv_out")
+"""Arrays that are no parameters."""
+TIMES = ("memory", "weights", "products", "exponentials", "shared")
 
-def table(preset: str, processors: int) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = [
-        "| inverted residual | MB moved | of the least | MB from caches | k products | M exponentials | k wavefronts "
-        "| conflicts | µs: memory | products | exponentials | shared |",
-        "|---|" + "---:|" * 11,
+
+def name_of(call: OperatorCall) -> str:
+    """What it is and how large, in a few words."""
+    s = call.shape
+    if call.op == "inverted_residual":
+        return f"inverted residual {s['inputs']}→{s['expanded']}→{s['outputs']}, {s['height']}², stride {s['stride']}"
+    if call.op == "mobilevit_transformer":
+        return f"transformer {s['inputs']}→{s['hidden_size']}→{s['outputs']}, {s['height']}², {s['layers']} layers"
+    if call.op == "conv2d_bias_act":
+        inputs = f"{s['inputs']}+{s['second_inputs']}" if "second_inputs" in s else s["inputs"]
+        return f"convolution {inputs}→{s['outputs']}, {s['height']}², stride {s['stride']}"
+    return f"head {s['inputs']}→{s['expanded']}, {s['height']}²"
+
+
+def bytes_of(values: object) -> int:
+    """Of a tensor; of anything else none."""
+    return values.numel() * values.element_size() if isinstance(values, Tensor) else 0
+
+
+def count(call: OperatorCall, processors: int) -> tuple[str, list[float]]:
+    """A line of the table without its times, and these in microseconds, in the order of ``TIMES``."""
+    generator = torch.Generator().manual_seed(0)
+    arguments = tuple(
+        (0.1 * torch.randn(a.shape, generator=generator)).to(a.dtype) if isinstance(a, Tensor) else a
+        for a in call.named.values()
+    )
+    y, launches = run.run(call.op, arguments, watch_banks=True, processors=processors)
+    images = arguments[:2] if call.op == "conv2d_bias_act" else arguments[:1]
+    moved = sum(launch.moved(*(name for name in launch.arrays if name in IMAGES)) for launch in launches)
+    least = sum(map(bytes_of, images)) + bytes_of(y)
+    packed = run.weight_bytes(call.op, arguments)
+    weights = sum(launch.blocks for launch in launches) / len(launches) * packed
+    products, exponentials, wavefronts, conflicts, sectors = (
+        sum(getattr(launch, field) for launch in launches)
+        for field in ("products", "exponentials", "wavefronts", "conflicts", "sectors")
+    )
+    times = [
+        moved / MEMORY,
+        weights / SECOND_LEVEL,
+        products / PRODUCTS,
+        exponentials / EXPONENTIALS,
+        wavefronts / WAVEFRONTS + sectors / 4 / LINES,
     ]
-    total = [0.0] * 4
-    for call in preset_calls(preset, 1, 256, torch.float16):
-        if call.op != "inverted_residual":
-            continue
-        generator = torch.Generator().manual_seed(0)
-        arguments = tuple(
-            (0.1 * torch.randn(a.shape, generator=generator)).to(a.dtype) if isinstance(a, torch.Tensor) else a
-            for a in call.arguments[:14]
-        )
-        y, (launch,) = run.run("inverted_residual", arguments, watch_banks=True, processors=processors)
-        moved = launch.moved("x", "y")
-        times = [
-            moved / MEMORY,
-            launch.products / PRODUCTS,
-            launch.exponentials / EXPONENTIALS,
-            launch.wavefronts / WAVEFRONTS + launch.sectors / 4 / LINES,
-        ]
-        total = [t + 1e6 * new for t, new in zip(total, times, strict=True)]
-        shape = call.shape
-        name = f"{shape['inputs']}→{shape['expanded']}→{shape['outputs']}, {shape['height']}², stride {shape['stride']}"
-        lines.append(
-            f"| {name} | {moved / 1e6:.2f} | {moved / (arguments[0].nbytes + y.nbytes):.2f} "
-            f"| {launch.sectors * 32 / 1e6:.2f} "
-            f"| {launch.products / 1e3:.0f} | {launch.exponentials / 1e6:.2f} | {launch.wavefronts / 1e3:.0f} "
-            f"| {100 * launch.conflicts / launch.wavefronts:.0f} % " + "".join(f"| {1e6 * t:.2f} " for t in times) + "|"
-        )
-    lines.append("| all |" + " |" * 7 + "".join(f" {t:.2f} |" for t in total))
-    return lines
+    line = (
+        f"| {name_of(call)} | {moved / 1e6:.2f} | {moved / least:.2f} | {weights / 1e6:.2f} | {products / 1e3:.0f} "
+        f"| {exponentials / 1e6:.2f} | {wavefronts / 1e3:.0f} | {100 * conflicts / max(wavefronts, 1):.0f} % "
+        f"| {sectors * 32 / 1e6:.1f} |"
+    )
+    return line, [1e6 * t for t in times]
 
 
-def main(preset: str = "small", processors: int = 0) -> None:
-    """Print the table of a preset with the tiles for a chip of so many multiprocessors; 0 gives the largest."""
+def main(preset: str = "small", processors: int = 1) -> None:
+    """Print the table with the tiles for a chip of so many multiprocessors; 1 gives those of many images."""
     run.enable()
-    typer.echo("\n".join(table(preset, processors)))
+    typer.echo(
+        "| operator | MB moved | of the least | MB of weights | k products | M exponentials | k wavefronts | conflicts "
+        "| MB of lines | µs: " + " | ".join(TIMES) + " |\n|---|" + "---:|" * (8 + len(TIMES))
+    )
+    total = [0.0] * len(TIMES)
+    for call in preset_calls(preset, 1, 256, torch.float16):
+        line, times = count(call, processors)
+        total = [t + new for t, new in zip(total, times, strict=True)]
+        typer.echo(line + "".join(f" {t:.2f} |" for t in times))
+    typer.echo("| all |" + " |" * 8 + "".join(f" {t:.2f} |" for t in total))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ Conv2dTile tile_for(const Conv2dShape& shape) {
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-  OptionalTensor same = bias;
-  if (bias) same = torch::stable::to(*bias, x.scalar_type());
+  const OptionalTensor same = bias ? OptionalTensor(torch::stable::to(*bias, x.scalar_type())) : std::nullopt;
   std::array<StableIValue, 3> stack{torch::stable::detail::from(x), torch::stable::detail::from(weight),
                                     torch::stable::detail::from(same)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));

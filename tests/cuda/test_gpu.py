@@ -1,4 +1,4 @@
-"""What only a GPU can show of the CUDA library: replayed graphs, other streams and devices, determinism, large tensors."""
+"""What only a GPU can show of the CUDA library: replayed graphs, streams, devices, determinism, large tensors."""
 
 from __future__ import annotations
 

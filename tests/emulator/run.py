@@ -101,6 +101,12 @@ def run(
         emulated.set_tile([])
 
 
+def weight_bytes(op: str, arguments: tuple[Any, ...]) -> int:
+    """Of an operator's packed parameters."""
+    packed = ops.OPS[op].pack("cuda", arguments)
+    return 0 if packed is None else packed.nbytes
+
+
 def check(op: str, arguments: tuple[Any, ...], **options: Any) -> list[Launch]:
     """Hold the result to the rule for errors, against float64; the launches."""
     reference = ops.OPS[op].reference

@@ -1,0 +1,8 @@
+// The kernels of inverted_residual_kernel.h for bfloat16, with every tile.
+#include "inverted_residual_launch.h"
+
+namespace mobilevit_fast::cuda {
+
+template cudaError_t inverted_residual<BFloat16>(const InvertedResidualParams&, bool, int, int, cudaStream_t);
+
+}  // namespace mobilevit_fast::cuda
