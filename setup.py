@@ -97,8 +97,6 @@ class CMakeBuild(build_ext):
     def build_targets(self, cuda: str, target: str) -> None:
         """Configure, then build ``target``; the folder is kept, so that a second build is short."""
         settings = {"MVF_CUDA": cuda, **torch_settings()}
-        if "MVF_CUDA_ARCHITECTURES" in os.environ:
-            settings["MVF_CUDA_ARCHITECTURES"] = os.environ["MVF_CUDA_ARCHITECTURES"]
         check_cxx_compiler()
         settings |= {
             "CMAKE_MAKE_PROGRAM": find_tool("ninja"),
@@ -110,6 +108,9 @@ class CMakeBuild(build_ext):
         cmake, folder = find_tool("cmake"), ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         folder.mkdir(parents=True, exist_ok=True)
         definitions = [f"-D{name}={value}" for name, value in settings.items()]
+        architectures = os.environ.get("MVF_CUDA_ARCHITECTURES")
+        # The folder is kept, and with it what an earlier build was given.
+        definitions += [f"-DMVF_CUDA_ARCHITECTURES={architectures}" if architectures else "-UMVF_CUDA_ARCHITECTURES"]
         call([cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *definitions], "configuring")
         call([cmake, "--build", str(folder), "--target", target], f"building {target}")
 

@@ -20,6 +20,15 @@ VARIANTS = {
 }
 """Variants of the CPU kernels, weakest first; the fastest that the machine runs is used."""
 
+CUDA_LIMITS = (
+    "`cuda` runs on NVIDIA GPUs from compute capability 8.0 on; what it does not take goes to the next backend, and",
+    "the report says why. Channels are multiples of 8, but for the input of a dense convolution of few channels",
+    "(windows of at most 64 numbers) and its outputs; the first of two inputs has a multiple of 16. Strides, paddings",
+    "and dilations of depthwise convolutions are the same in both directions, strides 1 or 2, windows 3x3",
+    "(`depthwise_conv2d` also 5x5 and 7x7). Transformers are at most 256 wide, their heads at most 64 and even. Images",
+    "have fewer than 2^15 rows and columns. `triton` runs on the same GPUs and on AMD's.",
+)
+
 TARGET = Path(__file__).with_name("support.md")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -55,6 +64,7 @@ def render() -> str:
         "|---" * (len(BACKENDS) + 1) + "|",
     ]
     lines += [f"| `{op}` | " + " | ".join(kernel_cell(op, backend) for backend in BACKENDS) + " |" for op in OPS]
+    lines += ["", *CUDA_LIMITS]
     lines += ["", "The kernels of `cpu` have variants, of which the fastest that the machine runs is used:", ""]
     lines += ["| variant | runs on |", "|---|---|", *(f"| `{name}` | {needs} |" for name, needs in VARIANTS.items())]
     lines += ["", "Activations: " + ", ".join(f"`{name}`" for name in ACTIVATIONS) + ".", "", "## Modules", ""]

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 
@@ -67,7 +67,7 @@ class Report(Sequence[Region]):
             for region in self.regions
         ]
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> Group:
         table = Table(title=f"{len(self.fused)} of {len(self)} regions fused", title_justify="left")
         for heading in ("module", "region", "backend", "remark"):
             table.add_column(heading, overflow="fold")
@@ -78,14 +78,13 @@ class Report(Sequence[Region]):
             else:
                 backends = names[0] if names else "skipped"
             table.add_row(region.path or "(model)", region.kind, backends, region.reason)
-        return table
+        passed_over = sorted({sentence for region in self.regions for sentence in region.passed_over})
+        return Group(table, *(f"passed over: {sentence}" for sentence in passed_over))
 
     def __str__(self) -> str:
         text = io.StringIO()
         console = Console(file=text, width=160)
         console.print(self)
-        for sentence in sorted({s for region in self.regions for s in region.passed_over}):
-            console.print(f"passed over: {sentence}")
         return text.getvalue().rstrip()
 
     __repr__ = __str__

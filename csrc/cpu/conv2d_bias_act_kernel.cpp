@@ -26,10 +26,12 @@ Taps taps_inside(int64_t kernel, int64_t dilation, int64_t origin, int64_t reach
 
 // Products after which a sum is put aside: where all of them are few, none is; otherwise at whole parts of a segment.
 // Which rows of the window a group leaves out, and with them the number of threads, then moves no end of another sum.
-// Of an image of a few pixels PyTorch computes the products like those of a vector, in shorter sums.
+// Of an image of a few pixels, or of a few outputs, PyTorch computes the products like those of a vector, in shorter
+// sums.
 int64_t sum_length(const Conv2dBiasActParams& p, int64_t depth, int64_t segment) {
   constexpr int64_t kFewPixels = 16;
-  const int64_t most = p.out_h * p.out_w < kFewPixels ? 32 : 192;
+  const bool few = p.out_h * p.out_w < kFewPixels || p.outputs < kBlock;
+  const int64_t most = few ? 32 : 192;
   if (depth <= most) return depth;
   const int64_t least = ceil_div(segment, most);
   for (int64_t parts = least; parts <= 2 * least; ++parts) {

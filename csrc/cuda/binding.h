@@ -19,6 +19,9 @@
 
 namespace mobilevit_fast::cuda {
 
+// Shared memory that a block may have on every GPU from compute capability 8.0 on.
+constexpr int64_t kSharedEverywhere = 99 << 10;
+
 constexpr Types kTypes{ScalarType::Half, ScalarType::BFloat16, "torch.float16 or torch.bfloat16"};
 
 // The device of a tensor, current as long as this lives, and the stream that work on it goes to.
@@ -105,8 +108,8 @@ class Arguments : public ArgumentChecks {
   // One number for both directions.
   int same(const char* name, const std::vector<int64_t>& values, int64_t least) const {
     pair(name, values, least);
-    expect(values[0] == values[1] && values[0] < 1 << 15, "the same ", name, " in both directions, got [", values[0],
-           ", ", values[1], "]");
+    expect(values[0] == values[1], "the same ", name, " in both directions, got [", values[0], ", ", values[1], "]");
+    expect(values[0] < 1 << 15, name, " of less than 2^15, got ", values[0]);
     return static_cast<int>(values[0]);
   }
   // Sizes that kernels count in 32 bits: those of an image, and of everything that is laid over the grid.
@@ -121,6 +124,8 @@ class Arguments : public ArgumentChecks {
                packed.stride(0) == 1 && same_device(packed, *x_),
            "packed weights of shape (", parts.floats(), ",) and type torch.float32 on ", device_text(*x_), ", got ",
            shape_text(packed));
+    expect(reinterpret_cast<uintptr_t>(packed.const_data_ptr()) % sizeof(Bytes16) == 0,
+           "packed weights at an address that is a multiple of 16");
   }
 
   void launched(cudaError_t result) const {

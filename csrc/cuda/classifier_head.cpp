@@ -1,7 +1,10 @@
 // torch.ops.mobilevit_fast.classifier_head.cuda: checks, memory, launch, and torch's matrix product for the classes.
 #include "classifier_head.h"
 
+#include <array>
+
 #include "binding.h"
+#include "conv2d_choices.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
@@ -11,7 +14,8 @@ Conv2dTile tile_for(const Conv2dShape& shape) {
   const std::vector<int>& asked = emulator::Log::get().tile;  // {variant, height, width}
   if (asked.size() == 3) return conv2d_tile(shape, asked[0], 1, asked[1], asked[2]);
 #endif
-  return choose_classifier_head_tile(shape, current_chip().processors);
+  static Conv2dChoices choices;
+  return choices.get(shape, current_chip().processors, choose_classifier_head_tile);
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
@@ -19,7 +23,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias)
   std::array<StableIValue, 3> stack{torch::stable::detail::from(x), torch::stable::detail::from(weight),
                                     torch::stable::detail::from(same)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
+  return torch::stable::to(torch::stable::detail::to<Tensor>(stack[0]), x.scalar_type());  // autocast may be on
 }
 
 Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
@@ -69,6 +73,7 @@ Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_
   Tensor mean = empty(x, {p.shape.batch, expanded});
   if (p.shape.batch > 0) {
     p.tile = tile_for(p.shape);
+    arguments.small("blocks", p.shape.batch * ((expanded + 15) / 16));
     const Tensor input = dense_image(x);
     p.x = input.const_data_ptr(), p.mean = mean.mutable_data_ptr();
     const auto run = x.scalar_type() == ScalarType::Half ? classifier_head<Half> : classifier_head<BFloat16>;

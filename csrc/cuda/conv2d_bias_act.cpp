@@ -2,6 +2,7 @@
 #include "conv2d_bias_act.h"
 
 #include "binding.h"
+#include "conv2d_choices.h"
 #include "conv2d_stem.h"
 
 namespace mobilevit_fast::cuda {
@@ -15,7 +16,8 @@ Conv2dTile tile_for(const Conv2dShape& shape) {
   if (asked.size() == 1) return conv2d_best_tile(shape, asked[0], processors);
   if (asked.size() == 4) return conv2d_tile(shape, asked[0], asked[1], asked[2], asked[3]);
 #endif
-  return choose_conv2d_tile(shape, processors);
+  static Conv2dChoices choices;
+  return choices.get(shape, processors, choose_conv2d_tile);
 }
 
 // The same for few channels: {height, width}.
@@ -63,8 +65,9 @@ cudaError_t run_product(const Arguments& arguments, const Tensor& x, const Optio
   const Parameters parameters(arguments, packed, conv2d_units(shape) * taps, shape.outputs);
   Conv2dBiasActParams p{};
   p.shape = shape, p.tile = tile_for(shape), p.activation = activation;
-  const Tensor input = dense_image(x), second = x2 ? dense_image(*x2) : input;
-  p.x = input.const_data_ptr(), p.x2 = x2 ? second.const_data_ptr() : nullptr, p.y = y.mutable_data_ptr();
+  const bool two = shape.channels2 > 0;
+  const Tensor input = dense_image(x), second = two ? dense_image(*x2) : input;
+  p.x = input.const_data_ptr(), p.x2 = two ? second.const_data_ptr() : nullptr, p.y = y.mutable_data_ptr();
   p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
   arguments.small("blocks", conv2d_blocks(shape, p.tile));
   return x.scalar_type() == ScalarType::Half ? conv2d_bias_act<Half>(p, stream) : conv2d_bias_act<BFloat16>(p, stream);
@@ -77,9 +80,10 @@ Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTe
   arguments.rank("weight", weight, 4);
   const int64_t outputs = weight.size(0), channels = weight.size(1), kernel_h = weight.size(2),
                 kernel_w = weight.size(3);
+  arguments.expect(!x2 || x2->dim() == 4, "second input of shape (batch, channels, height, width), got ",
+                   x2 ? x2->dim() : 0, " dimensions");
   const int64_t channels2 = x2 ? x2->size(1) : 0;
   if (x2) {
-    arguments.rank("second input", *x2, 4);
     arguments.parameter("second input", *x2, {x.size(0), channels - x.size(1), x.size(2), x.size(3)}, false);
   }
   arguments.channels(channels - channels2);

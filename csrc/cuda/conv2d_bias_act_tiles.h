@@ -168,7 +168,7 @@ inline Conv2dStemTile choose_conv2d_stem_tile(const Conv2dShape& s, int processo
     const int64_t blocks =
         static_cast<int64_t>(s.batch) * conv2d_ceil_div(s.out_h, height) * conv2d_ceil_div(s.out_w, 32);
     if (rows * columns * s.channels * 2 > kConv2dSharedBudget) continue;
-    if (blocks >= 2 * processors || height == 1 || 8 * height <= 16) return {height, 32};
+    if (blocks >= 2 * processors || height <= 2) return {height, 32};
   }
   return {0, 0};
 }

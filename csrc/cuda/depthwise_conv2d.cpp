@@ -24,6 +24,9 @@ Tensor depthwise_conv2d_op(Tensor x, Tensor weight, OptionalTensor scale, Option
   arguments.window(kernel, kernel, stride, padding, dilation, out_h, out_w);
   p.padding = arguments.same("padding", padding, 0), p.dilation = arguments.same("dilation", dilation, 1);
   arguments.expect(arguments.same("stride", stride, 1) <= 2, "stride 1 or 2, got ", stride[0]);
+  const int64_t extent = (kSmallTile - 1) * stride[0] + (kernel - 1) * p.dilation + 1;
+  arguments.expect(extent * extent * kDepthwiseChannels * 2 <= kSharedEverywhere,
+                   "a window that shared memory holds, got one of ", extent, "x", extent, " pixels");
   p.batch = arguments.small("images", x.size(0)), p.channels = arguments.small("channels", channels);
   p.height = arguments.small("rows", x.size(2)), p.width = arguments.small("columns", x.size(3));
   p.out_h = arguments.small("rows", out_h), p.out_w = arguments.small("columns", out_w);
@@ -40,7 +43,7 @@ Tensor depthwise_conv2d_op(Tensor x, Tensor weight, OptionalTensor scale, Option
   if (p.batch == 0) return y;
   p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
   const auto run = x.scalar_type() == ScalarType::Half ? depthwise_conv2d<Half> : depthwise_conv2d<BFloat16>;
-  arguments.launched(run(p, static_cast<int>(kernel), static_cast<int>(stride[0]), kChosenByChip, target.stream()));
+  arguments.launched(run(p, static_cast<int>(kernel), static_cast<int>(stride[0]), target.stream()));
   return y;
 }
 

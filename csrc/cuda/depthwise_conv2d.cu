@@ -6,9 +6,8 @@
 namespace mobilevit_fast::cuda {
 
 template <class T>
-cudaError_t depthwise_conv2d(const DepthwiseConv2dParams& params, int kernel, int stride, int tile,
-                             cudaStream_t stream) {
-  if (tile == kChosenByChip) tile = choose_tile<T>(params, kernel, stride, current_chip());
+cudaError_t depthwise_conv2d(const DepthwiseConv2dParams& params, int kernel, int stride, cudaStream_t stream) {
+  const int tile = choose_tile<T>(params, kernel, stride, current_chip());
   cudaError_t result = cudaErrorInvalidValue;
   with_depthwise_kernel<T>(kernel, stride, tile, [&](auto one) {
     using Kernel = decltype(one);
@@ -17,7 +16,7 @@ cudaError_t depthwise_conv2d(const DepthwiseConv2dParams& params, int kernel, in
   return result;
 }
 
-template cudaError_t depthwise_conv2d<Half>(const DepthwiseConv2dParams&, int, int, int, cudaStream_t);
-template cudaError_t depthwise_conv2d<BFloat16>(const DepthwiseConv2dParams&, int, int, int, cudaStream_t);
+template cudaError_t depthwise_conv2d<Half>(const DepthwiseConv2dParams&, int, int, cudaStream_t);
+template cudaError_t depthwise_conv2d<BFloat16>(const DepthwiseConv2dParams&, int, int, cudaStream_t);
 
 }  // namespace mobilevit_fast::cuda

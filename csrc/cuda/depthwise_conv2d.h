@@ -16,10 +16,12 @@ struct DepthwiseConv2dParams {
   Activation activation;
 };
 
-// Launches the kernel for this square window with square tiles of 16 or 8 pixels, or of kChosenByChip;
-// cudaErrorInvalidValue where there is none or the grid would be too large.
+// Square tiles of output pixels, and channels of a block.
+constexpr int kSmallTile = 8, kLargeTile = 16, kDepthwiseChannels = 2 * kWarpSize;
+
+// Launches the kernel for this square window with the tiles that suit the chip; cudaErrorInvalidValue where there is
+// none or the grid would be too large.
 template <class T>
-cudaError_t depthwise_conv2d(const DepthwiseConv2dParams& params, int kernel, int stride, int tile,
-                             cudaStream_t stream);
+cudaError_t depthwise_conv2d(const DepthwiseConv2dParams& params, int kernel, int stride, cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda

@@ -13,7 +13,7 @@ struct DepthwiseConv2d {
   using Params = DepthwiseConv2dParams;
 
   static constexpr int kThreads = 256, kWarps = kThreads / kWarpSize, kRun = 8;
-  static constexpr int kChannels = 2 * kWarpSize;
+  static constexpr int kChannels = kDepthwiseChannels;
   static_assert(kTile % kRun == 0);
 
   static MVF_HOST_DEVICE int extent(const Params& p) { return (kTile - 1) * kStride + (kKernel - 1) * p.dilation + 1; }

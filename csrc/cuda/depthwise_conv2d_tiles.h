@@ -5,17 +5,19 @@
 
 namespace mobilevit_fast::cuda {
 
-// Calls visit(K()) with the kernel for this window, of tiles of 16 or 8; false, calling nothing, where there is none.
+// Calls visit(K()) with the kernel for this window, of this tile; false, calling nothing, where there is none.
 template <class T, class Visit>
 bool with_depthwise_kernel(int kernel, int stride, int tile, const Visit& visit) {
   const auto with_tile = [&](auto one, auto other) {
-    tile == 16 ? visit(one) : visit(other);
+    tile == kLargeTile ? visit(one) : visit(other);
     return true;
   };
   const auto with_stride = [&](auto size) {
     constexpr int kKernel = decltype(size)::kSize;
-    if (stride == 1) return with_tile(DepthwiseConv2d<T, kKernel, 1, 16>(), DepthwiseConv2d<T, kKernel, 1, 8>());
-    if (stride == 2) return with_tile(DepthwiseConv2d<T, kKernel, 2, 16>(), DepthwiseConv2d<T, kKernel, 2, 8>());
+    if (stride == 1)
+      return with_tile(DepthwiseConv2d<T, kKernel, 1, kLargeTile>(), DepthwiseConv2d<T, kKernel, 1, kSmallTile>());
+    if (stride == 2)
+      return with_tile(DepthwiseConv2d<T, kKernel, 2, kLargeTile>(), DepthwiseConv2d<T, kKernel, 2, kSmallTile>());
     return false;
   };
   if (kernel == 3) return with_stride(Size<3>());
@@ -28,11 +30,11 @@ bool with_depthwise_kernel(int kernel, int stride, int tile, const Visit& visit)
 template <class T>
 int choose_tile(const DepthwiseConv2dParams& p, int kernel, int stride, const Chip& chip) {
   bool good = false;
-  with_depthwise_kernel<T>(kernel, stride, 16, [&](auto one) {
+  with_depthwise_kernel<T>(kernel, stride, kLargeTile, [&](auto one) {
     using Kernel = decltype(one);
     good = Kernel::block_count(p) >= 2 * chip.processors && Kernel::shared_bytes(p) <= chip.shared_memory();
   });
-  return good ? 16 : 8;
+  return good ? kLargeTile : kSmallTile;
 }
 
 }  // namespace mobilevit_fast::cuda

@@ -79,8 +79,14 @@ Tensor launch(const Arguments& arguments, const Tensor& x, InvertedResidualParam
   if (p.batch == 0) return y;
   p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
   const bool expands = p.expand_weight != nullptr;
+  const auto bytes_of =
+      x.scalar_type() == ScalarType::Half ? inverted_residual_bytes<Half> : inverted_residual_bytes<BFloat16>;
+  const bool countable = int64_t{1} * p.channels * p.dilation * p.dilation < 1 << 24;
+  arguments.expect(countable && static_cast<int64_t>(bytes_of(p, expands, stride)) <= kSharedEverywhere,
+                   "an input that shared memory holds, got ", p.channels, " channels, stride ", stride, ", dilation ",
+                   p.dilation);
   const auto run = x.scalar_type() == ScalarType::Half ? inverted_residual<Half> : inverted_residual<BFloat16>;
-  arguments.launched(run(p, expands, stride, kChosenByChip, target.stream()));
+  arguments.launched(run(p, expands, stride, target.stream()));
   return y;
 }
 

@@ -3,6 +3,7 @@
 
 namespace mobilevit_fast::cuda {
 
-template cudaError_t inverted_residual<Half>(const InvertedResidualParams&, bool, int, int, cudaStream_t);
+template size_t inverted_residual_bytes<Half>(const InvertedResidualParams&, bool, int);
+template cudaError_t inverted_residual<Half>(const InvertedResidualParams&, bool, int, cudaStream_t);
 
 }  // namespace mobilevit_fast::cuda

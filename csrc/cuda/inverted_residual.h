@@ -62,10 +62,12 @@ void visit_arrays(const InvertedResidualParams& p, bool expands, const Visit& vi
   visit("project_bias", p.project_bias, size.project_affine * kPair);
 }
 
-// Launches the kernel with tiles of this size (inverted_residual_tiles.h), which may be kChosenByChip;
-// cudaErrorInvalidValue where there is none or the grid would be too large.
+// Shared memory of the smallest block. Channels times dilation squared have to be less than 2^24.
 template <class T>
-cudaError_t inverted_residual(const InvertedResidualParams& params, bool expands, int stride, int size,
-                              cudaStream_t stream);
+size_t inverted_residual_bytes(const InvertedResidualParams& params, bool expands, int stride);
+
+// Launches the kernel with the tiles that suit the chip; cudaErrorInvalidValue where the grid would be too large.
+template <class T>
+cudaError_t inverted_residual(const InvertedResidualParams& params, bool expands, int stride, cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda

@@ -8,10 +8,18 @@
 namespace mobilevit_fast::cuda {
 
 template <class T>
-cudaError_t inverted_residual(const InvertedResidualParams& params, bool expands, int stride, int size,
-                              cudaStream_t stream) {
-  if (stride < 1 || stride > 2 || size >= kTileSizes) return cudaErrorInvalidValue;
-  if (size == kChosenByChip) size = choose_size<T>(params, expands, stride, current_chip());
+size_t inverted_residual_bytes(const InvertedResidualParams& params, bool expands, int stride) {
+  size_t bytes = 0;
+  with_kernel<T>(params, expands, stride, kTileSizes - 1, [&](auto kernel) {
+    using Kernel = decltype(kernel);
+    bytes = Kernel::shared_bytes(params);
+  });
+  return bytes;
+}
+
+template <class T>
+cudaError_t inverted_residual(const InvertedResidualParams& params, bool expands, int stride, cudaStream_t stream) {
+  const int size = choose_size<T>(params, expands, stride, current_chip());
   cudaError_t result = cudaErrorInvalidValue;
   with_kernel<T>(params, expands, stride, size, [&](auto kernel) {
     using Kernel = decltype(kernel);

@@ -58,9 +58,14 @@ void fill_sizes(const Arguments& arguments, const Tensor& x, const Weights& weig
                    "heads of an even number of channels, at most ", kMostHeadDim, ", got ", num_heads, " heads of ", d,
                    " channels");
   arguments.pair("patch_size", patch_size, 1);
+  arguments.expect(patch_size[0] < 1 << 15 && patch_size[1] < 1 << 15,
+                   "a patch of fewer than 2^15 rows and columns, got ", patch_size[0], "x", patch_size[1]);
   arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got ", x.size(2), "x", x.size(3));
   arguments.expect(eps >= 0, "an epsilon of at least 0, got ", eps);
-  arguments.small("pixels", x.size(0) * x.size(2) * x.size(3));
+  const auto whole = [](int64_t size, int64_t patch) { return (size + patch - 1) / patch * patch; };
+  arguments.small("rows", x.size(2)), arguments.small("columns", x.size(3));
+  const int64_t pixels = whole(x.size(2), patch_size[0]) * whole(x.size(3), patch_size[1]);
+  arguments.small("pixels", pixels), arguments.small("pixels", x.size(0) * pixels);
   p.batch = static_cast<int>(x.size(0)), p.channels = static_cast<int>(x.size(1));
   p.features = static_cast<int>(d), p.hidden = arguments.small("hidden units", weights.fc1.size(1));
   p.layers = arguments.small("layers", weights.fc1.size(0));
@@ -104,6 +109,7 @@ Tensor resized(const Arguments& arguments, const Tensor& x, int height, int widt
   const auto size = [&](int dimension) { return static_cast<int>(x.size(dimension)); };
   const ResizeParams p{x.const_data_ptr(), y.mutable_data_ptr(), size(0), size(2), size(3), size(1), height, width,
                        activation};
+  arguments.small("blocks", y.numel() / (8 * 256));
   arguments.launched(resize<T>(p, stream));
   return y;
 }

@@ -146,7 +146,9 @@ struct MobileViTTransformerStack {
       }
     }
 
+    // Keys and values of rows that pad a sequence are zeros: a weight of 0 would not do away with what is not finite.
     MVF_DEVICE void project_heads(int layer, int first_head, int heads) {
+      const bool padded = sequence_rows(p) != p.tokens;
       linear<T, kWarps, kWideTiles, kWidePairs>(
           layers_.qkv(layer), tokens_, pitch_, rows_, first_head * p.head_pairs, heads * p.head_pairs,
           [&](int row, int column, float u, float v) {
@@ -158,7 +160,8 @@ struct MobileViTTransformerStack {
               store_shared(words(workspace_ + row * pitch_ + head * p.head_dim + at), pack<T>(u, v));
             } else if (part <= 2) {
               T* target = keys(head - first_head, part - 1) + row * p.head_pitch() + at;
-              store_shared(words(target), pack<T>(u, v));
+              const bool token = !padded || row % sequence_rows(p) < p.tokens;
+              store_shared(words(target), token ? pack<T>(u, v) : 0u);
             }
           });
     }
@@ -175,7 +178,7 @@ struct MobileViTTransformerStack {
         });
         const int begin = row / sequence_rows(p) * sequence_rows(p) * p.head_pitch();
         attention.attend(keys(head, 0) + begin, keys(head, 1) + begin, p.head_pitch(), p.tokens);
-        sync_warp();
+        sync_warp();  // all lanes have read their queries
         attention.finish([&](int i, int column, float u, float v) {
           store_shared(words(query + i * pitch_ + column), pack<T>(u, v));
         });

@@ -19,9 +19,6 @@ inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaS
 
 namespace mobilevit_fast::cuda {
 
-// A size of tiles, as an argument of a launch: the one that suits the shape and the chip.
-constexpr int kChosenByChip = -1;
-
 // What decides about tiles.
 struct Chip {
   int processors, shared_bytes;  // multiprocessors; shared memory that a block may have

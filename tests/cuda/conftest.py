@@ -15,17 +15,21 @@ from tests.emulator.build import SANITIZED
 HERE = Path(__file__).parent
 EMULATED = SANITIZED or not torch.cuda.is_available()
 
-if EMULATED:
-    from tests.emulator import run
-
-    run.enable()
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark these tests as a GPU's where they run on one."""
     for item in items:
         if HERE in item.path.parents and not EMULATED:
             item.add_marker(pytest.mark.gpu)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def emulator() -> None:
+    """Compiled and loaded once a test is to run on it."""
+    if EMULATED:
+        from tests.emulator import run
+
+        run.enable()
 
 
 @pytest.fixture(scope="session")

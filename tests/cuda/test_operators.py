@@ -29,7 +29,18 @@ def supported(op: str, sample: Sample) -> bool:
 ALL = [(op, sample) for op in OPS for sample in SAMPLES[op]()]
 TAKEN = [pytest.param(op, s, id=f"{op}-{s.name}") for op, s in ALL if supported(op, s)]
 REFUSED = [pytest.param(op, s, id=f"{op}-{s.name}") for op, s in ALL if not supported(op, s)]
-FIRST = [pytest.param(op, next(s for o, s in ALL if o == op and supported(op, s)), id=op) for op in OPS]
+
+
+def kernel_of(op: str, sample: Sample) -> str:
+    """What tells an operator's kernels apart: a dense convolution over few channels, over one input, over two."""
+    if op != "conv2d_bias_act":
+        return op
+    inputs = 1 if sample.arguments[1] is None else 2
+    return f"{op}-{'stem' if sample.arguments[0].shape[1] % 8 else inputs}"
+
+
+KERNELS = {kernel_of(op, sample): (op, sample) for op, sample in reversed(ALL) if supported(op, sample)}
+FIRST = [pytest.param(op, sample, id=kernel) for kernel, (op, sample) in KERNELS.items()]
 
 
 def on(device: torch.device, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -81,15 +92,20 @@ def test_the_dispatcher_agrees(op: str, sample: Sample, device: torch.device) ->
 @pytest.mark.parametrize(("op", "sample"), FIRST)
 def test_an_input_may_lie_anywhere(op: str, sample: Sample, device: torch.device) -> None:
     """Two bytes behind where 16 can be read at once; in rows cut out of longer ones; there may be no image at all."""
-    x, *rest = on(device, sample.to(torch.float16))
-    expected = ops.OPS[op]("cuda", x, *rest)
-    memory = torch.empty(x.numel() + 1, dtype=x.dtype, device=device)
-    n, c, h, w = x.shape
-    moved = memory[1:].view(n, h, w, c).permute(0, 3, 1, 2).copy_(x)
-    assert torch.equal(ops.OPS[op]("cuda", moved, *rest), expected)
-    cut = torch.cat([x, x], dim=3)[..., :w]
-    assert torch.equal(ops.OPS[op]("cuda", cut, *rest), expected)
-    assert ops.OPS[op]("cuda", x[:0], *rest).shape == (0, *expected.shape[1:])
+    arguments = on(device, sample.to(torch.float16))
+    expected = ops.OPS[op]("cuda", *arguments)
+    count = 2 if op == "conv2d_bias_act" and arguments[1] is not None else 1
+    images, rest = arguments[:count], arguments[count:]
+
+    def moved(x: Tensor) -> Tensor:
+        memory = torch.empty(x.numel() + 1, dtype=x.dtype, device=device)
+        n, c, h, w = x.shape
+        return memory[1:].view(n, h, w, c).permute(0, 3, 1, 2).copy_(x)
+
+    assert torch.equal(ops.OPS[op]("cuda", *map(moved, images), *rest), expected)
+    cut = [torch.cat([x, x], dim=3)[..., : x.shape[3]] for x in images]
+    assert torch.equal(ops.OPS[op]("cuda", *cut, *rest), expected)
+    assert ops.OPS[op]("cuda", *(x[:0] for x in images), *rest).shape == (0, *expected.shape[1:])
 
 
 @pytest.mark.parametrize(("op", "sample"), FIRST)
@@ -124,3 +140,63 @@ def test_a_tensor_of_another_type_or_rank_is_refused(op: str, sample: Sample, de
             changed_arguments = [*arguments[:position], changed, *arguments[position + 1 :]]
             with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected"):
                 overload(*changed_arguments)
+
+
+@pytest.mark.parametrize("op", ["conv2d_bias_act", "depthwise_conv2d", "inverted_residual", "mobilevit_transformer"])
+@given(data=st.data())
+def test_what_the_rules_take_the_binding_takes(op: str, device: torch.device, data: st.DataObject) -> None:
+    """A call that the automatic choice may give to the kernel never fails; all others have a reason."""
+    size = st.sampled_from([1, 2, 3, 8, 9])
+    channels, outputs = data.draw(st.sampled_from([1, 3, 8, 12, 16, 40])), data.draw(st.sampled_from([4, 8, 24]))
+    x = torch.zeros(data.draw(st.integers(0, 2)), channels, data.draw(size), data.draw(size), dtype=torch.float16)
+    stride, dilation = (data.draw(st.sampled_from([1, 2, 3, 128])) for _ in range(2))
+    k = data.draw(st.sampled_from([1, 3, 4, 5]))
+    geometry = ([stride] * 2, [dilation * (k // 2)] * 2, [dilation] * 2)
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.float16)
+
+    if op == "conv2d_bias_act":
+        second = data.draw(st.sampled_from([None, 0, 4, 8, 24]))
+        x2 = None if second is None else zeros(x.shape[0], second, *x.shape[2:])
+        arguments = (x, x2, zeros(outputs, channels + (second or 0), k, k), None, None, *geometry, "relu")
+    elif op == "depthwise_conv2d":
+        arguments = (x, zeros(channels, 1, k, k), None, None, *geometry, "relu")
+    elif op == "inverted_residual":
+        weights = zeros(16, channels, 1, 1), zeros(16, 1, k, k), zeros(outputs, 16, 1, 1)
+        expand, depthwise, project = ((weight, None, None) for weight in weights)
+        arguments = (x, *expand, *depthwise, *project, geometry[0], geometry[2], False, "relu")
+    else:
+        d, hidden = data.draw(st.sampled_from([8, 12, 64, 264])), data.draw(st.sampled_from([8, 64, 8192]))
+        patch = [data.draw(st.sampled_from([1, 2, 5, 1 << 32])) for _ in range(2)]
+        heads = data.draw(st.sampled_from([1, 2, 4]))
+        norm, layers = (zeros(1, d), zeros(1, d)), (zeros(1, 3 * d, d), None, zeros(1, d, d), zeros(1, d))
+        mlp = (zeros(1, hidden, d), zeros(1, hidden), zeros(1, d, hidden), zeros(1, d))
+        ends = (zeros(d), zeros(d), zeros(outputs, d, 1, 1), None, None)
+        arguments = (
+            x,
+            zeros(d, channels, 1, 1),
+            None,
+            *norm,
+            *layers,
+            *norm,
+            *mlp,
+            *ends,
+            heads,
+            patch,
+            1e-5,
+            *2 * ["relu"],
+        )
+    arguments = on(device, arguments)
+    definition = ops.OPS[op]
+    try:
+        shape = definition.output_shape(*arguments)
+    except ValueError:
+        return  # no backend takes it
+    if definition.kernels["cuda"].takes(torch.float16, definition.named(arguments)).ok:
+        y = definition("cuda", *arguments)
+        assert y.shape == tuple(shape)
+        assert y.isfinite().all()
+    else:
+        with pytest.raises(BackendError, match=rf"mobilevit_fast\.{op}: cuda: expected .*, got "):
+            definition("cuda", *arguments)

@@ -235,7 +235,10 @@ inline float reciprocal_root(float x) {
 inline float maximum(float x, float y) { return std::fmax(x, y); }
 inline float tanh_approximate(float x) {
   ++block().device.counts.exponentials;
-  return with_bits(std::tanh(x), 11);
+  const float rounded = with_bits(std::tanh(x), 11);
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  return std::fabs(rounded) == 1.0f ? rounded : rounded * (1.0f + (bits % 2 == 0 ? 0x1p-12f : -0x1p-12f));
 }
 
 }  // namespace mobilevit_fast::cuda

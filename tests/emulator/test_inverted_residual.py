@@ -83,8 +83,8 @@ def test_shapes_of_the_models(
 ) -> None:
     """On images of a few tiles, with edges."""
     arguments = make(channels, expanded, outputs, (1, 9 * stride, 17 * stride), stride, dtype)
-    for tile in (channels % 2, 2):
-        (launch,) = check("inverted_residual", arguments, seed=size, **chip_for(tile, arguments))
+    for tile in (0, 1) if dtype == torch.float16 else (1, 2):
+        (launch,) = check("inverted_residual", arguments, seed=size + tile, **chip_for(tile, arguments))
         assert f", {-(-channels // 16) * 16}>" in launch.kernel.replace("(int)", ""), "not the kernel of its own"
     check("depthwise_separable_conv2d", separable(arguments), seed=size)
 

@@ -128,6 +128,12 @@ def test_any_number_of_tokens(tokens: int) -> None:
     check_tiles(arguments, (1, 2), STACK, *tiles)
 
 
+def test_rows_that_pad_a_sequence_count_for_nothing() -> None:
+    """Without an epsilon and a bias their norms are not numbers."""
+    arguments = make(16, 32, 2, (1, 5, 4), torch.float16, patch=(1, 1), biased=False)
+    check_tiles((*arguments[:22], 0.0, *arguments[23:]), STACK, LAYERED)
+
+
 @pytest.mark.parametrize("heads", [1, 2, 3, 6, 12])
 def test_any_number_of_heads(heads: int) -> None:
     """Groups of heads that leave a rest, heads of 4 to 48 features, no bias anywhere but where it has to be."""

@@ -15,6 +15,10 @@ STEM_NUMBERS = 64
 """Windows of at most so many numbers, taps by channels, are one sum where channels are no multiple of eight."""
 
 
+STEM_BYTES = 49 << 10
+"""Shared memory for what 32 of them beside each other see."""
+
+
 def _neighbours(weight: Tensor) -> Tensor:
     """Output channels (O, ...), rounded up to 16, so that of a product's 16 a lane has four neighbours."""
     outputs = weight.shape[0]
@@ -54,8 +58,14 @@ def takes(arguments: dict[str, Any]) -> Support:
     channels, *window = weight.shape[1:]
     second = arguments.get("x2", ...)
     if second is None:
-        if channels % 8 == 0 or is_stem(weight):
+        if channels % 8 == 0:
             return Support(True)
+        if is_stem(weight):
+            (_, stride), (down, across) = arguments["stride"], arguments["dilation"]
+            rows, columns = (window[0] - 1) * down + 1, 31 * stride + (window[1] - 1) * across + 1
+            if 2 * rows * columns * channels <= STEM_BYTES:
+                return Support(True)
+            return Support(False, f"expected a window that shared memory holds, got one of dilation [{down}, {across}]")
         got = f"{channels} channels and {window[0]}x{window[1]}"
         few = f"a window of at most {STEM_NUMBERS} numbers"
         return Support(False, f"expected input channels that are a multiple of 8, or {few}, got {got}")

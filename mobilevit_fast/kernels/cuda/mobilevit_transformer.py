@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
-from mobilevit_fast.kernels.cuda.rules import multiples_of_eight
+from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, multiples_of_eight
 from mobilevit_fast.support import Support
 
 MOST_FEATURES, MOST_HEAD_DIM = 256, 64
@@ -91,18 +91,34 @@ def pack(
     )
 
 
+def shared_bytes(channels: int, features: int, hidden: int, outputs: int, heads: int) -> int:
+    """Shared memory of the smallest block of a layer: 16 tokens and their context, and what comes and goes."""
+
+    def pitch(width: int) -> int:
+        return (padded(width, 8) // 8 | 1) * 8
+
+    keys_and_values = 2 * min(heads, 8) * 2 * 16 * pitch(padded(features // heads, 8))
+    workspace = max(keys_and_values, *(16 * pitch(width) for width in (hidden, channels, outputs)))
+    return 2 * padded(2 * 16 * pitch(features), 128) + padded(2 * workspace, 128)
+
+
 def takes(arguments: dict[str, Any]) -> Support:
     """Whether the kernels take these arguments, of which the image may be missing."""
     if "in_weight" not in arguments:
         return Support(True)
     features, channels = arguments["in_weight"].shape[:2]
     hidden, outputs = arguments["fc1_weight"].shape[1], arguments["out_weight"].shape[0]
-    heads = arguments["num_heads"]
+    heads, patch = arguments["num_heads"], arguments["patch_size"]
+    if max(patch) >= 1 << 15:
+        return Support(False, f"expected a patch of fewer than 2^15 rows and columns, got {patch[0]}x{patch[1]}")
     if features > MOST_FEATURES:
         return Support(False, f"expected at most {MOST_FEATURES} hidden channels, got {features}")
     if features // heads % 2 or features // heads > MOST_HEAD_DIM:
         got = f"{features // heads}"
         return Support(False, f"expected heads of an even number of channels, at most {MOST_HEAD_DIM}, got {got}")
+    if shared_bytes(channels, features, hidden, outputs, heads) > SHARED_BYTES:
+        got = f"{channels}, {features} hidden channels, {hidden} hidden units, {outputs} output channels"
+        return Support(False, f"expected channels that shared memory holds, got {got}")
     return multiples_of_eight(
         input_channels=channels, hidden_channels=features, hidden_units=hidden, output_channels=outputs
     )
