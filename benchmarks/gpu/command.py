@@ -5,18 +5,18 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich.table import Table
 
 from benchmarks.cpu.environment import environment
 from benchmarks.gpu import device
 from benchmarks.gpu.plan import STAGES, Allowance, budgets, planned
+from benchmarks.gpu.report import short, tables
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.stages import run_stage
 from benchmarks.gpu.steps import file_of, steps
@@ -25,19 +25,19 @@ from mobilevit_fast.cli.console import FAILURE, note, stdout, usage_error
 
 NO_GPU = "python -m benchmarks.gpu: expected a GPU that torch can use, found none; --dry-run needs none"
 _CAPTION = "Time that steps and stages leave goes to those after them; 0: only if some is left."
-_UNKNOWN = "<of this GPU>"
+_UNKNOWN = "native"
+"""The GPU of the machine, by the name that the build knows for it."""
 
 
-def dry_run(names: Sequence[str], seconds: float, out: Path) -> Table:
-    """What would be run, in order, with the time that each has if those before it use all of theirs."""
-    table = Table("stage", "step", "seconds", "command", title=f"{seconds / 60:g} minutes", caption=_CAPTION)
+def dry_run(names: Sequence[str], seconds: float, out: Path) -> Iterator[str]:
+    """Lines of what would be run, in order, with the time that each has if those before it use all of theirs."""
     for stage, budget in budgets(names, seconds).items():
-        table.add_row(stage, STAGES[stage][1], f"{budget:.0f}", f"results: {file_of(out, stage)}", style="bold")
+        yield f"{stage}: {budget:.0f} s; {STAGES[stage][1]}; results: {file_of(out, stage)}"
         programs = steps(stage, _UNKNOWN, out, Path("scratch"))
         for step, time_of_step in zip(programs, planned(stage, budget, [s.seconds for s in programs]), strict=True):
-            condition = f" ({step.condition})" if step.condition else ""
-            table.add_row("", f"{step.name}{condition}", f"{time_of_step:.0f}", step.text)
-    return table
+            condition = f", {step.condition}" if step.condition else ""
+            yield f"  {time_of_step:3.0f} s  {step.name}{condition}: {step.text}"
+    yield _CAPTION
 
 
 def head() -> dict[str, Any]:
@@ -75,42 +75,11 @@ def run(names: Sequence[str], seconds: float, out: Path) -> dict[str, Any]:
     return summary
 
 
-_SHORT = ("model", "operator", "shape", "dtype", "batch", "provider", "images_s", "median_ms", "p20_ms", "p80_ms")
-_SHORT += (
-    "latency_ms",
-    "ours_beside_ms",
-    "max_error",
-    "top1_agreement",
-    "peak_mb",
-    "share_of_floor",
-    "error",
-    "reason",
-)
-
-
-def short(row: dict[str, Any]) -> dict[str, Any]:
-    """The part of a row that tells most."""
-    return {name: row[name] for name in _SHORT if name in row}
-
-
 def _write(summary: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
-
-
-def table_of(summary: dict[str, Any]) -> Table:
-    """Stages, then models with their speed and accuracy, on a page."""
-    table = Table("what", "ms", "images/s", "error", "top-1", "reason", title=summary["environment"]["gpu"]["name"])
-    for stage, outcome in summary["stages"].items():
-        table.add_row(f"{stage}, {outcome['seconds']:.0f} s", "", "", "", "", (outcome["reason"] or "done")[:90])
-    for row in summary["models"]:
-        what = f"{row['model']} {row['dtype']} batch {row['batch']}: {row['provider']}"
-        numbers = ("median_ms", "images_s", "max_error", "top1_agreement")
-        cells = [f"{row[name]:.4g}" if name in row else "" for name in numbers]
-        table.add_row(what, *cells, (row["reason"] or "")[:90])
-    return table
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -134,13 +103,13 @@ def gpu(
         raise usage_error(f"--stages: expected some of {', '.join(STAGES)}, got {', '.join(unknown)}")
     out = out.resolve()  # the programs run in the repository
     if dry:
-        stdout().print(dry_run(names, 60 * minutes, out))
+        typer.echo("\n".join(dry_run(names, 60 * minutes, out)))
         return
     if not device.available():
         note(f"error: {NO_GPU}")
         raise typer.Exit(FAILURE)
     signal.signal(signal.SIGTERM, _stop)
     summary = run(names, 60 * minutes, out)
-    stdout().print(table_of(summary))
+    stdout().print(*tables(summary))
     if any(outcome["reason"] for outcome in summary["stages"].values()):
         raise typer.Exit(FAILURE)

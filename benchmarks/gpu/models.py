@@ -20,6 +20,8 @@ from benchmarks.gpu.timing import interleaved, reason_of, times_of
 MOST_GRAPHS = 8
 """Captured for a pool; where it has more batches, every replay comes with a copy of its images into the graph's."""
 
+LATENCY_CALLS = 50
+
 
 class Task(NamedTuple):
     """What one process measures: providers on the batches of a size of model, and the seconds it may take."""
@@ -156,16 +158,16 @@ def _copying(static: Tensor, x: Tensor, replay: Callable[[], Any]) -> Callable[[
     return turn
 
 
-def latency(call: Callable[[], Any], gpu: Any, repeats: int = 50) -> float:
+def latency(call: Callable[[], Any], gpu: Any) -> float:
     """Median milliseconds by the host's clock from a call to its result, for whoever waits for each."""
     seconds = []
-    for _ in range(repeats):
+    for _ in range(LATENCY_CALLS):
         gpu.synchronize()
         start = time.perf_counter()
         call()
         gpu.synchronize()
         seconds.append(time.perf_counter() - start)
-    return float(f"{1e3 * sorted(seconds)[repeats // 2]:.4g}")
+    return float(f"{1e3 * sorted(seconds)[LATENCY_CALLS // 2]:.4g}")
 
 
 def measure(task: Task, results: Results, gpu: Any, seconds: float, *, image_size: int = 256) -> None:

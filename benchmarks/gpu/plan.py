@@ -50,7 +50,7 @@ def budgets(names: Iterable[str], seconds: float) -> dict[str, float]:
 
 
 class Queue:
-    """The time of a stage, whose steps come in order of importance: each may use what it needs, as long as there is any.
+    """The time of a stage, whose steps come in order of importance: each uses what it needs, while there is any.
 
     Fair shares would leave every compiler too little to finish. In less time there are fewer steps, not shorter ones;
     in more time, each may also take longer.

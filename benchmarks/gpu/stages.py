@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmarks.gpu.worker import DEVICE_LOST
 
 LOG_CHARACTERS = 2_000_000
 WORKER_SHARE = 0.85
-"""Of a worker's limit, what it may plan with: the rest is for its start, and for what it cannot interrupt."""
+"""Of a worker's limit, what it may plan with: the rest is for what it cannot interrupt."""
 LEAST_SECONDS = 10.0
 """No worker is started for less."""
 ATTEMPTS = 4
@@ -98,7 +99,7 @@ def run_tasks(module: Any, steps: list[Step], results: Results, queue: Queue, ru
             limit = queue.left - others
             if limit < LEAST_SECONDS:
                 break
-            outcome = run((*step.command, f"{WORKER_SHARE * limit:.1f}"), limit, step.env)
+            outcome = run((*step.command, f"{time.time() + WORKER_SHARE * limit:.1f}"), limit, step.env)
             running = results.load()["running"]
             results.update(running=None)
             owed = list(module.missing(task, results.rows))

@@ -39,6 +39,9 @@ METRICS = (
 SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "ComputeWorkloadAnalysis", "Occupancy", "LaunchStats")
 """What ncu knows by name on every chip: for one that does not have the metrics."""
 
+_PLAIN = ("-p", "no:cacheprovider", "-p", "no:benchmark")
+"""pytest-benchmark warns where tests run in parallel, and warnings are errors."""
+
 
 class Step(NamedTuple):
     """A program of a stage: the seconds it may take, its environment, and when it is run, if not always."""
@@ -77,7 +80,7 @@ def steps(stage: str, architecture: str, out: Path, scratch: Path) -> list[Step]
             Step("load", (python, "-c", CHECK_LIBRARY), 20),
         ]
     if stage == "test":
-        pytest = (python, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider")
+        pytest = (python, "-m", "pytest", "-m", "gpu", "-q", *_PLAIN)
         workers = ("-n", str(min(8, os.cpu_count() or 1))) if importlib.util.find_spec("xdist") else ()
         return [
             Step("cuda", (*pytest, "tests/cuda", "-x", f"--junitxml={scratch / 'cuda.xml'}"), 60),
@@ -100,8 +103,8 @@ def steps(stage: str, architecture: str, out: Path, scratch: Path) -> list[Step]
             for i, task in enumerate(tasks)
         ]
     if stage == "sanitize":
-        pytest = (python, "-m", "pytest", "-m", "gpu", "-q", "-x", "-p", "no:cacheprovider", SANITIZED)
-        # Every tensor in an allocation of its own: in the blocks that torch keeps, neighbours hide what is out of bounds.
+        pytest = (python, "-m", "pytest", "-m", "gpu", "-q", "-x", *_PLAIN, SANITIZED)
+        # Every tensor in an allocation of its own: in the blocks that torch keeps, out of bounds is a neighbour.
         env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         options = ("--error-exitcode", str(SANITIZER_ERRORS), "--print-limit", "20")
         only = ("--kernel-regex", "kns=mobilevit_fast")

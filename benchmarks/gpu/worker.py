@@ -1,6 +1,8 @@
-"""A process that measures one task: `python -m benchmarks.gpu.worker STAGE NUMBER FILE SECONDS`, for the command."""
+"""A process that measures one task: `python -m benchmarks.gpu.worker STAGE NUMBER FILE UNTIL`, for the command."""
 
+import gc
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,13 +17,17 @@ DEVICE_LOST = 75
 
 
 def main(arguments: list[str]) -> int:
-    """Measure a task; returns the exit status. ``counters`` runs each operator once for a profiler that watches."""
+    """Measure a task until a time of the system's clock; returns the exit status.
+
+    ``counters`` runs each operator once for a profiler that watches.
+    """
     if arguments[0] == "counters":
         return run_for_counters(Gpu())
-    stage, number, file, seconds = arguments
+    stage, number, file, until = arguments
     module: Any = STAGES[stage]
+    gc.freeze()  # a capture begins with a collection, which need not look at every module that was imported
     try:
-        module.measure(module.tasks()[int(number)], Results(Path(file)), Gpu(), float(seconds))
+        module.measure(module.tasks()[int(number)], Results(Path(file)), Gpu(), float(until) - time.time())
     except models.DeviceLost as error:
         print(f"the device does not answer any more: {error}")
         return DEVICE_LOST
