@@ -60,17 +60,18 @@ def run(names: Sequence[str], seconds: float, out: Path) -> dict[str, Any]:
             note(f"{stage}: {STAGES[stage][1]}; {budget:.0f} s")
             results = Results(file_of(out, stage))
             results.create(common)
-            start = time.monotonic()
+            start, reason = time.monotonic(), "interrupted"
             try:
                 reason = run_stage(
                     stage, steps(stage, architecture, out, Path(scratch)), results, budget, Path(scratch)
                 )
             except Exception as error:  # the next stage is worth having all the same
                 reason = reason_of(error)
-            summary["stages"][stage] = {"seconds": round(time.monotonic() - start, 1), "reason": reason}
-            summary["models"] += [short(row) for row in results.rows if row["kind"] == "model"]
-            summary["operators"] += [short(row) for row in results.rows if row["kind"] == "operator"]
-            _write(summary, out / "summary.json")
+            finally:
+                summary["stages"][stage] = {"seconds": round(time.monotonic() - start, 1), "reason": reason}
+                summary["models"] += [short(row) for row in results.rows if row["kind"] == "model"]
+                summary["operators"] += [short(row) for row in results.rows if row["kind"] == "operator"]
+                _write(summary, out / "summary.json")
             note(f"{stage}: {'done' if reason is None else reason} ({summary['stages'][stage]['seconds']:.0f} s)")
     return summary
 

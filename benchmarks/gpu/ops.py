@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.cpu.models import SIZES, relative_error
+from benchmarks.cpu.models import SIZES, exact_and_gmac, relative_error
 from benchmarks.cpu.table import shape_text
 from benchmarks.gpu.models import check
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.timing import interleaved, reason_of, times_of
 from benchmarks.shapes import OperatorCall, preset_calls
-from benchmarks.triton_traffic import products_of
 from mobilevit_fast.ops import OPS
 
 DTYPE = torch.float16
@@ -206,9 +205,9 @@ def _measure_work(
     images = [a for a in (arguments["x"], arguments.get("x2")) if isinstance(a, Tensor)]
     count = max(1, min(MOST_INPUTS, math.ceil(2 * gpu.l2_bytes / bytes_of(*images))))
     pool = [tuple(images), *(tuple(torch.randn_like(x) for x in images) for _ in range(count - 1))]
-    first = {**arguments, **dict(zip(("x", "x2"), (x[:1] for x in images), strict=False))}
-    exact = OPS[call.op].reference(*map(_double, first.values()))
-    plain_call = call._replace(arguments=tuple(call.named.values()))  # without packed weights
+    rest = tuple(map(_double, tuple(arguments.values())[len(images) :]))
+    exact, gmac = exact_and_gmac(lambda *first: OPS[call.op].reference(*first, *rest), [x[:1] for x in images])
+    products = 1e9 * gmac * images[0].shape[0]
     turns: dict[str, Callable[[], Any]] = {}
     facts: dict[str, dict[str, Any]] = {}
     for name, key in wanted.items():
@@ -221,7 +220,7 @@ def _measure_work(
             weights = bytes_of(*(a for n, a in arguments.items() if isinstance(a, Tensor) and n not in ("x", "x2")))
             floors = {
                 "bytes_us": 1e6 * (bytes_of(*images, result)) / (best["copy_gb_s"] * 1e9),
-                "products_us": 1e6 * 2 * products_of(plain_call) / (best["matmul_tflop_s"] * 1e12),
+                "products_us": 1e6 * 2 * products / (best["matmul_tflop_s"] * 1e12),
             }
             facts[name] = {floor: float(f"{value:.4g}") for floor, value in floors.items()}
             facts[name] |= {"weights_mb": round(weights / 1e6, 3), "error": float(f"{error:.3g}"), "inputs": count}

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 STAGES: dict[str, tuple[float, str]] = {
     "build": (28, "builds the package's libraries in place, for this GPU, and loads them"),
     "test": (11, "the tests of the CUDA and of the Triton kernels on the GPU"),
-    "models": (38, "whole models: this package, transformers, timm, torch.compile, ResNet-50"),
-    "ops": (11, "every operator by itself against its floor, and what the GPU does at best"),
-    "sanitize": (7, "the CUDA kernels under compute-sanitizer: memcheck, racecheck"),
-    "counters": (5, "hardware counters of the CUDA kernels, by ncu"),
+    "models": (34, "whole models: this package, transformers, timm, torch.compile, ResNet-50"),
+    "ops": (10, "every operator by itself against its floor, and what the GPU does at best"),
+    "sanitize": (10, "the CUDA kernels under compute-sanitizer: memcheck, racecheck"),
+    "counters": (7, "hardware counters of the CUDA kernels, by ncu"),
 }
 """Stages in their order: share of the time, and what for.
 

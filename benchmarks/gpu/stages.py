@@ -13,7 +13,7 @@ from benchmarks.gpu import models, ops, process
 from benchmarks.gpu.plan import Queue
 from benchmarks.gpu.process import Outcome
 from benchmarks.gpu.results import Results
-from benchmarks.gpu.steps import SANITIZER_ERRORS, Step
+from benchmarks.gpu.steps import ALL_KERNELS, SANITIZER_ERRORS, Step
 from benchmarks.gpu.worker import DEVICE_LOST
 
 LOG_CHARACTERS = 2_000_000
@@ -21,8 +21,9 @@ WORKER_SHARE = 0.85
 """Of a worker's limit, what it may plan with: the rest is for what it cannot interrupt."""
 LEAST_SECONDS = 10.0
 """No worker is started for less."""
+LEAST_SECONDS_OF_A_STEP = 2.0
 ATTEMPTS = 4
-TAIL_OF_A_ROW = 1500
+TAIL_OF_A_ROW, LONG_TAIL = 1500, 20_000
 NO_TIME = "no time was left for it"
 
 Runner = Callable[..., Outcome]
@@ -47,7 +48,10 @@ def _row(step: Step, outcome: Outcome) -> dict[str, Any]:
 
 
 def _run(step: Step, queue: Queue) -> Outcome:
-    return process.run(step.command, queue.limit(step.seconds), step.env)
+    limit = queue.limit(step.seconds)
+    if limit < LEAST_SECONDS_OF_A_STEP:
+        return Outcome(None, NO_TIME, "", 0.0)
+    return process.run(step.command, limit, step.env)
 
 
 def _build(steps: list[Step], results: Results, queue: Queue, scratch: Path) -> str | None:
@@ -61,13 +65,15 @@ def _build(steps: list[Step], results: Results, queue: Queue, scratch: Path) -> 
 
 def _test(steps: list[Step], results: Results, queue: Queue, scratch: Path) -> str | None:
     failed: list[str] = []
+    red = False
     for step in steps:
-        if step.condition and not failed:
+        if step.condition and not red:
             continue
         outcome = _run(step, queue)
         row = _row(step, outcome) | counts(scratch / f"{step.name}.xml")
-        results.append({**row, "tail": outcome.tail()})
+        results.append({**row, "tail": outcome.tail(LONG_TAIL)})
         if outcome.reason:
+            red |= step.name == "cuda" and outcome.code is not None  # not where it took too long
             failed.append(f"{step.name}: {outcome.reason}")
         elif not row.get("passed"):
             failed.append(f"{step.name}: no test was run")
@@ -120,13 +126,13 @@ def run_tasks(module: Any, steps: list[Step], results: Results, queue: Queue, ru
 
 def _sanitize(steps: list[Step], results: Results, queue: Queue, scratch: Path) -> str | None:
     failed: list[str] = []
-    began = True
+    began: dict[str, bool] = {}
     for step in steps:
-        if step.condition and began:
+        if step.condition and began.get(step.name.removesuffix(ALL_KERNELS)):
             continue
         outcome = _run(step, queue)
         found = errors_found(outcome.output)
-        began = found is not None or outcome.code in (0, SANITIZER_ERRORS, None)
+        began[step.name] = found is not None or outcome.code in (0, SANITIZER_ERRORS, None)
         row = _row(step, outcome)
         if outcome.code == 0 and found is None:
             row["reason"] = "the tool gave no summary"

@@ -18,6 +18,8 @@ CHECK_LIBRARY = (
 SANITIZED = "tests/cuda/test_operators.py::test_an_input_may_lie_anywhere"
 """One call of every operator's kernel, and a few more: what they do wrong in memory, they do here too."""
 SANITIZER_ERRORS = 86
+ALL_KERNELS = "-all-kernels"
+"""Names the step without a filter, for a sanitizer that does not know the option."""
 METRICS = (
     "gpu__time_duration.sum",
     "dram__bytes_read.sum",
@@ -110,12 +112,9 @@ def steps(stage: str, architecture: str, out: Path, scratch: Path) -> list[Step]
         only = ("--kernel-regex", "kns=mobilevit_fast")
         tool = find_tool("compute-sanitizer")
         return [
-            Step(f"{check}{name}", (tool, "--tool", check, *options, *filters, *pytest), 45, env, condition)
+            Step(f"{check}{name}", (tool, "--tool", check, *options, *filters, *pytest), 36, env, condition)
+            for name, filters, condition in (("", only, None), (ALL_KERNELS, (), "if it did not begin"))
             for check in ("memcheck", "racecheck")
-            for name, filters, condition in (
-                ("", only, None),
-                ("-all-kernels", (), f"if {check} did not begin"),
-            )
         ]
     if stage == "counters":
         watched = (python, "-m", "benchmarks.gpu.worker", "counters")
