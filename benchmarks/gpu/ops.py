@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.cpu.models import SIZES, exact_and_gmac, relative_error
 from benchmarks.cpu.table import shape_text
-from benchmarks.gpu.models import check
+from benchmarks.gpu.models import DeviceLost, check
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.timing import interleaved, reason_of, times_of
 from benchmarks.shapes import OperatorCall, preset_calls
@@ -190,7 +190,15 @@ def measure(task: Task, results: Results, gpu: Any, seconds: float, *, image_siz
     for work in chosen(task, image_size):
         wanted = {key["provider"]: key for key in pending if key == key_of(task, work, key["provider"])}
         if wanted and time.monotonic() < end:
-            _measure_work(work, wanted, known[-1], results, gpu, end - time.monotonic())
+            try:
+                _measure_work(work, wanted, known[-1], results, gpu, end - time.monotonic())
+            except DeviceLost:
+                raise
+            except Exception as error:  # of the reference, or a lack of memory: the next operator may fit
+                for key in missing(task, results.rows, image_size):
+                    if key in wanted.values():
+                        results.append({**key, "reason": reason_of(error)})
+                check(gpu)
             gpu.release()
     for key in missing(task, results.rows, image_size):
         results.append({**key, "reason": "no time was left for it"})
@@ -216,6 +224,8 @@ def _measure_work(
             function = builder(name, call, arguments)
             result = function(*images)
             error = relative_error(result[:1], exact)
+            if not math.isfinite(error):
+                raise RuntimeError("expected finite numbers, got others")
             turns[name] = gpu.capture(lambda function=function: [function(*x) for x in pool][-1])[0]
             weights = bytes_of(*(a for n, a in arguments.items() if isinstance(a, Tensor) and n not in ("x", "x2")))
             floors = {

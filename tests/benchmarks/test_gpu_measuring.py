@@ -180,6 +180,35 @@ def test_every_operator_of_a_model_has_a_key_of_its_own() -> None:
         assert len(keys) == len(set(keys)) >= ops.LARGEST
 
 
+def test_an_operator_that_does_not_fit_is_a_row_and_the_others_go_on(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = ops.exact_and_gmac
+    turn = iter(range(100))
+
+    def second_fails(*arguments: Any) -> Any:
+        if next(turn) == 1:
+            raise MemoryError("not enough of it")
+        return counted(*arguments)
+
+    monkeypatch.setattr(ops, "exact_and_gmac", second_fails)
+    task = ops.Task("XXS", 1, ("plain",), 60)
+    ops.measure(task, results, Host(), 60.0, image_size=32)
+    assert list(ops.missing(task, results.rows, 32)) == []
+    reasons = [row["reason"] for row in results.rows if row["kind"] == "operator"]
+    assert reasons[:3] == [None, "MemoryError: not enough of it", None]
+    assert not any(reasons[2:])
+
+
+def test_a_kernel_that_writes_no_numbers_has_no_time(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "builder", lambda *_: lambda *images: torch.full((1, 16, 16, 16), torch.nan))
+    monkeypatch.setattr(ops, "relative_error", lambda value, exact: value.mean().item())
+    ops.measure(ops.Task("XXS", 1, ("plain",), 60), results, Host(), 60.0, image_size=32)
+    rows = results.rows[1:]
+    assert {row["reason"] for row in rows} == {"RuntimeError: expected finite numbers, got others"}
+    assert not any("median_ms" in row for row in rows)
+
+
 def test_operators_run_on_kernels_with_packed_weights(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU's, which stand in for those of a GPU."""
     monkeypatch.setattr(ops, "DTYPE", torch.bfloat16)
