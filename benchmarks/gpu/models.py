@@ -1,0 +1,231 @@
+"""Whole models: which are measured in which order, and the measurement within a process.
+
+A provider that is slow to compile, or may bring the process down, has a process of its own; the others of a case share
+one, and their rounds are interleaved. Rows are in the file of results as soon as they are known.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.cases import CHECKED_IMAGES, DTYPES, YARDSTICK, Case, Networks, errors
+from benchmarks.gpu.providers import ANCHOR, PROVIDERS, Provider
+from benchmarks.gpu.results import Results
+from benchmarks.gpu.timing import interleaved, reason_of, times_of
+
+MOST_GRAPHS = 8
+"""Captured for a pool; where it has more batches, every replay comes with a copy of its images into the graph's."""
+
+LATENCY_CALLS = 50
+
+
+class Task(NamedTuple):
+    """What one process measures: providers on the batches of a size of model, and the seconds it may take."""
+
+    size: str
+    dtype: str
+    batches: tuple[int, ...]
+    providers: tuple[str, ...]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        which = self.providers[0] if len(self.providers) == 1 else f"{self.providers[0]} and {len(self.providers) - 1}"
+        return f"{self.size} {self.dtype} batch {','.join(map(str, self.batches))}: {which}"
+
+
+_QUICK = tuple(name for name, p in PROVIDERS.items() if not p.slow and not name.startswith("ours-triton"))
+_TRITON = ("ours-triton-graph", "ours-triton")
+_SHORT = (ANCHOR, "transformers-channels-last", "transformers-graph", "timm-graph")
+
+
+def tasks() -> list[Task]:
+    """Everything, in order of importance: what is quick first, then compilers, then more of the same."""
+    main = (256, 1)
+    return [
+        Task("S", "float16", main, _QUICK, 80),
+        Task("XS", "float16", main, _SHORT, 50),
+        Task("XXS", "float16", main, _SHORT, 50),
+        Task("S", "float16", (256,), ("transformers-max-autotune",), 150),
+        Task("S", "float16", (256,), ("resnet50-max-autotune",), 100),
+        Task("S", "float16", main, _TRITON, 80),
+        Task("S", "float16", (256,), ("timm-max-autotune",), 150),
+        Task("S", "float16", (32, 128, 512, 1024), _SHORT, 60),
+        Task("S", "bfloat16", main, _SHORT, 50),
+        Task("S", "float16", (1,), ("transformers-max-autotune",), 150),
+        Task("XS", "float16", (256,), ("transformers-max-autotune",), 150),
+        Task("XXS", "float16", (256,), ("transformers-max-autotune",), 150),
+        Task("S", "float16", (1,), ("resnet50-max-autotune",), 100),
+        Task("XS", "float16", (256,), ("timm-max-autotune",), 150),
+        Task("XXS", "float16", (256,), ("timm-max-autotune",), 150),
+        Task("S", "float16", main, ("transformers-compile",), 100),
+        Task("S", "float16", main, ("timm-compile",), 100),
+        Task("XS", "float16", main, _TRITON, 80),
+        Task("XXS", "float16", main, _TRITON, 80),
+    ]
+
+
+def key_of(task: Task, batch: int, provider: str) -> dict[str, Any]:
+    """What tells a row from all others."""
+    chosen = PROVIDERS[provider]
+    return {
+        "kind": "model",
+        "model": YARDSTICK if chosen.network == "resnet50" else task.size,
+        "dtype": task.dtype,
+        "batch": batch,
+        "provider": provider,
+        "label": chosen.label,
+    }
+
+
+def missing(task: Task, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Keys of the rows that a task should have given and has not."""
+    for batch, provider in itertools.product(task.batches, task.providers):
+        key = key_of(task, batch, provider)
+        if not any(key.items() <= row.items() for row in rows):
+            yield key
+
+
+class _Prepared(NamedTuple):
+    turn: Callable[[], Any]
+    facts: dict[str, Any]
+
+
+class DeviceLost(RuntimeError):
+    """Nothing more can be computed in this process."""
+
+
+def prepare(provider: Provider, case: Case, gpu: Any) -> _Prepared:
+    """Build a provider's call, which takes the batches of the pool in turn, check its logits, and see its memory."""
+    images, exact = case.images(provider.channels_last), case.exact(provider.network)
+    before = gpu.reset_peak()
+    forward = provider.build(case)
+    gpu.synchronize()
+    start = time.perf_counter()
+    with torch.inference_mode():
+        forward(images[0])
+    gpu.synchronize()
+    facts: dict[str, Any] = {"first_call_s": round(time.perf_counter() - start, 2), "inputs": f"{len(images)} in turn"}
+    outputs: list[Callable[[], Tensor]] = []
+    if not provider.graph:
+        outputs = [lambda x=x: forward(x) for x in images]
+        turns: list[Callable[[], Any]] = list(outputs)
+    elif len(images) <= MOST_GRAPHS:
+        turns, pool = [], None
+        for x in images:
+            replay, logits, pool = gpu.capture(lambda x=x: forward(x), pool)
+            turns.append(replay)
+            outputs.append(_after(replay, logits))
+        facts["inputs"] += ", a graph each"
+    else:
+        static = images[0].clone(memory_format=torch.preserve_format)
+        replay, logits, _ = gpu.capture(lambda: forward(static))
+        turns = [_copying(static, x, replay) for x in images]
+        outputs = [_after(turn, logits) for turn in turns]
+        facts["inputs"] += ", copied to the graph's"
+    batches = -(-min(CHECKED_IMAGES, case.batch * len(images)) // case.batch)
+    with torch.inference_mode():
+        found = torch.cat([output().clone() for output in outputs[:batches]])[:CHECKED_IMAGES]
+    facts |= errors(found, exact)
+    facts["peak_mb"] = round((gpu.peak() - before) / 1e6, 1)
+    cycle = itertools.cycle(turns)
+
+    def turn() -> None:
+        with torch.inference_mode():
+            next(cycle)()
+
+    return _Prepared(turn, facts)
+
+
+def _after(replay: Callable[[], Any], logits: Tensor) -> Callable[[], Tensor]:
+    def output() -> Tensor:
+        replay()
+        return logits
+
+    return output
+
+
+def _copying(static: Tensor, x: Tensor, replay: Callable[[], Any]) -> Callable[[], None]:
+    def turn() -> None:
+        static.copy_(x)
+        replay()
+
+    return turn
+
+
+def latency(call: Callable[[], Any], gpu: Any) -> float:
+    """Median milliseconds by the host's clock from a call to its result, for whoever waits for each."""
+    seconds = []
+    for _ in range(LATENCY_CALLS):
+        gpu.synchronize()
+        start = time.perf_counter()
+        call()
+        gpu.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return float(f"{1e3 * sorted(seconds)[LATENCY_CALLS // 2]:.4g}")
+
+
+def measure(task: Task, results: Results, gpu: Any, seconds: float, *, image_size: int = 256) -> None:
+    """Add the rows of a task that the results do not have yet.
+
+    Raises:
+        DeviceLost: an error after which the device does not answer; rows of others are missing then.
+    """
+    end = time.monotonic() + seconds
+    networks = Networks(task.size, DTYPES[task.dtype], image_size)
+    for done, batch in enumerate(task.batches):
+        wanted = {key["provider"]: key for key in missing(task, results.rows) if key["batch"] == batch}
+        if wanted:
+            left = (end - time.monotonic()) / (len(task.batches) - done)
+            _measure_case(wanted, Case(networks, batch, gpu.device, gpu.l2_bytes), results, gpu, left)
+            gpu.release()
+
+
+def _measure_case(wanted: dict[str, dict[str, Any]], case: Case, results: Results, gpu: Any, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    prepared: dict[str, _Prepared] = {}
+    beside = [ANCHOR] if ANCHOR not in wanted else []
+    for name in [*wanted, *beside]:
+        results.update(running=wanted.get(name))
+        try:
+            if time.monotonic() > end:
+                raise TimeoutError("no time was left for it")
+            prepared[name] = prepare(PROVIDERS[name], case, gpu)
+        except Exception as error:  # whatever a provider does wrong is its row's reason
+            if name in wanted:
+                results.append({**wanted[name], "reason": reason_of(error)})
+            check(gpu)
+    results.update(running=None)
+    if not wanted.keys() & prepared.keys():
+        return
+    calls = {name: one.turn for name, one in prepared.items()}
+    timed = interleaved(calls, gpu, max(1.0, end - time.monotonic()))
+    for name, key in wanted.items():
+        if name in timed.reasons:
+            results.append({**key, "reason": timed.reasons[name]})
+        elif name in prepared:
+            row = {**key, **times_of(timed.seconds[name], case.batch), **prepared[name].facts, "reason": None}
+            if beside and ANCHOR in timed.seconds:
+                row["ours_beside_ms"] = times_of(timed.seconds[ANCHOR], case.batch)["median_ms"]
+            if case.batch == 1:
+                row["latency_ms"] = latency(prepared[name].turn, gpu)
+            results.append(row)
+    if timed.reasons:
+        check(gpu)
+
+
+def check(gpu: Any) -> None:
+    """See whether the device still answers.
+
+    Raises:
+        DeviceLost: it does not.
+    """
+    try:
+        gpu.synchronize()
+    except Exception as error:
+        raise DeviceLost(reason_of(error)) from error

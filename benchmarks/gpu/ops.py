@@ -1,0 +1,257 @@
+"""Every operator of a classification model by itself, against the least time its bytes and products take."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.cpu.models import SIZES, exact_and_gmac, relative_error
+from benchmarks.cpu.table import shape_text
+from benchmarks.gpu.models import DeviceLost, check
+from benchmarks.gpu.results import Results
+from benchmarks.gpu.timing import interleaved, reason_of, times_of
+from benchmarks.shapes import OperatorCall, preset_calls
+from mobilevit_fast.ops import OPS
+
+DTYPE = torch.float16
+MOST_INPUTS = 64
+"""In a graph, one call after the other."""
+ROUNDS = 7
+LARGEST = 4
+BACKENDS, COMPILED = ("cuda", "triton", "plain"), ("compiled",)
+CEILING_REPEATS = 8
+
+
+class Task(NamedTuple):
+    """What one process measures: the operators of a size of model, and the seconds it may take."""
+
+    size: str
+    batch: int
+    providers: tuple[str, ...]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"operators of {self.size}, float16, batch {self.batch}: {', '.join(self.providers)}"
+
+
+def tasks(size: str = "S") -> list[Task]:
+    """Everything, in order of importance."""
+    return [
+        Task(size, 256, BACKENDS, 70),
+        Task(size, 1, BACKENDS, 50),
+        Task(size, 32, BACKENDS, 50),
+        Task(size, 256, COMPILED, 80),
+    ]
+
+
+class Work(NamedTuple):
+    """A call of an operator, on tensors without values, and how often a model makes it."""
+
+    call: OperatorCall
+    calls: int
+
+
+def works(size: str, batch: int, image_size: int = 256) -> list[Work]:
+    """The different calls of a size of model, in the order of the network."""
+    found: dict[str, Work] = {}
+    for call in preset_calls(SIZES[size], batch, image_size, DTYPE):
+        layout = [tuple(a.shape) if isinstance(a, Tensor) else a for a in call.arguments]
+        known = found.get(key := f"{call.op}{layout}")
+        found[key] = Work(call, 1 if known is None else known.calls + 1)
+    return list(found.values())
+
+
+def chosen(task: Task, image_size: int = 256) -> list[Work]:
+    """Those of a task: all, or, to be compiled, the inverted residuals of the most expanded numbers."""
+    every = works(task.size, task.batch, image_size)
+    if task.providers != COMPILED:
+        return every
+
+    def expanded(work: Work) -> int:
+        shape = work.call.shape
+        return shape["expanded"] * shape["height"] * shape["width"]
+
+    return sorted((w for w in every if w.call.op == "inverted_residual"), key=expanded, reverse=True)[:LARGEST]
+
+
+def key_of(task: Task, work: Work, provider: str) -> dict[str, Any]:
+    """What tells a row from all others."""
+    return {
+        "kind": "operator",
+        "model": task.size,
+        "dtype": "float16",
+        "batch": task.batch,
+        "operator": work.call.op,
+        "shape": shape_text(work.call.shape),
+        "residual": bool(work.call.named.get("residual")),
+        "provider": provider,
+    }
+
+
+def missing(task: Task, rows: Sequence[dict[str, Any]], image_size: int = 256) -> Iterator[dict[str, Any]]:
+    """Keys of the rows that a task should have given and has not."""
+    for work in chosen(task, image_size):
+        for provider in task.providers:
+            key = key_of(task, work, provider)
+            if not any(key.items() <= row.items() for row in rows):
+                yield key
+
+
+def materialized(call: OperatorCall, device: torch.device, seed: int = 0) -> dict[str, Any]:
+    """The call's arguments by name with random numbers that keep a signal near 1, in the strides of the model."""
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def values(name: str, a: Tensor) -> Tensor:
+        random = torch.randn(a.numel(), generator=generator, device=device)
+        if name in ("x", "x2"):
+            scaled = random
+        elif name.endswith("scale") or (name.startswith("norm") and name.endswith("weight")):
+            scaled = 1 + 0.1 * random
+        elif name.endswith("weight"):
+            per_output = a.shape[-1] if call.op == "mobilevit_transformer" and a.dim() == 3 else a[0].numel()
+            scaled = random * per_output**-0.5
+        else:
+            scaled = 0.1 * random
+        return scaled.to(a.dtype).as_strided(a.shape, a.stride())
+
+    return {name: values(name, a) if isinstance(a, Tensor) else a for name, a in call.named.items()}
+
+
+def builder(provider: str, call: OperatorCall, arguments: dict[str, Any]) -> Callable[..., Tensor]:
+    """A function of the operator's images (x or x, x2), with the weights of ``arguments``.
+
+    Raises:
+        ValueError: the provider does not take the call; the message says why.
+    """
+    op = OPS[call.op]
+    count = 1 + isinstance(arguments.get("x2"), Tensor)
+    rest = tuple(arguments.values())[count:]
+    if provider in ("plain", *COMPILED):
+        rest = tuple(_channels_last(a) for a in rest)
+        function: Callable[..., Tensor] = op.reference
+        if provider in COMPILED:
+            torch._dynamo.reset()
+            function = torch.compile(op.reference, mode="max-autotune-no-cudagraphs", dynamic=False)
+        return lambda *images: function(*images, *rest)
+    x = arguments["x"]
+    choice = op.choose(provider, x.device, x.dtype, arguments)
+    packed = op.pack(provider, tuple(arguments.values()))
+    bound = rest if packed is None else (*rest, packed)
+    return lambda *images: choice.overload(*images, *bound)
+
+
+def _channels_last(a: Any) -> Any:
+    return a.contiguous(memory_format=torch.channels_last) if isinstance(a, Tensor) and a.dim() == 4 else a
+
+
+def bytes_of(*tensors: Tensor) -> int:
+    """Of tensors together."""
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def ceilings(gpu: Any) -> dict[str, Any]:
+    """What the device does at best: bytes copied, read and written, and operations of a float16 product, a second."""
+    size, rows = gpu.ceiling_sizes
+    source = torch.ones(size // 4, device=gpu.device)
+    target = torch.empty_like(source)
+    a, b = (torch.randn(rows, rows, device=gpu.device).to(DTYPE) for _ in range(2))
+
+    def best(call: Callable[[], Any]) -> float:
+        gpu.elapsed(call, 2)
+        return min(gpu.elapsed(call, 1) for _ in range(CEILING_REPEATS))
+
+    copied = 2 * source.nbytes / best(lambda: target.copy_(source))
+    return {
+        "kind": "ceiling",
+        "copy_gb_s": float(f"{copied / 1e9:.4g}"),
+        "matmul_tflop_s": float(f"{2 * rows**3 / best(lambda: torch.mm(a, b)) / 1e12:.4g}"),
+        "reason": None,
+    }
+
+
+def measure(task: Task, results: Results, gpu: Any, seconds: float, *, image_size: int = 256) -> None:
+    """Add the rows of a task that the results do not have yet.
+
+    Raises:
+        DeviceLost: an error after which the device does not answer; rows of others are missing then.
+    """
+    end = time.monotonic() + seconds
+    known = [row for row in results.rows if row["kind"] == "ceiling"]
+    if not known:
+        results.append(ceilings(gpu))
+        known = [row for row in results.rows if row["kind"] == "ceiling"]
+        gpu.release()
+    pending = list(missing(task, results.rows, image_size))
+    for work in chosen(task, image_size):
+        wanted = {key["provider"]: key for key in pending if key == key_of(task, work, key["provider"])}
+        if wanted and time.monotonic() < end:
+            try:
+                _measure_work(work, wanted, known[-1], results, gpu, end - time.monotonic())
+            except DeviceLost:
+                raise
+            except Exception as error:  # of the reference, or a lack of memory: the next operator may fit
+                for key in missing(task, results.rows, image_size):
+                    if key in wanted.values():
+                        results.append({**key, "reason": reason_of(error)})
+                check(gpu)
+            gpu.release()
+    for key in missing(task, results.rows, image_size):
+        results.append({**key, "reason": "no time was left for it"})
+
+
+@torch.inference_mode()
+def _measure_work(
+    work: Work, wanted: dict[str, dict[str, Any]], best: dict[str, Any], results: Results, gpu: Any, seconds: float
+) -> None:
+    call = work.call
+    arguments = materialized(call, gpu.device)
+    images = [a for a in (arguments["x"], arguments.get("x2")) if isinstance(a, Tensor)]
+    count = max(1, min(MOST_INPUTS, math.ceil(2 * gpu.l2_bytes / bytes_of(*images))))
+    pool = [tuple(images), *(tuple(torch.randn_like(x) for x in images) for _ in range(count - 1))]
+    rest = tuple(map(_double, tuple(arguments.values())[len(images) :]))
+    exact, gmac = exact_and_gmac(lambda *first: OPS[call.op].reference(*first, *rest), [x[:1] for x in images])
+    products = 1e9 * gmac * images[0].shape[0]
+    turns: dict[str, Callable[[], Any]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for name, key in wanted.items():
+        results.update(running=key)
+        try:
+            function = builder(name, call, arguments)
+            result = function(*images)
+            error = relative_error(result[:1], exact)
+            if not math.isfinite(error):
+                raise RuntimeError("expected finite numbers, got others")
+            turns[name] = gpu.capture(lambda function=function: [function(*x) for x in pool][-1])[0]
+            weights = bytes_of(*(a for n, a in arguments.items() if isinstance(a, Tensor) and n not in ("x", "x2")))
+            floors = {
+                "bytes_us": 1e6 * (bytes_of(*images, result)) / (best["copy_gb_s"] * 1e9),
+                "products_us": 1e6 * 2 * products / (best["matmul_tflop_s"] * 1e12),
+            }
+            facts[name] = {floor: float(f"{value:.4g}") for floor, value in floors.items()}
+            facts[name] |= {"weights_mb": round(weights / 1e6, 3), "error": float(f"{error:.3g}"), "inputs": count}
+        except Exception as error:  # whatever a kernel does wrong is its row's reason
+            results.append({**key, "reason": reason_of(error)})
+            check(gpu)
+    results.update(running=None)
+    timed = interleaved(turns, gpu, seconds, ROUNDS)
+    for name, taken in timed.seconds.items():
+        times = times_of([s / count for s in taken], call.arguments[0].shape[0])
+        floor = max(facts[name]["bytes_us"], facts[name]["products_us"])
+        shares = {
+            "share_of_bandwidth": round(facts[name]["bytes_us"] / times["median_ms"] / 1e3, 3),
+            "share_of_floor": round(floor / times["median_ms"] / 1e3, 3),
+        }
+        results.append({**wanted[name], "calls": work.calls, **times, **facts[name], **shares, "reason": None})
+    for name, reason in timed.reasons.items():
+        results.append({**wanted[name], "reason": reason})
+    if timed.reasons:
+        check(gpu)
+
+
+def _double(a: Any) -> Any:
+    return a.double() if isinstance(a, Tensor) else a

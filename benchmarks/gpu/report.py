@@ -1,0 +1,80 @@
+"""What the command prints at its end: short, the most important last."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.gpu.ops import BACKENDS, COMPILED
+from benchmarks.gpu.providers import ANCHOR
+
+REASON_CHARACTERS = 120
+_KEPT = ("model", "operator", "shape", "dtype", "batch", "provider", "images_s", "median_ms", "p20_ms", "p80_ms")
+_KEPT += ("latency_ms", "ours_beside_ms", "max_error", "top1_agreement", "peak_mb", "share_of_floor", "error", "reason")
+
+Rows = list[dict[str, Any]]
+
+
+def short(row: dict[str, Any]) -> dict[str, Any]:
+    """The part of a row that tells most."""
+    return {name: row[name] for name in _KEPT if name in row}
+
+
+def tables(summary: dict[str, Any]) -> Iterator[Table]:
+    """Operators, stages, models."""
+    yield _operators(summary["operators"])
+    yield _stages(summary)
+    yield _models(summary)
+
+
+def _stages(summary: dict[str, Any]) -> Table:
+    """How each stage went, and why rows have no measurement, once for each reason."""
+    table = Table("stage", "seconds", "outcome")
+    for stage, outcome in summary["stages"].items():
+        table.add_row(stage, f"{outcome['seconds']:.0f}", (outcome["reason"] or "done")[:REASON_CHARACTERS])
+    for kind in ("models", "operators"):
+        reasons = Counter(row["reason"] for row in summary[kind] if row["reason"])
+        for reason, count in reasons.most_common():
+            table.add_row(f"{count} of {kind}", "", reason[:REASON_CHARACTERS])
+    return table
+
+
+def _models(summary: dict[str, Any]) -> Table:
+    """Speed and accuracy of what was measured, and how many times as fast this package was in the same rounds."""
+    title = f"{summary['environment']['gpu']['name']}, images of 256 px"
+    table = Table("model", "provider", "ms", "images/s", "ours", "error", "top-1", title=title)
+    measured: Rows = [row for row in summary["models"] if not row["reason"]]
+    ours = {case_of(row): row["median_ms"] for row in measured if row["provider"] == ANCHOR}
+    for row in measured:
+        beside = row.get("ours_beside_ms", ours.get(case_of(row)))
+        table.add_row(
+            f"{row['model']} {row['dtype']} batch {row['batch']}",
+            row["provider"],
+            f"{row['median_ms']:.4g}",
+            f"{row['images_s']:.0f}",
+            f"{row['median_ms'] / beside:.2f}×" if beside else "",
+            f"{row['max_error']:.1e}",
+            f"{100 * row['top1_agreement']:.0f} %",
+        )
+    return table
+
+
+def case_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What must be equal for times to be compared."""
+    return row["model"], row["dtype"], row["batch"]
+
+
+def _operators(rows: Rows) -> Table:
+    """Milliseconds of each backend in a line, and the share that the CUDA kernel's floor has of its time."""
+    names = (*BACKENDS, *COMPILED)
+    table = Table("operator", "shape", "batch", *(f"{name}, ms" for name in names), "floor / cuda")
+    lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if not row["reason"]:
+            lines.setdefault((row["operator"], row["shape"], row["batch"]), {})[row["provider"]] = row
+    for (operator, shape, batch), found in lines.items():
+        times = [f"{found[name]['median_ms']:.3g}" if name in found else "" for name in names]
+        share = f"{100 * found['cuda']['share_of_floor']:.0f} %" if "cuda" in found else ""
+        table.add_row(operator, shape, str(batch), *times, share)
+    return table

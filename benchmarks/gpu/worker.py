@@ -1,0 +1,52 @@
+"""A process that measures one task: `python -m benchmarks.gpu.worker STAGE NUMBER FILE UNTIL`, for the command."""
+
+import gc
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmarks.gpu import models, ops
+from benchmarks.gpu.device import Gpu
+from benchmarks.gpu.results import Results
+
+STAGES: dict[str, ModuleType] = {"models": models, "ops": ops}
+DEVICE_LOST = 75
+"""Exit status: the device no longer answers this process; another one may go on."""
+
+
+def main(arguments: list[str]) -> int:
+    """Measure a task until a time of the system's clock; returns the exit status.
+
+    ``counters`` runs each operator once for a profiler that watches.
+    """
+    if arguments[0] == "counters":
+        return run_for_counters(Gpu())
+    stage, number, file, until = arguments
+    module: Any = STAGES[stage]
+    gc.freeze()  # a capture begins with a collection, which need not look at every module that was imported
+    try:
+        module.measure(module.tasks()[int(number)], Results(Path(file)), Gpu(), float(until) - time.time())
+    except models.DeviceLost as error:
+        print(f"the device does not answer any more: {error}")
+        return DEVICE_LOST
+    return 0
+
+
+def run_for_counters(gpu: Any, size: str = "S", batch: int = 256, image_size: int = 256) -> int:
+    """Call every different operator of a model once, packed and warm, where a profiler looks."""
+    import torch
+
+    with torch.inference_mode():
+        for work in ops.works(size, batch, image_size):
+            arguments = ops.materialized(work.call, gpu.device)
+            images = [a for a in (arguments["x"], arguments.get("x2")) if a is not None]
+            function = ops.builder("cuda", work.call, arguments)
+            function(*images)
+            gpu.profiled(lambda function=function, images=images: function(*images))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
