@@ -61,7 +61,7 @@ CASES = [
     Case(1, 32, 48, 64, 9, 7, 1, 1, 0, 1, "none"),
     Case(1, 24, 0, 17, 6, 5, 1, 1, 1, 1, "silu"),
     Case(2, 20, 0, 33, 13, 10, 5, 3, 4, 1, "none"),
-    Case(1, 5, 7, 3, 3, 50, 3, 2, 1, 2, "relu"),
+    Case(1, 5, 7, 3, 9, 50, 3, 2, 1, 2, "relu"),
     Case(1, 60, 0, 80, 3, 2, 3, 1, 1, 1, "silu"),  # fewer rows than threads
     Case(3, 1, 0, 1, 4, 4, 4, 1, 9, 1, "none"),  # outputs that see nothing but padding
 ]
