@@ -41,10 +41,7 @@ def collect() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "devices": _devices(),
         "cpu": _cpu(),
-        "libraries": {
-            name: {**asdict(library), "architectures": list(library.architectures)}
-            for name, library in native.status().items()
-        },
+        "libraries": {name: asdict(library) for name, library in native.status().items()},
         "build": _build(),
         "operators": {name: _backends(name) for name in OPS},
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -30,13 +30,11 @@ class LibraryStatus:
         loaded: its operators (or functions) can be called.
         path: the file, where there is one.
         reason: why it is not loaded, in words for the user; None if it is.
-        architectures: of GPUs that it was compiled for, as CMake writes them; none where that is not known.
     """
 
     loaded: bool
     path: str | None = None
     reason: str | None = None
-    architectures: tuple[str, ...] = ()
 
 
 _lock = threading.Lock()
@@ -53,8 +51,6 @@ def load() -> None:
         statuses["_C"] = _load_module(statuses["cpu"])
         if not statuses["cuda"].loaded and statuses["cuda"].path is None:
             statuses["cuda"] = LibraryStatus(False, None, _why_no_cuda())
-        if statuses["cuda"].loaded:
-            statuses["cuda"] = replace(statuses["cuda"], architectures=_architectures())
         _statuses.update(statuses)
 
 
@@ -94,12 +90,6 @@ def _load_module(cpu: LibraryStatus) -> LibraryStatus:
     except ImportError as error:
         return LibraryStatus(False, None, f"it does not load: {error}")
     return LibraryStatus(True, _module.__file__)
-
-
-def _architectures() -> tuple[str, ...]:
-    state = "" if _module is None else str(_module.build_info()["cuda"])
-    names = state.partition(", architectures ")[2].split(", ")
-    return tuple(name for name in names if name[:1].isdigit())
 
 
 def _why_no_cuda() -> str:

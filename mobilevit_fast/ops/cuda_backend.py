@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,22 +29,7 @@ def _available(device: torch.device) -> Support:
         if (properties.major, properties.minor) < _OLDEST:
             found = f"{properties.major}.{properties.minor}"
             return Support(False, f"expected a GPU of compute capability 8.0 or later, got {found}")
-        if not compiled_for(library.architectures, properties.major * 10 + properties.minor):
-            names = ", ".join(library.architectures)
-            found = f"{properties.major}.{properties.minor}"
-            return Support(False, f"the CUDA library was compiled for {names}, which a GPU of {found} does not run")
     return Support(True)
-
-
-def compiled_for(architectures: Sequence[str], capability: int) -> bool:
-    """Whether a GPU (90 for compute capability 9.0) runs what was compiled for these; where none are known, yes.
-
-    Code for "90a" runs on 9.0 alone; "80" stands for PTX as well, which the driver translates for every later GPU.
-    """
-    if not architectures:
-        return True
-    exact = [int(name[:-1]) for name in architectures if not name.isdigit() and name[:-1].isdigit()]
-    return capability in exact or any(name.isdigit() and int(name) <= capability for name in architectures)
 
 
 def cuda_kernel(takes: Callable[[dict[str, Any]], Support], packing: Packing) -> Kernel:

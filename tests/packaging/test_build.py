@@ -99,7 +99,7 @@ def test_the_cuda_library_is_configured_for_a_cuda_build_of_torch(tmp_path: Path
     """As far as a machine goes whose torch is a build for the CPU: nothing is compiled."""
     result = configure(tmp_path, MVF_CUDA="on", MVF_TORCH_CUDA="13.0", MVF_CUDA_ARCHITECTURES="90a")
     assert result.returncode == 0, result.stderr
-    assert "CUDA library: built for torch's CUDA 13.0, architectures 90a" in result.stdout
+    assert "CUDA library: built for torch's CUDA 13.0" in result.stdout
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")

@@ -12,7 +12,6 @@ import pytest
 
 import mobilevit_fast
 from mobilevit_fast import native
-from mobilevit_fast.ops.cuda_backend import compiled_for
 
 PACKAGE = Path(mobilevit_fast.__file__).parent
 
@@ -71,20 +70,3 @@ def test_a_broken_library_is_reported_with_the_reason(copy: Path) -> None:
     output = run_in(copy)
     assert "cpu False it does not load with torch" in output
     assert "sum 800.0" in output
-
-
-@pytest.mark.parametrize(
-    ("architectures", "capability", "expected"),
-    [
-        (("80", "90a", "120"), 80, True),
-        (("80", "90a", "120"), 86, True),
-        (("80", "90a", "120"), 100, True),
-        (("90a",), 90, True),
-        (("90a",), 100, False),
-        (("90a",), 80, False),
-        (("90",), 86, False),
-        ((), 75, True),
-    ],
-)
-def test_gpus_that_a_library_was_compiled_for(architectures: tuple[str, ...], capability: int, expected: bool) -> None:
-    assert compiled_for(architectures, capability) == expected
