@@ -1,8 +1,8 @@
 """Builds the native libraries by CMake and ninja; everything else about the package stands in pyproject.toml.
 
 Environment: ``MVF_CUDA=auto|on|off`` (default auto: a CUDA library where nvcc and a CUDA build of torch are found);
-``MVF_CUDA_ARCHITECTURES``, those to compile it for, as CMake writes them (``90a``, ``80;120`` or, for the GPUs of this
-machine, ``native``; default all from compute capability 8.0 to 12.0).
+``MVF_CUDA_ARCHITECTURES``, those to compile it for, as CMake writes them (``90``, ``80;120`` or, for the GPUs of this
+machine, ``native``; default 8.0, 9.0 and 12.0; all others from 8.0 on have it translated when it is loaded).
 ``python setup.py compile_only`` sends every CUDA source through nvcc, whatever torch was built for and without a GPU.
 """
 

@@ -16,9 +16,9 @@ def available() -> bool:
 
 
 def architecture() -> str:
-    """The first GPU's, as the build takes it: that of a chip with instructions of its own has the letter for them."""
+    """The first GPU's, as the build takes it."""
     major, minor = torch.cuda.get_device_capability(0)
-    return f"{major}{minor}{'a' if major == 9 else ''}"
+    return f"{major}{minor}"
 
 
 def facts() -> dict[str, Any]:

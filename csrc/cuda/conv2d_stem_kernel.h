@@ -72,6 +72,7 @@ struct Conv2dStem {
           at[i] = row[i] < p.tile_h ? (row[i] * s.stride_h * extent_w(p) + column[i] * s.stride_w) * s.channels : 0;
         }
         float sums[2][4] = {};
+        sync_warp();  // lanes that stored nothing are ahead, and the matrix unit takes whole warps
         MVF_UNROLL
         for (int step = 0; step < kSteps; ++step) {
           uint32_t a[4];

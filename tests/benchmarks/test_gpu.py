@@ -51,7 +51,7 @@ def test_a_dry_run_lists_everything_within_the_minutes(minutes: float) -> None:
     assert list(begun) == list(plan.STAGES)
     assert sum(seconds for seconds, *_ in begun.values()) == pytest.approx(60 * minutes, abs=3)
     for stage, (budget, *of_steps) in begun.items():
-        made = steps.steps(stage, "90a", Path("somewhere").resolve(), Path("scratch"))
+        made = steps.steps(stage, "90", Path("somewhere").resolve(), Path("scratch"))
         assert len(of_steps) == len(made)
         assert sum(of_steps) <= budget + len(of_steps) / 2 + 0.5
         assert all(step.text in outcome.output for step in made if step.name != "build")
@@ -202,7 +202,7 @@ def test_a_stage_that_fails_does_not_keep_the_next_from_running(
     monkeypatch.setattr(command, "run_stage", run_stage)
     monkeypatch.setattr(device, "facts", lambda: machine)
     monkeypatch.setattr(device, "available", lambda: True)
-    monkeypatch.setattr(device, "architecture", lambda: "90a")
+    monkeypatch.setattr(device, "architecture", lambda: "90")
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     outcome = CliRunner().invoke(command.app, ["--out", str(tmp_path), "--minutes", "1", "--stages", "models,build"])
     assert outcome.exit_code == 1, outcome.output

@@ -97,7 +97,7 @@ def test_cuda_off_is_recorded(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
 def test_the_cuda_library_is_configured_for_a_cuda_build_of_torch(tmp_path: Path) -> None:
     """As far as a machine goes whose torch is a build for the CPU: nothing is compiled."""
-    result = configure(tmp_path, MVF_CUDA="on", MVF_TORCH_CUDA="13.0", MVF_CUDA_ARCHITECTURES="90a")
+    result = configure(tmp_path, MVF_CUDA="on", MVF_TORCH_CUDA="13.0", MVF_CUDA_ARCHITECTURES="90")
     assert result.returncode == 0, result.stderr
     assert "CUDA library: built for torch's CUDA 13.0" in result.stdout
 
