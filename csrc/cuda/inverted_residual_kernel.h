@@ -24,6 +24,8 @@ struct InvertedResidual {
   static constexpr int kWarps = kThreads / kWarpSize;
   static constexpr int kRowWarps = kPixels / kMatrixRows / kRows;
   static constexpr int kOutputs = kWarps / kRowWarps * kColumns * kMatrixColumns;  // of a block
+  // With few sums, registers suffice for 16 warps on a multiprocessor.
+  static constexpr int kResident = kRows * kColumns <= 8 ? 16 / kWarps : 1;
   static_assert(kTileW % kRun == 0 && kThreads % kWarpSize == 0 && kColumns % 2 == 0);
   static_assert(kRowWarps * kRows * kMatrixRows == kPixels && kWarps % kRowWarps == 0);
 

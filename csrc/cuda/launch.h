@@ -1,6 +1,8 @@
 // Starts a kernel on a stream, or, with MVF_EMULATED, runs it.
 #pragma once
 
+#include <type_traits>
+
 #include "mobilevit_fast/device.h"
 #include "runtime.h"
 
@@ -21,8 +23,15 @@ cudaError_t launch(const typename Kernel::Params& params, cudaStream_t) {
 
 #else
 
+// Blocks that a multiprocessor has registers for: what a kernel asks for as its kResident, or one.
+template <class Kernel, class = void>
+constexpr int kResident = 1;
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads, 1) start(const __grid_constant__ typename Kernel::Params params) {
+constexpr int kResident<Kernel, std::void_t<decltype(Kernel::kResident)> > = Kernel::kResident;
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, kResident<Kernel>)
+    start(const __grid_constant__ typename Kernel::Params params) {
   Kernel::run(params);
 }
 

@@ -15,6 +15,8 @@
 namespace sanitize {
 
 using namespace mobilevit_fast::cpu;
+using mobilevit_fast::Activation;
+using mobilevit_fast::Window;
 
 // A fault to plant: the buffer of this name is one element too short.
 inline std::string planted;

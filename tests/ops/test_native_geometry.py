@@ -216,7 +216,8 @@ def transformer_arguments(
 @settings(max_examples=200)
 @given(
     size=st.tuples(st.integers(0, 3), st.integers(1, 14), st.integers(1, 14)),
-    channels=st.tuples(CHANNELS, CHANNELS),
+    # Tokens of one channel are multiples of one vector, which a layer norm tells apart by its epsilon alone.
+    channels=st.tuples(CHANNELS.filter(lambda channels: channels > 1), CHANNELS),
     patch=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     heads=HEADS,
     hidden=st.integers(1, 70),

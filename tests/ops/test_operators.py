@@ -150,7 +150,9 @@ def test_channel_innermost_keeps_the_values() -> None:
 
 def test_a_backend_that_does_not_take_the_case_says_why() -> None:
     x, weight = torch.randn(1, 4, 5, 5), torch.randn(8, 4, 1, 1)
-    with pytest.raises(BackendError, match="there is no cuda kernel for conv2d_bias_act"):
+    with pytest.raises(BackendError, match="there is no triton kernel for depthwise_conv2d"):
+        ops.depthwise_conv2d(x, torch.randn(4, 1, 3, 3), backend="triton")
+    with pytest.raises(BackendError, match="cuda: expected a tensor on an NVIDIA GPU, got one on cpu"):
         ops.conv2d_bias_act(x, weight, backend="cuda")
     with pytest.raises(ValueError, match="expected a backend among auto, cuda, triton, cpu, reference, got 'tpu'"):
         ops.conv2d_bias_act(x, weight, backend="tpu")
