@@ -260,9 +260,9 @@ def _globally_observed() -> bool:
 
 
 def _autocasting(x: Tensor) -> bool:
-    if x.is_cpu:
-        return torch.is_autocast_enabled("cpu")
     kind = x.device.type
+    if kind in ("cpu", "cuda"):  # which torch.compile traces everywhere; the general question not before torch 2.12
+        return torch.is_autocast_enabled(kind)
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 

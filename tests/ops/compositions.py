@@ -23,9 +23,9 @@ def conv(
     """Conv2d, BatchNorm2d with the given scale and bias as its parameters, activation."""
     outputs, inputs = weight.shape[:2]
     geometry = (tuple(weight.shape[2:]), tuple(stride), tuple(padding), tuple(dilation))
-    module = nn.Conv2d(x.shape[1], outputs, *geometry, groups=x.shape[1] // inputs, bias=False).to(x.dtype)
+    module = nn.Conv2d(x.shape[1], outputs, *geometry, groups=x.shape[1] // inputs, bias=False).to(x)
     module.weight.data = weight
-    norm = nn.BatchNorm2d(outputs, eps=0.0).to(x.dtype).eval()
+    norm = nn.BatchNorm2d(outputs, eps=1e-30).to(x).eval()
     norm.weight.data = torch.ones_like(norm.weight) if scale is None else scale.to(x.dtype)
     norm.bias.data = torch.zeros_like(norm.bias) if bias is None else bias.to(x.dtype)
     return ACTIVATIONS[activation](norm(module(x)))
