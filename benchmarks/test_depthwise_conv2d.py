@@ -19,7 +19,7 @@ CASES = sorted({(s.expanded, s.size, s.stride) for _, s in all_inverted_residual
 def pytorch(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, stride: int) -> Tensor:
     """Convolution, normalisation and activation one after the other, in channels_last."""
     y = F.conv2d(x, weight, None, stride, 1, groups=x.shape[1])
-    y = F.batch_norm(y, torch.zeros_like(scale), torch.ones_like(scale), scale, bias, eps=0.0)
+    y = F.batch_norm(y, torch.zeros_like(scale), torch.ones_like(scale), scale, bias, eps=1e-30)
     return F.silu(y, inplace=True)
 
 

@@ -19,7 +19,7 @@ def max_error(value: Tensor, exact: Tensor) -> float:
 def rms_error(value: Tensor, exact: Tensor) -> float:
     """Root of the mean squared difference from the float64 result; infinite where ``value`` has a NaN.
 
-    For whole models: they give few numbers, and the largest of a few rounding errors is a matter of luck.
+    For whole models, and where few numbers decide on the largest error: that of a few roundings is a matter of luck.
     """
     mean = (value.double() - exact.double()).square().mean()
     return float("inf") if mean.isnan() else mean.sqrt().item()

@@ -17,13 +17,14 @@ from torch import Tensor
 from mobilevit_fast import ops
 from mobilevit_fast.ops.packing import word_factors
 from tests.ops.variants import DTYPES, ISAS, exact_and_plain, in_type, run, using_isa
-from tests.tolerance import assert_within_twice, close
+from tests.tolerance import assert_within_twice, close, rms_error
 
 CHANNELS = st.one_of(st.integers(1, 20), st.sampled_from([24, 31, 32, 33, 48, 64, 65, 80]))
 LAYOUTS = st.sampled_from(["channels_last", "nchw", "transposed", "sliced", "window", "one_image"])
 SEEDS = st.integers(0, 2**31)
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
-LEAST_NUMBERS, LEAST_PIXELS = 256, 32  # of fewer, the largest rounding error is a matter of luck, also PyTorch's
+# With less, errors are a matter of luck, also PyTorch's; layer norms of one or two inputs divide by next to nothing.
+LEAST_NUMBERS, LEAST_PIXELS, LEAST_INPUTS = 256, 32, 4
 # Number of heads, channels of each. A layer norm over fewer than 16 channels at times divides by next to nothing.
 HEADS = st.sampled_from([(1, 16), (1, 23), (2, 8), (2, 13), (3, 7), (3, 17), (4, 4), (4, 9), (5, 5), (8, 2), (16, 1)])
 
@@ -258,7 +259,12 @@ def test_mobilevit_transformer(
             assert actual.stride() == (outputs * h * w, 1, w * outputs, outputs)
             if n == 0:
                 continue
-            if dtype == torch.bfloat16 or (n * h * w >= LEAST_PIXELS and exact.numel() >= LEAST_NUMBERS):
+            different = exact[:1] if layout == "one_image" else exact
+            many = different.count_nonzero() >= LEAST_NUMBERS and different[:, 0].numel() >= LEAST_PIXELS
+            if dtype == torch.bfloat16:
                 assert_within_twice(actual, plain, exact)
+            elif many and inputs >= LEAST_INPUTS:
+                # The largest error is that of one token, the one whose layer norms divide by least.
+                assert_within_twice(actual, plain, exact, measure=rms_error)
             else:
                 close(actual, exact)

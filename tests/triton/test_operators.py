@@ -188,14 +188,18 @@ def test_attention_over_several_blocks_of_keys(size: tuple[int, int], device: to
 
 
 def test_images_of_a_batch_do_not_mix(device: torch.device) -> None:
-    """Sequences of 49 tokens, which blocks of queries cut: an image that is not a number stays alone."""
+    """Sequences of 49 tokens, which blocks of queries cut: an image that is not a number stays alone.
+
+    What it would touch would be no number either. The rest may differ by the order of sums: the second image lies
+    elsewhere in its blocks, and NumPy, in which the interpreter multiplies, rounds by the place in a block.
+    """
     arguments = list(on(device, next(SAMPLES["mobilevit_transformer"]()).arguments))
     x = torch.randn(2, arguments[0].shape[1], 14, 14).to(device)
     alone = run("mobilevit_transformer", (x[1:], *arguments[1:]))
     x[0] = torch.nan
     both = run("mobilevit_transformer", (x, *arguments[1:]))
     assert both[0].isnan().all()
-    assert torch.equal(both[1:], alone)
+    close(both[1:], alone)
 
 
 def test_scores_of_any_size_are_taken(device: torch.device) -> None:
