@@ -6,7 +6,16 @@
 
 namespace mobilevit_fast::cuda {
 
-// Heads of at most 16 * kSteps features, 16 * kTiles queries.
+// Calls visit(Size<s>()) with the kSteps that suit a head.
+template <int kSteps = 1, class Visit>
+MVF_DEVICE void with_head_steps(int head_dim, const Visit& visit) {
+  if constexpr (kSteps * kMatrixDepth < kMostHeadDim) {
+    if (head_dim > kSteps * kMatrixDepth) return with_head_steps<kSteps + 1>(head_dim, visit);
+  }
+  visit(Size<kSteps>());
+}
+
+// Heads of 16 * kSteps features, or up to 15 fewer; 16 * kTiles queries.
 template <class T, int kSteps, int kTiles>
 class Attention {
  public:
@@ -15,7 +24,10 @@ class Attention {
   // word(row, column) has two neighbouring numbers of a query.
   template <class Word>
   MVF_DEVICE Attention(int head_dim, float scale, const Word& word)
-      : head_dim_(head_dim), tiles_(ceil_div(head_dim, kMatrixColumns)), scale_(scale) {
+      : head_dim_(head_dim),
+        lane_piece_(lane_index() / 16 * kPieceNumbers),
+        last_piece_(head_dim > kHeadDim - kPieceNumbers ? lane_piece_ : 0),
+        scale_(scale) {
     fill(most_, kLeast);
     const int lane = lane_index();
     MVF_UNROLL
@@ -66,14 +78,13 @@ class Attention {
  private:
   // The second half of 16 features, or the first one again where there is none: it meets zeros of the query, or sums
   // that nobody reads.
-  MVF_DEVICE int beside(int pair) const { return 2 * pair + 1 < tiles_ ? lane_index() / 16 * kPieceNumbers : 0; }
+  MVF_DEVICE int beside(int pair) const { return pair + 1 < kSteps ? lane_piece_ : last_piece_; }
 
   template <int kPairs>
   MVF_DEVICE void step(const T* keys, const T* values, int pitch, int count) {
     float scores[kTiles][2 * kPairs][4] = {};  // (16 queries, 8 keys) each
     MVF_UNROLL
     for (int j = 0; j < kSteps; ++j) {
-      if (2 * j >= tiles_) break;
       MVF_UNROLL
       for (int k = 0; k < kPairs; ++k) {
         uint32_t r[4];
@@ -104,14 +115,13 @@ class Attention {
     for (int k = 0; k < kPairs; ++k) {
       MVF_UNROLL
       for (int j = 0; j < kSteps; ++j) {
-        if (2 * j >= tiles_) break;
         uint32_t r[4];
         load_matrix_transposed(r, values + k * kMatrixDepth * pitch + j * kMatrixDepth + beside(j));
         const uint32_t b[2][2] = {{r[0], r[1]}, {r[2], r[3]}};
         MVF_UNROLL
         for (int q = 0; q < kTiles; ++q) {
           multiply_matrix<T>(sum_[q][2 * j], weights[q][k], b[0]);
-          if (2 * j + 1 < tiles_) multiply_matrix<T>(sum_[q][2 * j + 1], weights[q][k], b[1]);
+          multiply_matrix<T>(sum_[q][2 * j + 1], weights[q][k], b[1]);
         }
       }
     }
@@ -155,7 +165,6 @@ class Attention {
       total_so_far[half] = total;
       MVF_UNROLL
       for (int n = 0; n < 2 * kSteps; ++n) {
-        if (n >= tiles_) break;
         sum[n][half * 2] *= change, sum[n][half * 2 + 1] *= change;
       }
     }
@@ -168,7 +177,7 @@ class Attention {
 
   static constexpr float kLeast = -3.0e38f;  // its weight is 0, and differences of it are finite
 
-  const int head_dim_, tiles_;
+  const int head_dim_, lane_piece_, last_piece_;  // where in 16 features the lane begins to read, and in the last ones
   const float scale_;
   uint32_t query_[kTiles][kSteps][4];
   float sum_[kTiles][2 * kSteps][4] = {};

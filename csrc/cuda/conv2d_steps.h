@@ -35,21 +35,19 @@ struct Conv2dPixels {
 // where each has its own input.
 template <int kUnits>
 struct Conv2dSteps {
-  int units, row, column, columns, taps, span, count;  // first of the taps, how many in a row, how many
+  int units, row, column, rows, columns, span, count;  // first of the taps, how many rows of them
 
   MVF_DEVICE Conv2dSteps(const Conv2dInput& p, const Conv2dPixels& tile) {
     const Conv2dShape& s = p.shape;
     units = ceil_div(s.channels, kMatrixDepth) + ceil_div(s.channels2, kMatrixDepth);
     span = conv2d_input_span(p);
-    row = 0, column = 0, columns = s.kernel_w;
-    int rows = s.kernel_h;
+    row = 0, column = 0, rows = s.kernel_h, columns = s.kernel_w;
     if (p.tile.gathers) {
       seen(tile.top * s.stride_h - s.padding_h, (p.tile.height - 1) * s.stride_h, s.dilation_h, s.height, row, rows);
       seen(tile.left * s.stride_w - s.padding_w, (p.tile.width - 1) * s.stride_w, s.dilation_w, s.width, column,
            columns);
     }
-    taps = rows * columns;
-    count = ceil_div(units, kUnits) * (p.tile.gathers ? taps : span);
+    count = ceil_div(units, kUnits) * (p.tile.gathers ? rows * columns : span);
   }
 
   // Of taps that see pixels first + dilation * tap to that + extent, those of which some are in 0 ... size - 1.
@@ -60,14 +58,26 @@ struct Conv2dSteps {
     count = end - begin;
   }
 
-  MVF_DEVICE int slice(const Conv2dInput& p, int step) const { return step / (p.tile.gathers ? taps : span); }
-  // The first tap of a step, among all; how many there are.
-  MVF_DEVICE int tap(const Conv2dInput& p, int step) const {
-    if (!p.tile.gathers) return step % span * p.tile.group;
-    const int tap = step % taps;
-    return (row + tap / columns) * p.shape.kernel_w + column + tap % columns;
+  // Steps are counted rather than computed: a step is short, and divisions are long.
+  struct Cursor {
+    int slice, row, column, stage;  // a tap of the slice; where in the ring the step's copies are
+  };
+  MVF_DEVICE Cursor begin() const { return {0, row, column, 0}; }
+  MVF_DEVICE bool begins_slice(const Cursor& at) const { return at.row == row && at.column == column; }
+  MVF_DEVICE void next_tap(Cursor& at) const {
+    if (++at.column < column + columns) return;
+    at.column = column;
+    if (++at.row < row + rows) return;
+    at.row = row, ++at.slice;
   }
-  MVF_DEVICE int taps_from(const Conv2dInput& p, int tap) const {
+  MVF_DEVICE void next_taps(Cursor& at, int taps) const {
+    for (int i = 0; i < taps; ++i) next_tap(at);
+  }
+  static MVF_DEVICE void next_stage(Cursor& at) { at.stage = at.stage + 1 < kConv2dStages ? at.stage + 1 : 0; }
+
+  // The step's first tap among all, and how many it takes.
+  static MVF_DEVICE int tap(const Conv2dInput& p, const Cursor& at) { return at.row * p.shape.kernel_w + at.column; }
+  static MVF_DEVICE int taps_from(const Conv2dInput& p, int tap) {
     const int left = p.shape.kernel_h * p.shape.kernel_w - tap;
     return left < p.tile.group ? left : p.tile.group;
   }

@@ -72,13 +72,29 @@ struct Conv2dSums {
       from[i] = p.tile.gathers ? at : line + at % p.tile.width * p.shape.stride_w;
     }
     sync_block();  // places are found
+    typename Steps::Cursor fetched = steps.begin(), multiplied = steps.begin();
     for (int step = -kAhead; step < steps.count; ++step) {
       if (step >= 0) {
         wait_async<kAhead - 1>();
         sync_block();
       }
-      fetch(p, tile, steps, step + kAhead, work);
-      if (step >= 0) multiply(p, steps, step, work, from, sums);
+      if (step + kAhead < steps.count) {
+        fetch_weights(p, tile, steps, fetched, work);
+        if (steps.span == 1) {
+          fetch_input(p, fetched, fetched.stage, steps, work);
+        } else if (step == -kAhead) {
+          fetch_input(p, fetched, 0, steps, work);
+        }
+        steps.next_taps(fetched, steps.taps_from(p, steps.tap(p, fetched)));
+        steps.next_stage(fetched);
+      }
+      // The input of the next slice, once nothing reads the one before any more.
+      if (steps.span > 1 && step >= 0 && steps.begins_slice(multiplied)) {
+        const typename Steps::Cursor next{multiplied.slice + 1, 0, 0, 0};
+        if (next.slice * kUnits < steps.units) fetch_input(p, next, next.slice % 2, steps, work);
+      }
+      commit_async();
+      if (step >= 0) multiply(p, steps, multiplied, work, from, sums);
     }
     wait_async<0>();
     sync_block();
@@ -105,93 +121,82 @@ struct Conv2dSums {
     return input + pixel * kDepth + (piece ^ pixel / kTogether % kPieces) * kNumbers;
   }
 
-  // Starts the copies of a step: its weights, and an input that it needs or a later one does.
-  static MVF_DEVICE void fetch(const Conv2dInput& p, const Tile& tile, const Steps& steps, int step, const Work& work) {
-    if (step < steps.count) {
-      const int slice = steps.slice(p, step), tap = steps.tap(p, step);
-      fetch_weights(p, tile, slice, tap, steps.taps_from(p, tap), steps.units_of(slice),
-                    work.weights + step % kConv2dStages * p.tile.group * kUnits * kColumnPairs * kWarpSize);
-      int next = slice, buffer = step % kConv2dStages;
-      bool due = true;
-      if (steps.span > 1) {  // the input of the next slice, once nothing reads the one before any more
-        due = step == 0 || (step >= kAhead && (step - kAhead) % steps.span == 0);
-        next = step == 0 ? 0 : (step - kAhead) / steps.span + 1;
-        buffer = next % 2;
-      }
-      const int row = p.tile.gathers ? tap / p.shape.kernel_w : 0;
-      const int column = p.tile.gathers ? tap - row * p.shape.kernel_w : 0;
-      if (due && next * kUnits < steps.units) {
-        fetch_input(p, next, row * p.shape.dilation_h, column * p.shape.dilation_w, steps.units_of(next), work.places,
-                    work.input + buffer * input_pixels(p.tile) * kDepth);
-      }
-    }
-    commit_async();
-  }
-
-  static MVF_DEVICE void fetch_input(const Conv2dInput& p, int slice, int row, int column, int units,
-                                     const Place* places, T* input) {
+  // Starts the copies of the input that a step needs, those of its tap where each has its own, to a buffer.
+  static MVF_DEVICE void fetch_input(const Conv2dInput& p, const typename Steps::Cursor& at, int buffer,
+                                     const Steps& steps, const Work& work) {
     const Conv2dShape& s = p.shape;
-    const int piece = thread_index() % kPieces, unit = slice * kUnits + piece / 2;
-    if (piece / 2 >= units) return;
+    const int piece = thread_index() % kPieces, unit = at.slice * kUnits + piece / 2;
+    if (piece / 2 >= steps.units_of(at.slice)) return;
     const int first_units = ceil_div(s.channels, kMatrixDepth);
     const bool second = unit >= first_units;
     const T* x = static_cast<const T*>(second ? p.x2 : p.x);
     const int channels = second ? s.channels2 : s.channels;
     const int channel = (second ? unit - first_units : unit) * kMatrixDepth + piece % 2 * kNumbers;
+    const int row = p.tile.gathers ? at.row * s.dilation_h : 0, column = p.tile.gathers ? at.column * s.dilation_w : 0;
     const int shift = row * s.width + column;
+    T* input = work.input + buffer * input_pixels(p.tile) * kDepth;
     for (int pixel = thread_index() / kPieces; pixel < input_pixels(p.tile); pixel += kThreads / kPieces) {
-      const Place place = load_shared(places + pixel);
+      const Place place = load_shared(work.places + pixel);
       const int h = static_cast<int16_t>(place.corner) + row, w = static_cast<int16_t>(place.corner >> 16) + column;
       const bool there = static_cast<uint32_t>(h) < static_cast<uint32_t>(s.height) &&
                          static_cast<uint32_t>(w) < static_cast<uint32_t>(s.width) && channel < channels;
-      const int64_t at = there ? static_cast<int64_t>(place.pixel + shift) * channels + channel : 0;
-      copy_async(piece_at(input, pixel, piece), x + at, there);
+      const int64_t index = there ? static_cast<int64_t>(place.pixel + shift) * channels + channel : 0;
+      copy_async(piece_at(input, pixel, piece), x + index, there);
     }
   }
 
-  static MVF_DEVICE void fetch_weights(const Conv2dInput& p, const Tile& tile, int slice, int tap, int taps, int units,
-                                       Bytes16* weights) {
+  static MVF_DEVICE Bytes16* stage_of(const Conv2dInput& p, const typename Steps::Cursor& at, const Work& work) {
+    return work.weights + at.stage * p.tile.group * kUnits * kColumnPairs * kWarpSize;
+  }
+
+  // Starts the copies of a step's weights.
+  static MVF_DEVICE void fetch_weights(const Conv2dInput& p, const Tile& tile, const Steps& steps,
+                                       const typename Steps::Cursor& at, const Work& work) {
     const int all_taps = p.shape.kernel_h * p.shape.kernel_w, pairs = ceil_div(p.shape.outputs, 16);
+    const int tap = steps.tap(p, at), taps = steps.taps_from(p, tap), units = steps.units_of(at.slice);
+    const int first = tile.output / 16;
+    Bytes16* weights = stage_of(p, at, work) + lane();
     for (int run = warp(); run < taps * kUnits * kColumnPairs; run += kWarps) {
       const int pair = run % kColumnPairs, unit = run / kColumnPairs % kUnits, i = run / (kColumnPairs * kUnits);
       if (unit >= units) continue;
-      const bool there = tile.output / 16 + pair < pairs;
-      const int64_t row = static_cast<int64_t>(slice * kUnits + unit) * all_taps + tap + i;
-      const int64_t at = there ? (row * pairs + tile.output / 16 + pair) * kWarpSize + lane() : 0;
-      copy_async(weights + run * kWarpSize + lane(), p.weight + at, there);
+      const bool there = first + pair < pairs;
+      const int64_t row = static_cast<int64_t>(at.slice * kUnits + unit) * all_taps + tap + i;
+      const int64_t index = there ? (row * pairs + first + pair) * kWarpSize + lane() : 0;
+      copy_async(weights + run * kWarpSize, p.weight + index, there);
     }
   }
 
-  static MVF_DEVICE void multiply(const Conv2dInput& p, const Steps& steps, int step, const Work& work,
-                                  const int (&from)[kRows], Sums& sums) {
-    const int slice = steps.slice(p, step), units = steps.units_of(slice);
-    const int first = steps.tap(p, step), taps = steps.taps_from(p, first);
-    T* input = work.input + (steps.span == 1 ? step % 3 : slice % 2) * input_pixels(p.tile) * kDepth;
-    const Bytes16* weights = work.weights + step % kConv2dStages * p.tile.group * kUnits * kColumnPairs * kWarpSize +
-                             first_output() / 16 * kWarpSize + lane();
-    const auto shift_of = [&](int tap) {
-      if (p.tile.gathers) return 0;
-      const int row = tap / p.shape.kernel_w, column = tap - row * p.shape.kernel_w;
-      return row * p.shape.dilation_h * p.tile.extent_w + column * p.shape.dilation_w;
+  // Adds a step's products; the cursor goes on to the next one.
+  static MVF_DEVICE void multiply(const Conv2dInput& p, const Steps& steps, typename Steps::Cursor& at,
+                                  const Work& work, const int (&from)[kRows], Sums& sums) {
+    const int units = steps.units_of(at.slice), first = steps.tap(p, at), taps = steps.taps_from(p, first);
+    T* input = work.input + (steps.span == 1 ? at.stage : at.slice % 2) * input_pixels(p.tile) * kDepth;
+    const Bytes16* weights = stage_of(p, at, work) + first_output() / 16 * kWarpSize + lane();
+    const auto shift_of = [&](int row, int column) {
+      return p.tile.gathers ? 0 : row * p.shape.dilation_h * p.tile.extent_w + column * p.shape.dilation_w;
     };
+    steps.next_stage(at);
     if constexpr (kWarpsK == 1) {
       for (int tap = 0; tap < taps; ++tap) {
-        const int shift = shift_of(first + tap);
+        const int shift = shift_of(at.row, at.column);
         MVF_UNROLL
         for (int unit = 0; unit < kUnits; ++unit) {
           if (unit >= units) break;
           multiply_unit(input, shift, unit, weights + (tap * kUnits + unit) * kColumnPairs * kWarpSize, from, sums);
         }
+        steps.next_tap(at);
       }
     } else {
       int tap = warp_k(), unit = 0;
       while (true) {  // every kWarpsK-th of taps and units
         for (; tap >= taps; tap -= taps) ++unit;
         if (unit >= units) break;
-        multiply_unit(input, shift_of(first + tap), unit, weights + (tap * kUnits + unit) * kColumnPairs * kWarpSize,
+        const int row = (first + tap) / p.shape.kernel_w, column = first + tap - row * p.shape.kernel_w;
+        multiply_unit(input, shift_of(row, column), unit, weights + (tap * kUnits + unit) * kColumnPairs * kWarpSize,
                       from, sums);
         tap += kWarpsK;
       }
+      steps.next_taps(at, taps);
     }
   }
 

@@ -37,6 +37,25 @@ MVF_DEVICE float activate(Activation activation, float x) {
   return x;
 }
 
+// activation(scale · x + bias) of two channels; with kSilu of silu, whatever else the activation were.
+template <bool kSilu>
+class Affine {
+ public:
+  MVF_DEVICE Affine() = default;
+  MVF_DEVICE Affine(Float2 scale, Float2 bias) : scale_(scale), bias_(bias) {
+    if (!kSilu) return;
+    scale_.x *= 0.5f, scale_.y *= 0.5f, bias_.x *= 0.5f, bias_.y *= 0.5f;  // exactly, of what silu takes the half of
+  }
+  MVF_DEVICE Float2 operator()(Activation activation, float x, float y) const {
+    const float u = x * scale_.x + bias_.x, v = y * scale_.y + bias_.y;
+    if (kSilu) return {u + u * tanh_approximate(u), v + v * tanh_approximate(v)};
+    return {activate(activation, u), activate(activation, v)};
+  }
+
+ private:
+  Float2 scale_, bias_;
+};
+
 template <class T>
 MVF_DEVICE uint32_t* words(T* numbers) {
   return reinterpret_cast<uint32_t*>(numbers);

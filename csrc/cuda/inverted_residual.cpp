@@ -62,7 +62,7 @@ int fill(const Arguments& arguments, const Tensor& x, const Weights& weights, co
     p.expand_weight = parts.take<Bytes16>(size.expand_weight);
     p.expand_scale = parts.take<Float2>(size.expand_affine), p.expand_bias = parts.take<Float2>(size.expand_affine);
   }
-  p.depthwise_weight = parts.take<Float2>(size.depthwise_weight);
+  p.depthwise_weight = parts.take<Bytes16>(size.depthwise_weight);
   p.depthwise_scale = parts.take<Float2>(size.depthwise_affine);
   p.depthwise_bias = parts.take<Float2>(size.depthwise_affine);
   p.project_weight = parts.take<Bytes16>(size.project_weight);

@@ -7,19 +7,20 @@
 namespace mobilevit_fast::cuda {
 
 constexpr int kWindow = 3;
-constexpr int kChunk = 32;  // expanded channels at a time, two of them a thread
+constexpr int kChunk = 32;  // expanded channels at a time
 constexpr int kChunkPairs = kChunk / 2;
+constexpr int kDepthwisePieces = 3;  // of 16 bytes: the window of a channel
 
 // Images are dense channels_last; channels, expanded and outputs are multiples of 8. Weights are packed in fragments
 // (fragments.h), zero where there is nothing: expand_weight (expanded / 32, channels / 16, 2, lanes), project_weight
-// (expanded / 16, outputs / 16, lanes), each size rounded up. The depthwise weight is (9, expanded) in float32, scales
-// and biases too, all padded with zeros to the rounded sizes and read in pairs.
+// (expanded / 16, outputs / 16, lanes), each size rounded up. Of a channel's depthwise weight a tap takes a word, whose
+// other half is zero: the lower one of odd channels, the upper one of even ones; three words behind the 9 are zero.
+// Scales and biases are float32, padded with zeros to the rounded sizes and read in pairs.
 struct InvertedResidualParams {
   const void* x;  // (batch, height, width, channels)
   void* y;        // (batch, out_h, out_w, outputs)
-  const Bytes16 *expand_weight, *project_weight;
-  const Float2 *expand_scale, *expand_bias, *depthwise_weight, *depthwise_scale, *depthwise_bias, *project_scale,
-      *project_bias;
+  const Bytes16 *expand_weight, *depthwise_weight, *project_weight;
+  const Float2 *expand_scale, *expand_bias, *depthwise_scale, *depthwise_bias, *project_scale, *project_bias;
   int batch, height, width, channels, expanded, outputs, out_h, out_w, padding, dilation;
   bool residual;
   Activation activation, project_activation;  // of expansion and depthwise convolution; of the result
@@ -36,7 +37,7 @@ struct InvertedResidualSizes {
     y = int64_t{1} * p.batch * p.out_h * p.out_w * p.outputs;
     expand_weight = chunks * depth * (kChunk / (2 * kMatrixColumns)) * kWarpSize;
     expand_affine = depthwise_affine = chunks * kChunkPairs;
-    depthwise_weight = kWindow * kWindow * depthwise_affine;
+    depthwise_weight = chunks * kChunk * kDepthwisePieces;
     project_weight = chunks * (kChunk / kMatrixDepth) * columns * kWarpSize;
     project_affine = columns * kMatrixColumns;
   }
@@ -54,7 +55,7 @@ void visit_arrays(const InvertedResidualParams& p, bool expands, const Visit& vi
     visit("expand_scale", p.expand_scale, size.expand_affine * kPair);
     visit("expand_bias", p.expand_bias, size.expand_affine * kPair);
   }
-  visit("depthwise_weight", p.depthwise_weight, size.depthwise_weight * kPair);
+  visit("depthwise_weight", p.depthwise_weight, size.depthwise_weight * static_cast<int64_t>(sizeof(Bytes16)));
   visit("depthwise_scale", p.depthwise_scale, size.depthwise_affine * kPair);
   visit("depthwise_bias", p.depthwise_bias, size.depthwise_affine * kPair);
   visit("project_weight", p.project_weight, size.project_weight * static_cast<int64_t>(sizeof(Bytes16)));

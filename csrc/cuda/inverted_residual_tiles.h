@@ -5,42 +5,37 @@
 
 namespace mobilevit_fast::cuda {
 
-// Tiles of output pixels: 8x16, 8x8 and 4x8. Large ones expand fewer halo pixels twice, small ones are more. The
-// largest are for the large images of MobileViT alone.
-constexpr int kTileSizes = 3;
-
-// Of a kernel that needs this many outputs: kRows and kColumns, so that few warps idle and weights are loaded by few.
-template <class T, bool kExpands, int kStride, int kSize, int kOutputs, int kDepth>
-constexpr auto tiled_kernel() {
-  constexpr int kRows = kSize == 0 || kOutputs > 32 ? 2 : 1;
-  constexpr int kWide = kSize == 0 ? 1 : 2;  // of large tiles two warps share the outputs, else four
-  constexpr int kColumns = kRows == 1 ? 2 : (kOutputs / 16 + 2 * kWide - 1) / (2 * kWide) * 2;
-  if constexpr (kSize == 0) return InvertedResidual<T, kExpands, kStride, 8, 16, 8, kRows, kColumns, kDepth>();
-  if constexpr (kSize == 1) return InvertedResidual<T, kExpands, kStride, 8, 8, 4, kRows, kColumns, kDepth>();
-  if constexpr (kSize == 2) return InvertedResidual<T, kExpands, kStride, 4, 8, 4, kRows, kColumns, kDepth>();
-}
+// Tiles of output pixels: 8x16, 8x8 and 4x8. Large ones expand fewer halo pixels twice, small ones are more, and more
+// warps work on each. The largest are for the large images of MobileViT alone; the last are small tiles that take the
+// least shared memory, for any sizes.
+constexpr int kTileSizes = 4;
 
 template <class T, bool kExpands, int kStride, int kOutputs, int kDepth, class Visit>
 bool with_size(int size, const Visit& visit) {
-  constexpr bool kLarge = kDepth > 0 && kDepth <= 64;
+  constexpr int kColumns = kOutputs / kMatrixColumns;
   if (size == 0) {
-    if constexpr (kLarge) visit(tiled_kernel<T, kExpands, kStride, 0, kOutputs, kDepth>());
+    constexpr bool kLarge = kDepth > 0 && kDepth <= 64 / kStride;
+    constexpr int kRows = kOutputs > 64 ? 1 : 2;
+    if constexpr (kLarge)
+      visit(KernelType<InvertedResidual<T, kExpands, kStride, 8, 16, kRows, 1, kColumns, kDepth> >());
     return kLarge;
   }
   if (size == 1) {
-    visit(tiled_kernel<T, kExpands, kStride, 1, kOutputs, kDepth>());
+    visit(KernelType<InvertedResidual<T, kExpands, kStride, 8, 8, 1, 2, kColumns, kDepth> >());
+  } else if (size == 2) {
+    visit(KernelType<InvertedResidual<T, kExpands, kStride, 4, 8, 1, 4, kColumns, kDepth> >());
   } else {
-    visit(tiled_kernel<T, kExpands, kStride, 2, kOutputs, kDepth>());
+    visit(KernelType<InvertedResidual<T, kExpands, kStride, 4, 8, 1, 1, kColumns, 0> >());
   }
   return true;
 }
 
-// Calls visit(K()) with the kernel for these parameters and tiles; false, calling nothing, where there is none. The
-// inverted residuals of the three sizes of MobileViT have kernels of their own, by input channels (rounded up to
-// kMatrixDepth) and outputs, at most.
+// Calls visit(KernelType<K>()) with the kernel for these parameters and tiles; false, calling nothing, where there is
+// none. The inverted residuals of the three sizes of MobileViT have kernels of their own, by input channels (rounded up
+// to kMatrixDepth) and outputs, at most, without dilation.
 template <class T, bool kExpands, int kStride, class Visit>
 bool with_stride(const InvertedResidualParams& p, int size, const Visit& visit) {
-  const int depth = kExpands ? round_up(p.channels, kMatrixDepth) : 0;
+  const int depth = kExpands && p.dilation == 1 ? round_up(p.channels, kMatrixDepth) : 0;
   const auto is = [&](int wanted_depth, int outputs) { return depth == wanted_depth && p.outputs <= outputs; };
   if constexpr (kExpands) {
     if (is(16, 32)) return with_size<T, true, kStride, 32, 16>(size, visit);
@@ -68,15 +63,16 @@ bool with_kernel(const InvertedResidualParams& p, bool expands, int stride, int 
   return stride == 1 ? with_stride<T, false, 1>(p, size, visit) : with_stride<T, false, 2>(p, size, visit);
 }
 
-// The largest tile of which there are two for each multiprocessor and whose shared memory the chip has; the smallest
-// where there is none.
+// The largest tile of which there are two for each multiprocessor, or the smallest; of those whose shared memory the
+// chip has.
 template <class T>
 int choose_size(const InvertedResidualParams& p, bool expands, int stride, const Chip& chip) {
   for (int size = 0; size + 1 < kTileSizes; ++size) {
     bool good = false;
     with_kernel<T>(p, expands, stride, size, [&](auto kernel) {
-      using Kernel = decltype(kernel);
-      good = Kernel::block_count(p) >= 2 * chip.processors && Kernel::shared_bytes(p) <= chip.shared_memory();
+      using Kernel = typename decltype(kernel)::Type;
+      const bool many = size + 2 == kTileSizes || Kernel::block_count(p) >= 2 * chip.processors;
+      good = many && Kernel::shared_bytes(p) <= chip.shared_memory();
     });
     if (good) return size;
   }

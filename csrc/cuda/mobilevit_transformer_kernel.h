@@ -136,12 +136,15 @@ struct MobileViTTransformerStack {
         const int heads = p.heads - first_head < p.head_group ? p.heads - first_head : p.head_group;
         project_heads(layer, first_head, heads);
         sync_block();
-        // Two tiles of queries share what is loaded, where both are of one sequence and registers suffice.
-        if (sequence_rows(p) % kRows == 0 && p.head_dim <= Attention<T, 3, kTiles>::kHeadDim) {
-          attend_heads<3, kTiles>(first_head, heads);
-        } else {
-          attend_heads<kMostHeadDim / kMatrixDepth, 1>(first_head, heads);
-        }
+        with_head_steps(p.head_dim, [&](auto steps) {
+          constexpr int kSteps = decltype(steps)::kSize;
+          // Two tiles of queries share what is loaded, where both are of one sequence and registers suffice.
+          if (kSteps <= 3 && sequence_rows(p) % kRows == 0) {
+            attend_heads<kSteps, kSteps <= 3 ? kTiles : 1>(first_head, heads);
+          } else {
+            attend_heads<kSteps, 1>(first_head, heads);
+          }
+        });
         sync_block();
       }
     }

@@ -154,7 +154,8 @@ struct MobileViTTransformerLayer {
                              [&](int row) { return residual(before, row); });
       commit_async();
       for (int head = 0; head < p.heads; head += p.head_group) {
-        attend_heads(head, p.heads - head < p.head_group ? p.heads - head : p.head_group);
+        const int heads = p.heads - head < p.head_group ? p.heads - head : p.head_group;
+        with_head_steps(p.head_dim, [&](auto steps) { attend_heads<decltype(steps)::kSize>(head, heads); });
       }
     }
 
@@ -175,13 +176,14 @@ struct MobileViTTransformerLayer {
     }
 
     // The context of some heads, to their columns of `tokens_`: a warp has 16 tokens and one head.
+    template <int kSteps>
     MVF_DEVICE void attend_heads(int first_head, int heads) {
       const int row_tiles = p.rows / kMatrixRows;
       const int first_row = warp_index() % row_tiles * kMatrixRows, head = warp_index() / row_tiles;
       const bool busy = head < heads;
       const T* query = static_cast<const T*>(p.qkv_in) +
                        (busy ? p.qkv_at(0, sequence_, first_head + head, first_token_ + first_row) : 0);
-      Attention<T, kMostHeadDim / kMatrixDepth, 1> attention(p.head_dim, p.score_scale, [&](int row, int column) {
+      Attention<T, kSteps, 1> attention(p.head_dim, p.score_scale, [&](int row, int column) {
         if (!busy || !there(first_row + row)) return 0u;
         return load_global(words(query + row * p.head_width() + column));
       });

@@ -26,6 +26,12 @@ struct Size {
   static constexpr int kSize = kNumber;
 };
 
+// A kernel, to call something by.
+template <class K>
+struct KernelType {
+  using Type = K;
+};
+
 // Bytes of shared memory that an array takes.
 template <class T>
 size_t shared_size(int count) {

@@ -25,9 +25,9 @@ struct Norm {
 
 // sum += rows · weights: 16 * kTiles tokens by `pairs` times 16 output channels. Where the last of the inputs fill half
 // of a step, its other half, which meets weights of zero, is the first one again: any finite numbers do.
-template <class T, int kTiles, int kPairs>
-MVF_DEVICE void multiply(const Linear& layer, const T* rows, int pitch, int first_pair, int pairs,
-                         float (&sum)[kTiles][2 * kPairs][4]) {
+template <class T, int kTiles, int kPairs, bool kAllPairs>
+MVF_DEVICE void multiply_steps(const Linear& layer, const T* rows, int pitch, int first_pair, int pairs,
+                               float (&sum)[kTiles][2 * kPairs][4]) {
   const int steps = ceil_div(layer.inputs, kMatrixDepth), lane = lane_index();
   const Bytes16* weight = layer.weight + first_pair * kWarpSize + lane;
   const T* row = rows + lane % 16 * pitch;
@@ -35,7 +35,7 @@ MVF_DEVICE void multiply(const Linear& layer, const T* rows, int pitch, int firs
   const auto load_next = [&] {
     MVF_UNROLL
     for (int n = 0; n < kPairs; ++n) {
-      if (n < pairs) next[n] = load_global(weight + n * kWarpSize);
+      if (kAllPairs || n < pairs) next[n] = load_global(weight + n * kWarpSize);
     }
     weight += layer.pairs * kWarpSize;
   };
@@ -54,7 +54,7 @@ MVF_DEVICE void multiply(const Linear& layer, const T* rows, int pitch, int firs
     }
     MVF_UNROLL
     for (int n = 0; n < kPairs; ++n) {
-      if (n >= pairs) break;
+      if (!kAllPairs && n >= pairs) break;
       const uint32_t b[2][2] = {{both[n].word[0], both[n].word[1]}, {both[n].word[2], both[n].word[3]}};
       MVF_UNROLL
       for (int i = 0; i < kTiles; ++i) {
@@ -62,6 +62,17 @@ MVF_DEVICE void multiply(const Linear& layer, const T* rows, int pitch, int firs
         multiply_matrix<T>(sum[i][2 * n + 1], a[i], b[1]);
       }
     }
+  }
+}
+
+// Most parts are whole ones, and need not ask for each pair.
+template <class T, int kTiles, int kPairs>
+MVF_DEVICE void multiply(const Linear& layer, const T* rows, int pitch, int first_pair, int pairs,
+                         float (&sum)[kTiles][2 * kPairs][4]) {
+  if (pairs == kPairs) {
+    multiply_steps<T, kTiles, kPairs, true>(layer, rows, pitch, first_pair, pairs, sum);
+  } else {
+    multiply_steps<T, kTiles, kPairs, false>(layer, rows, pitch, first_pair, pairs, sum);
   }
 }
 

@@ -22,8 +22,8 @@ KERNELS = {
     "conv2d_bias_act.cu": 20,
     "conv2d_stem.cu": 4,
     "depthwise_conv2d.cu": 24,
-    "inverted_residual.cu": 54,
-    "inverted_residual_bfloat16.cu": 54,
+    "inverted_residual.cu": 66,
+    "inverted_residual_bfloat16.cu": 66,
     "mobilevit_transformer.cu": 6,
     "resize.cu": 2,
 }

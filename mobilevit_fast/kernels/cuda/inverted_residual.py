@@ -18,6 +18,18 @@ _CHUNK = 32  # expanded channels at a time
 _TILE = (4, 8)  # output pixels of the smallest block
 
 
+def _taps(weight: Tensor) -> Tensor:
+    """Windows of a depthwise convolution (C, 1, 3, 3) as (C, 24): 12 words, a tap in each of the first nine.
+
+    It fills the half of its word that its channel has in a pair of channels.
+    """
+    channels = weight.shape[0]
+    halves = weight.new_zeros(channels, 12, 2)
+    halves[0::2, :9, 0] = weight[0::2].flatten(1)
+    halves[1::2, :9, 1] = weight[1::2].flatten(1)
+    return halves.flatten(1)
+
+
 def _separable_parts(
     depthwise_weight: Tensor,
     depthwise_scale: Tensor | None,
@@ -28,9 +40,8 @@ def _separable_parts(
 ) -> list[Tensor]:
     channels = depthwise_weight.shape[0]
     more = padded(channels, _CHUNK) - channels
-    taps = depthwise_weight.flatten(1).t().float()  # (9, C)
     return [
-        F.pad(taps, (0, more)),
+        F.pad(_taps(depthwise_weight), (0, 0, 0, more)),
         affine(depthwise_scale, depthwise_weight, _CHUNK, 1.0),
         affine(depthwise_bias, depthwise_weight, _CHUNK, 0.0),
         fragments(F.pad(project_weight.flatten(1), (0, more))),  # (C / 16, O / 16, 32, 8)
@@ -54,12 +65,11 @@ def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor
 
 
 def shared_bytes(channels: int, stride: int, dilation: int) -> int:
-    """Shared memory of the smallest block: input (none where ``channels`` is 0), expanded and convolved pixels."""
+    """Shared memory of the smallest block: input (none where ``channels`` is 0) and expanded pixels, a byte each."""
     height, width = ((size - 1) * stride + 2 * dilation + 1 for size in _TILE)
     pixels = padded(height * width, 16)
-    expanded = pixels * (_CHUNK + (8 if stride == 1 else 4))
     inputs = pixels * (padded(channels, 16) + 8) if channels else 0
-    return sum(padded(2 * size, 128) for size in (inputs, expanded, _TILE[0] * _TILE[1] * (_CHUNK + 8)))
+    return sum(padded(size, 128) for size in (pixels, 2 * inputs, 2 * pixels * (_CHUNK + 8)))
 
 
 def _takes_window(arguments: dict[str, Any], inputs: int) -> Support:
