@@ -109,7 +109,7 @@ def steps(stage: str, architecture: str, out: Path, scratch: Path) -> list[Step]
         # Every tensor in an allocation of its own: in the blocks that torch keeps, out of bounds is a neighbour.
         env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         options = ("--error-exitcode", str(SANITIZER_ERRORS), "--print-limit", "20")
-        only = ("--kernel-regex", "kns=mobilevit_fast")
+        only = ("--kernel-name", "kns=mobilevit_fast")
         tool = find_tool("compute-sanitizer")
         return [
             Step(f"{check}{name}", (tool, "--tool", check, *options, *filters, *pytest), 36, env, condition)

@@ -41,7 +41,6 @@ MVF_DEVICE float activate(Activation activation, float x) {
 template <bool kSilu>
 class Affine {
  public:
-  MVF_DEVICE Affine() = default;
   MVF_DEVICE Affine(Float2 scale, Float2 bias) : scale_(scale), bias_(bias) {
     if (!kSilu) return;
     scale_.x *= 0.5f, scale_.y *= 0.5f, bias_.x *= 0.5f, bias_.y *= 0.5f;  // exactly, of what silu takes the half of
