@@ -146,16 +146,16 @@ def shape_text(shape: dict[str, int]) -> str:
     return ", ".join(words)
 
 
-def replaced(readme: str, table: str) -> str:
+def replaced(readme: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """The text of a README with the table between its markers.
 
     Raises:
         ValueError: the markers are not there, once each and in order.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"expected {BEGIN} and then {END} in it, once each")
-    before, after = readme[: readme.index(BEGIN)], readme[readme.index(END) :]
-    return f"{before}{BEGIN}\n{table}\n{after}"
+    if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+        raise ValueError(f"expected {begin} and then {end} in it, once each")
+    before, after = readme[: readme.index(begin)], readme[readme.index(end) :]
+    return f"{before}{begin}\n{table}\n{after}"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

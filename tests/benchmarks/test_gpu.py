@@ -15,9 +15,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.gpu import command, device, plan, process, providers, report, steps, timing
+from benchmarks.cpu.table import replaced
+from benchmarks.gpu import command, device, plan, process, providers, report, steps, table, timing
 from benchmarks.gpu.process import Outcome
 from benchmarks.gpu.results import Results
+from tests.paths import REPOSITORY
 
 
 class Ticking:
@@ -255,3 +257,9 @@ def test_the_report_compares_within_a_case_and_names_every_reason_once() -> None
         ["timm-max-autotune", "20", "12800", "2.50×"],
         ["transformers-graph", "20", "12800", ""],
     ]
+
+
+def test_the_readme_has_the_results_that_are_committed() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    committed = table.markdown(REPOSITORY / "benchmarks/results/gpu-h200")
+    assert replaced(readme, committed, table.BEGIN, table.END) == readme

@@ -1,0 +1,90 @@
+"""The README's tables of a GPU: `python -m benchmarks.gpu.table FOLDER [--update README]`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.cpu.table import replaced
+from benchmarks.gpu.ops import BACKENDS
+from benchmarks.gpu.providers import PROVIDERS
+from benchmarks.gpu.report import Rows
+from benchmarks.gpu.steps import file_of
+
+BEGIN, END = "<!-- gpu-table:begin -->", "<!-- gpu-table:end -->"
+SIZES = ("S", "XS", "XXS")
+DTYPE, MANY = "float16", 256
+_MISSING = "–"
+
+
+def markdown(folder: Path) -> str:
+    """The tables of a run's results: whole models, operators, and what they were measured on."""
+    models, operators = (json.loads(file_of(folder, stage).read_text(encoding="utf-8")) for stage in ("models", "ops"))
+    return "\n\n".join((_conditions(models), _models(models["rows"]), _operators(operators["rows"])))
+
+
+def _conditions(results: dict[str, Any]) -> str:
+    stamp, git = results["stamp"], results["environment"]["git"]
+    versions = ", ".join(f"{name} {stamp[name]}" for name in ("torch", "triton", "transformers", "timm"))
+    commit = f"{git['commit'][:7]}{' with changes' if git['dirty'] else ''}" if git["commit"] else "unknown"
+    return (
+        f"{stamp['device']}, driver {stamp['driver']}; {versions}; {stamp['date']}, commit {commit}. "
+        f"{DTYPE}, images of 256 px; medians of interleaved rounds."
+    )
+
+
+def _grid(header: list[str], lines: list[list[str]], left: int) -> str:
+    rule = ["---"] * left + ["---:"] * (len(header) - left)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))
+
+
+def _models(rows: Rows) -> str:
+    """Images a second of many, milliseconds of one, and the largest error of any of these."""
+    measured = [row for row in rows if row["kind"] == "model" and row["dtype"] == DTYPE and not row["reason"]]
+    lines = []
+    for name, provider in PROVIDERS.items():
+        own = {(row["model"], row["batch"]): row for row in measured if row["provider"] == name}
+        if not own:
+            continue
+        many = [f"{own[s, MANY]['images_s']:,.0f}" if (s, MANY) in own else _MISSING for s in SIZES]
+        one = [f"{own[s, 1]['median_ms']:.3g}" if (s, 1) in own else _MISSING for s in SIZES]
+        lines.append([provider.label, *many, *one, f"{max(row['max_error'] for row in own.values()):.1e}"])
+    header = [f"{size}, images/s of {MANY}" for size in SIZES] + [f"{size}, ms of 1" for size in SIZES]
+    return _grid(["", *header, "error"], lines, 1)
+
+
+def _operators(rows: Rows) -> str:
+    """Milliseconds of a batch by backend, and which part of the CUDA kernel's time its floor is."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] == "operator" and row["batch"] == MANY and not row["reason"]:
+            found.setdefault((row["operator"], row["shape"]), {})[row["provider"]] = row
+    lines = []
+    for (operator, shape), own in found.items():
+        times = [f"{own[name]['median_ms']:.3g}" if name in own else _MISSING for name in BACKENDS]
+        share = f"{100 * own['cuda']['share_of_floor']:.0f} %" if "cuda" in own else _MISSING
+        lines.append([f"`{operator}` {shape}", *times, share])
+    header = [f"ms of {MANY} images, S", *("PyTorch" if name == "plain" else name for name in BACKENDS)]
+    return _grid([*header, "floor / cuda"], lines, 1)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def table(
+    folder: Annotated[Path, typer.Argument(help="Results of `python -m benchmarks.gpu`.")],
+    update: Annotated[Path | None, typer.Option(help="README to write the tables into, between their markers.")] = None,
+) -> None:
+    """Print the results as Markdown, or write them into a README."""
+    text = markdown(folder)
+    if update is None:
+        typer.echo(text)
+    else:
+        readme = update.read_text(encoding="utf-8")
+        update.write_text(replaced(readme, text, BEGIN, END), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()
