@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,6 +46,11 @@ def driver() -> str | None:
     return result.stdout.strip() or None
 
 
+def _replay(graph: torch.cuda.CUDAGraph, call: Callable[[], Tensor]) -> None:
+    """Replay a graph, which reads tensors that only the captured call owns: weights that it packed, images."""
+    graph.replay()
+
+
 class Gpu:
     """The first GPU, as what measures needs it."""
 
@@ -77,7 +83,7 @@ class Gpu:
         graph = torch.cuda.CUDAGraph()
         with torch.inference_mode(), torch.cuda.graph(graph, pool=pool):
             result = call()
-        return graph.replay, result, graph.pool()
+        return partial(_replay, graph, call), result, graph.pool()
 
     def reset_peak(self) -> int:
         """Begin a peak of memory; returns the bytes that are in use already."""

@@ -95,4 +95,4 @@ def _reason(code: int, output: str) -> str | None:
 
 def without_folders(text: str) -> str:
     """One line of a message, without the folders of the machine, since results are committed."""
-    return re.sub(r"(/[\w.+@-]+)+/", "", " ".join(text.split()))[:300]
+    return re.sub(r"(?<![\w.:/])(/[\w.+@-]+)+/", "", " ".join(text.split()))[:300]

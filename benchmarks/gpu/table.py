@@ -21,7 +21,8 @@ _MISSING = "–"
 def markdown(folder: Path) -> str:
     """The tables of a run's results: whole models, operators, and what they were measured on."""
     models, operators = (json.loads(file_of(folder, stage).read_text(encoding="utf-8")) for stage in ("models", "ops"))
-    return "\n\n".join((_conditions(models), _models(models["rows"]), _operators(operators["rows"])))
+    conditions = dict.fromkeys(map(_conditions, (models, operators)))  # once, where they are the same
+    return "\n\n".join((*conditions, _models(models["rows"]), _operators(operators["rows"])))
 
 
 def _conditions(results: dict[str, Any]) -> str:
@@ -56,16 +57,16 @@ def _models(rows: Rows) -> str:
 
 def _operators(rows: Rows) -> str:
     """Milliseconds of a batch by backend, and which part of the CUDA kernel's time its floor is."""
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    found: dict[tuple[str, str, bool], dict[str, dict[str, Any]]] = {}
     for row in rows:
-        if row["kind"] == "operator" and row["batch"] == MANY and not row["reason"]:
-            found.setdefault((row["operator"], row["shape"]), {})[row["provider"]] = row
+        if row["kind"] == "operator" and (row["model"], row["batch"]) == (SIZES[0], MANY) and not row["reason"]:
+            found.setdefault((row["operator"], row["shape"], row["residual"]), {})[row["provider"]] = row
     lines = []
-    for (operator, shape), own in found.items():
+    for (operator, shape, _), own in found.items():
         times = [f"{own[name]['median_ms']:.3g}" if name in own else _MISSING for name in BACKENDS]
         share = f"{100 * own['cuda']['share_of_floor']:.0f} %" if "cuda" in own else _MISSING
         lines.append([f"`{operator}` {shape}", *times, share])
-    header = [f"ms of {MANY} images, S", *("PyTorch" if name == "plain" else name for name in BACKENDS)]
+    header = [f"ms of {MANY} images, {SIZES[0]}", *("PyTorch" if name == "plain" else name for name in BACKENDS)]
     return _grid([*header, "floor / cuda"], lines, 1)
 
 

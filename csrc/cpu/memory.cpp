@@ -9,8 +9,9 @@ namespace {
 
 // Asks for transparent huge pages of 2 MiB. Fresh memory costs a page fault for every page that is written first: a
 // result of tens of megabytes, fresh in every call, took as long in page faults as in the convolution that fills it.
-// Only blocks from 32 MiB on: glibc maps these by themselves and unmaps them when they are freed, so that the advice
-// ends with them; smaller ones may lie in the heap, where it would stay with whatever comes next. Where the system has
+// Only blocks from 32 MiB on: glibc maps these by themselves, unless its heap has room for them by chance, and unmaps
+// them when they are freed, so that the advice ends with them; smaller ones lie in the heap, where it would stay with
+// whatever comes next. Where the system has
 // no free huge page, it may stop to make one (its setting `defrag`) or take small ones.
 void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)

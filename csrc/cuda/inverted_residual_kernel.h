@@ -7,7 +7,8 @@
 //
 // The depthwise convolution is done by the matrix unit too, which has cycles to spare where the others have none: of 8
 // channels, a tap of the window is a product with a diagonal matrix, and one instruction takes two taps. Its sums are
-// float32, and lie in a warp as the projection wants its operand.
+// float32, and lie in a warp as the projection wants its operand. An infinite number makes its seven neighbours no
+// numbers, zero times infinity; the projection would have mixed them all.
 #pragma once
 
 #include "fragments.h"
@@ -235,13 +236,13 @@ struct InvertedResidual {
   // What a warp sees of 8 expanded channels: for every input row of its windows, three shifts by a tap; 16 pixels each,
   // half of what the matrix unit takes at once. The rows of its windows share some.
   static constexpr int kStep = kMatrixRows / kTileW * kStride;  // input rows from one 16 pixels to the next
-  static constexpr int kShared = kStep < kWindow ? kStep : kWindow;
-  static constexpr int kViews = ((kRows - 1) * kShared + kWindow) * kWindow;
+  static_assert(kRows == 1 || kStep < kWindow, "every row of the windows is seen");
+  static constexpr int kViews = ((kRows - 1) * kStep + kWindow) * kWindow;
   static constexpr int kLoads = (kViews + 1) / 2;  // two views each
   static constexpr int kTaps = kWindow * kWindow, kTapPairs = (kTaps + 1) / 2;
 
   static MVF_HOST_DEVICE constexpr int view(int row, int tap) {
-    return row * kShared * kWindow + (tap < kTaps ? tap : kTaps - 1);
+    return row * kStep * kWindow + (tap < kTaps ? tap : kTaps - 1);
   }
 
   // Where in the expanded numbers a lane finds its row of each load.
@@ -251,9 +252,8 @@ struct InvertedResidual {
     MVF_UNROLL
     for (int i = 0; i < kLoads; ++i) {
       const int second = 2 * i + 1 < kViews ? 2 * i + 1 : 2 * i, view = lane_ < kMatrixRows ? 2 * i : second;
-      const int row = kStep < kWindow ? view / kWindow : view / kWindow / kWindow * kStep + view / kWindow % kWindow;
-      offsets_[i] =
-          (first + row * dilation(p_) * width(p_) + column_offset(view % kWindow * dilation(p_))) * kExpandedPitch;
+      offsets_[i] = (first + view / kWindow * dilation(p_) * width(p_) + column_offset(view % kWindow * dilation(p_))) *
+                    kExpandedPitch;
     }
   }
 

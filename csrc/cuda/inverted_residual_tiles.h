@@ -15,9 +15,7 @@ bool with_size(int size, const Visit& visit) {
   constexpr int kColumns = kOutputs / kMatrixColumns;
   if (size == 0) {
     constexpr bool kLarge = kDepth > 0 && kDepth <= 64 / kStride;
-    constexpr int kRows = kOutputs > 64 ? 1 : 2;
-    if constexpr (kLarge)
-      visit(KernelType<InvertedResidual<T, kExpands, kStride, 8, 16, kRows, 1, kColumns, kDepth> >());
+    if constexpr (kLarge) visit(KernelType<InvertedResidual<T, kExpands, kStride, 8, 16, 2, 1, kColumns, kDepth> >());
     return kLarge;
   }
   if (size == 1) {

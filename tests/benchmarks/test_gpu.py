@@ -7,8 +7,11 @@ import re
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -257,6 +260,29 @@ def test_the_report_compares_within_a_case_and_names_every_reason_once() -> None
         ["timm-max-autotune", "20", "12800", "2.50×"],
         ["transformers-graph", "20", "12800", ""],
     ]
+
+
+def test_a_graph_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call's tensors, which were there before the capture; the graph's own memory has but the results."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    graph = SimpleNamespace(replay=lambda: None, pool=lambda: None)
+    fake = SimpleNamespace(
+        Stream=lambda: stream,
+        current_stream=lambda: stream,
+        stream=nullcontext,
+        CUDAGraph=lambda: graph,
+        graph=lambda graph, pool: nullcontext(),
+    )
+    monkeypatch.setattr(device.torch, "cuda", fake)
+    weights = torch.ones(3)
+    seen = weakref.ref(weights)
+    replay, result, _ = device.Gpu.capture(object.__new__(device.Gpu), lambda weights=weights: 2 * weights)
+    del weights
+    replay()
+    assert seen() is not None
+    assert result.tolist() == [2, 2, 2]
+    del replay
+    assert seen() is None
 
 
 def test_the_readme_has_the_results_that_are_committed() -> None:

@@ -65,7 +65,7 @@ def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor
 
 
 def shared_bytes(channels: int, stride: int, dilation: int) -> int:
-    """Shared memory of the smallest block: input (none where ``channels`` is 0) and expanded pixels, a byte each."""
+    """Shared memory of the smallest block: input (none where ``channels`` is 0) and expanded pixels, flags."""
     height, width = ((size - 1) * stride + 2 * dilation + 1 for size in _TILE)
     pixels = padded(height * width, 16)
     inputs = pixels * (padded(channels, 16) + 8) if channels else 0
