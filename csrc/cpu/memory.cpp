@@ -11,8 +11,8 @@ namespace {
 // result of tens of megabytes, fresh in every call, took as long in page faults as in the convolution that fills it.
 // Only blocks from 32 MiB on: glibc maps these by themselves, unless its heap has room for them by chance, and unmaps
 // them when they are freed, so that the advice ends with them; smaller ones lie in the heap, where it would stay with
-// whatever comes next. Where the system has
-// no free huge page, it may stop to make one (its setting `defrag`) or take small ones.
+// whatever comes next. Where the system has no free huge page, it may stop to make one (its setting `defrag`) or take
+// small ones.
 void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = uintptr_t{2} << 20;
