@@ -28,20 +28,26 @@ def markdown(results: dict[str, Any], *, operators: bool = False) -> str:
 
 
 def _conditions(environment: dict[str, Any]) -> str:
-    cpu, git, threads = environment["cpu"], environment["git"], environment["threads"]
+    cpu, threads = environment["cpu"], environment["threads"]
     versions = [f"{name} {environment['versions'].get(name) or 'not installed'}" for name in _VERSIONS]
     rate = environment["machine"]["peak_gmac_s"]["float32"][str(threads)]
-    commit = f"{git['commit'][:7]}{' with changes' if git['dirty'] else ''}" if git["commit"] else "unknown"
     return (
         f"{cpu['name']}, {threads} thread{'s' if threads > 1 else ''}, kernel variant {cpu['variant'] or 'none'}; "
         f"best float32 matrix product measured: {rate:.0f} · 10⁹ multiply-accumulates/s. {', '.join(versions)}; "
-        f"{environment['date']}, commit {commit}. Median of {environment['rounds']} rounds, in each of which every "
-        f"library is measured once, directly after a call that is not, in one process, on images of "
+        f"{environment['date']}, commit {commit_text(environment)}. Median of {environment['rounds']} rounds, in each "
+        f"of which every library is measured once, directly after a call that is not, in one process, on images of "
         f"{environment['image_size']} px."
     )
 
 
-def _grid(header: list[str], lines: list[list[str]], left: int = 1) -> str:
+def commit_text(environment: dict[str, Any]) -> str:
+    """The commit that was measured, and whether the tree was another."""
+    git = environment["git"]
+    return f"{git['commit'][:7]}{' with changes' if git['dirty'] else ''}" if git["commit"] else "unknown"
+
+
+def grid(header: list[str], lines: list[list[str]], left: int = 1) -> str:
+    """A table in Markdown, all but its first columns aligned to the right."""
     rule = "|" + "".join("---|" if i < left else "---:|" for i in range(len(header)))
     return "\n".join([_line(header), rule, *map(_line, lines)])
 
@@ -74,7 +80,7 @@ def _model_table(rows: Rows, dtype: str) -> str:
     if any(ratio != "–" for ratio in ratios):
         lines.append(["**fastest peer / mobilevit_fast**", *ratios, ""])
     header = [f"{dtype}, ms per image", *(f"{model}, batch {batch}" for model, batch in cases), "error"]
-    return "\n\n".join([_grid(header, lines), *_reasons(rows)])
+    return "\n\n".join([grid(header, lines), *_reasons(rows)])
 
 
 def _memory(rows: Rows) -> str:
@@ -134,7 +140,7 @@ def _operator_table(rows: Rows, dtype: str) -> str:
         ]
         for row in rows
     ]
-    return _grid(header, lines, left=4)
+    return grid(header, lines, left=4)
 
 
 def shape_text(shape: dict[str, int]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.cpu.table import replaced
+from benchmarks.cpu.table import commit_text, grid, replaced
 from benchmarks.gpu.ops import BACKENDS
 from benchmarks.gpu.providers import PROVIDERS
 from benchmarks.gpu.report import Rows
@@ -26,18 +26,12 @@ def markdown(folder: Path) -> str:
 
 
 def _conditions(results: dict[str, Any]) -> str:
-    stamp, git = results["stamp"], results["environment"]["git"]
+    stamp, commit = results["stamp"], commit_text(results["environment"])
     versions = ", ".join(f"{name} {stamp[name]}" for name in ("torch", "triton", "transformers", "timm"))
-    commit = f"{git['commit'][:7]}{' with changes' if git['dirty'] else ''}" if git["commit"] else "unknown"
     return (
         f"{stamp['device']}, driver {stamp['driver']}; {versions}; {stamp['date']}, commit {commit}. "
         f"{DTYPE}, images of 256 px; medians of interleaved rounds."
     )
-
-
-def _grid(header: list[str], lines: list[list[str]], left: int) -> str:
-    rule = ["---"] * left + ["---:"] * (len(header) - left)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))
 
 
 def _models(rows: Rows) -> str:
@@ -52,7 +46,7 @@ def _models(rows: Rows) -> str:
         one = [f"{own[s, 1]['median_ms']:.3g}" if (s, 1) in own else _MISSING for s in SIZES]
         lines.append([provider.label, *many, *one, f"{max(row['max_error'] for row in own.values()):.1e}"])
     header = [f"{size}, images/s of {MANY}" for size in SIZES] + [f"{size}, ms of 1" for size in SIZES]
-    return _grid(["", *header, "error"], lines, 1)
+    return grid(["", *header, "error"], lines)
 
 
 def _operators(rows: Rows) -> str:
@@ -67,7 +61,7 @@ def _operators(rows: Rows) -> str:
         share = f"{100 * own['cuda']['share_of_floor']:.0f} %" if "cuda" in own else _MISSING
         lines.append([f"`{operator}` {shape}", *times, share])
     header = [f"ms of {MANY} images, {SIZES[0]}", *("PyTorch" if name == "plain" else name for name in BACKENDS)]
-    return _grid([*header, "floor / cuda"], lines, 1)
+    return grid([*header, "floor / cuda"], lines)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
