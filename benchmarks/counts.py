@@ -1,8 +1,9 @@
 """What the CUDA kernels do for an image, counted by the emulator: `python -m benchmarks.counts [--preset SIZE]`.
 
-Every operator of a classification model at full size, batch 1: bytes of images against the least there are (each read
-once, each written once); weights, which come from the second-level cache, at most once for every block; instructions
-of the matrix unit and of the special-function unit; wavefronts of shared memory and lines of the first-level cache.
+Every operator of a classification model at full size, for one image (half of two where tiles have two): bytes of images
+against the least there are (each read once, each written once); weights, which come from the second-level cache, at
+most once for every block; instructions of the matrix unit and of the special-function unit; wavefronts of shared memory
+and lines of the first-level cache.
 And the time that each of these would take alone on an H100 that has enough blocks to do. It is a prediction: no GPU
 has measured it.
 """
@@ -26,6 +27,8 @@ WAVEFRONTS = PROCESSORS * CLOCK
 LINES = WAVEFRONTS / 2
 """Lines of 128 bytes a second from the first-level cache: half of what its banks, the same as shared memory's, give."""
 
+SMALL = 8
+"""Rows of images of which a tile has two."""
 IMAGES = ("x", "x2", "y", "mean", "residual_in", "residual_out", "qkv_in", "qkv_out")
 """Arrays that are no parameters."""
 TIMES = ("memory", "weights", "products", "exponentials", "shared")
@@ -52,6 +55,7 @@ def bytes_of(values: object) -> int:
 def count(call: OperatorCall, processors: int) -> tuple[str, list[float]]:
     """A line of the table without its times, and these in microseconds, in the order of ``TIMES``."""
     generator = torch.Generator().manual_seed(0)
+    batch = call.arguments[0].shape[0]
     arguments = tuple(
         (0.1 * torch.randn(a.shape, generator=generator)).to(a.dtype) if isinstance(a, Tensor) else a
         for a in call.named.values()
@@ -66,6 +70,9 @@ def count(call: OperatorCall, processors: int) -> tuple[str, list[float]]:
         sum(getattr(launch, field) for launch in launches)
         for field in ("products", "exponentials", "wavefronts", "conflicts", "sectors")
     )
+    moved, weights, products, exponentials, wavefronts, sectors = (
+        number / batch for number in (moved, weights, products, exponentials, wavefronts, sectors)
+    )
     times = [
         moved / MEMORY,
         weights / SECOND_LEVEL,
@@ -73,9 +80,10 @@ def count(call: OperatorCall, processors: int) -> tuple[str, list[float]]:
         exponentials / EXPONENTIALS,
         wavefronts / WAVEFRONTS + sectors / 4 / LINES,
     ]
+    clashes = 100 * conflicts / max(batch * wavefronts, 1)
     line = (
-        f"| {name_of(call)} | {moved / 1e6:.2f} | {moved / least:.2f} | {weights / 1e6:.2f} | {products / 1e3:.0f} "
-        f"| {exponentials / 1e6:.2f} | {wavefronts / 1e3:.0f} | {100 * conflicts / max(wavefronts, 1):.0f} % "
+        f"| {name_of(call)} | {moved / 1e6:.2f} | {batch * moved / least:.2f} | {weights / 1e6:.2f} "
+        f"| {products / 1e3:.0f} | {exponentials / 1e6:.2f} | {wavefronts / 1e3:.0f} | {clashes:.0f} % "
         f"| {sectors * 32 / 1e6:.1f} |"
     )
     return line, [1e6 * t for t in times]
@@ -89,7 +97,8 @@ def main(preset: str = "small", processors: int = 1) -> None:
         "| MB of lines | µs: " + " | ".join(TIMES) + " |\n|---|" + "---:|" * (8 + len(TIMES))
     )
     total = [0.0] * len(TIMES)
-    for call in preset_calls(preset, 1, 256, torch.float16):
+    one, two = (preset_calls(preset, batch, 256, torch.float16) for batch in (1, 2))
+    for call in (pair[pair[0].shape["height"] <= SMALL] for pair in zip(one, two, strict=True)):
         line, times = count(call, processors)
         total = [t + new for t, new in zip(total, times, strict=True)]
         typer.echo(line + "".join(f" {t:.2f} |" for t in times))

@@ -9,6 +9,7 @@ from mobilevit_fast.models import (
     MobileViTForSemanticSegmentation,
     MobileViTModel,
 )
+from mobilevit_fast.nn.pixels import PixelNormalization
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,7 @@ __all__ = [
     "MobileViTForSemanticSegmentation",
     "MobileViTImageProcessor",
     "MobileViTModel",
+    "PixelNormalization",
     "accelerate",
     "accelerated",
     "nn",

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from mobilevit_fast.integrations import Integration, integrations, supported_libraries
+from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
 from mobilevit_fast.nn.exchange import compute_in, give_back, original_class
 from mobilevit_fast.nn.fused import Fused, Rule, fuse, parameter_dtype, read_parts
 from mobilevit_fast.nn.parts import Unsupported
+from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.ops.registry import BackendError, check_backend
 from mobilevit_fast.regions import Region, Report
 
@@ -46,6 +48,7 @@ def accelerate(
     compute_dtype: torch.dtype | None = None,
     strict: bool = False,
     include: Iterable[str] | None = None,
+    uint8_images: Any = None,
 ) -> Model:
     """Make the regions of a MobileViT run as fused operators, in place.
 
@@ -62,14 +65,18 @@ def accelerate(
             the parameters' own type.
         strict: raise an error where a region would be skipped.
         include: kinds of regions or patterns of module paths (as in ``fnmatch``) to accelerate; None: all.
+        uint8_images: an image processor or a :class:`PixelNormalization`: the model then also takes uint8 images
+            (N, 3, H, W), RGB as files hold them, resized and cropped but nothing else. The CUDA kernels have the rest
+            in the first convolution's weights; before other kernels, and in training, it is computed. None: it takes
+            floating point images only.
 
     Returns:
         ``model``.
 
     Raises:
-        TypeError: not a module that can be changed in place.
+        TypeError: not a module that can be changed in place; ``uint8_images`` that is no image processor.
         ValueError: no MobileViT in it, an unknown backend, mode or name in ``include``; with ``strict``, a skipped
-            region; or every region would be skipped.
+            region; or every region would be skipped; ``uint8_images``, and the first convolution is.
     """
     if mode not in _MODES:
         raise ValueError(f"accelerate: expected mode among {', '.join(_MODES)}, got {mode!r}")
@@ -83,10 +90,13 @@ def accelerate(
     if len(skipped) == len(wanted) or (strict and skipped):
         which = "at least one region that can be fused" if len(skipped) == len(wanted) else "every region to be fused"
         raise ValueError(f"accelerate: expected {which}, but skipped {_grouped(skipped)}; plan() lists them all")
+    pixels = _pixels(uint8_images)
+    stem = None if pixels is None else _first_convolution(found)
     restore(model)
     for module, rule, region, _ in found:
         if rule is not None and region.fused:
-            fuse(module, rule, backend)
+            sees_image = module is stem or rule.fused.calls_children
+            fuse(module, rule, backend, pixels if sees_image else None)
     if compute_dtype is not None:
         compute_in(model, compute_dtype)
     model.__dict__["_mvf_request"] = _Request(backend, compute_dtype, include)
@@ -110,10 +120,12 @@ def accelerated(
     compute_dtype: torch.dtype | None = None,
     strict: bool = False,
     include: Iterable[str] | None = None,
+    uint8_images: Any = None,
 ) -> Iterator[Model]:
     """Accelerate a model within a ``with`` block; after it the model is as it was before. See :func:`accelerate`."""
     before = [(m, type(m), {k: v for k, v in m.__dict__.items() if k.startswith("_mvf")}) for m in model.modules()]
-    accelerate(model, mode=mode, backend=backend, compute_dtype=compute_dtype, strict=strict, include=include)
+    settings: dict[str, Any] = {"mode": mode, "backend": backend, "compute_dtype": compute_dtype, "strict": strict}
+    accelerate(model, **settings, include=include, uint8_images=uint8_images)
     try:
         yield model
     finally:
@@ -147,6 +159,23 @@ def report(model: nn.Module) -> Report:
             region = region._replace(backends={}, reason=reason, passed_over=())
         rows.append(region)
     return Report(rows)
+
+
+def _pixels(uint8_images: Any) -> PixelNormalization | None:
+    if uint8_images is None or isinstance(uint8_images, PixelNormalization):
+        return uint8_images
+    return PixelNormalization.from_processor(uint8_images)
+
+
+def _first_convolution(found: list[_Found]) -> nn.Module:
+    """The one over the image: few channels, by which no other convolution of these networks is told."""
+    for module, _, region, _ in found:
+        convolution = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+        if region.kind == ConvNormAct.kind and convolution is not None and convolution.in_channels % 8 != 0:
+            if region.fused:
+                return module
+            raise ValueError(f"accelerate: expected a first convolution to fuse for uint8_images, got {region.reason}")
+    raise ValueError("accelerate: expected a convolution over an image of few channels for uint8_images, found none")
 
 
 def _grouped(skipped: list[Region]) -> str:

@@ -95,7 +95,11 @@ class ParameterChecks {
 // Checks of a call: of the input, of parameters that suit it, of what is done with them.
 class ArgumentChecks : public ParameterChecks {
  public:
-  ArgumentChecks(const Types& types, const char* op, const Tensor& x) : ParameterChecks(types, op, x, "input", &x) {
+  ArgumentChecks(const Types& types, const char* op, const Tensor& x) : ArgumentChecks(types, op, x, x, "input") {}
+
+  // Parameters are like another tensor than the input, whose type is the caller's matter.
+  ArgumentChecks(const Types& types, const char* op, const Tensor& x, const Tensor& like, const char* like_name)
+      : ParameterChecks(types, op, like, like_name, &x) {
     expect(x.dim() == 4, "input of shape (batch, channels, height, width), got ", x.dim(), " dimensions");
   }
 

@@ -101,6 +101,8 @@ class PackedParts {
 class Arguments : public ArgumentChecks {
  public:
   Arguments(const char* op, const Tensor& x) : ArgumentChecks(kTypes, op, x), op_(op) {}
+  Arguments(const char* op, const Tensor& x, const Tensor& like, const char* like_name)
+      : ArgumentChecks(kTypes, op, x, like, like_name), op_(op) {}
 
   void multiple_of_eight(const char* name, int64_t size) const {
     expect(size % 8 == 0, name, " that are a multiple of 8, got ", size);

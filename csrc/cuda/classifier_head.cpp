@@ -4,18 +4,20 @@
 #include <array>
 
 #include "binding.h"
-#include "conv2d_choices.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
 
-Conv2dTile tile_for(const Conv2dShape& shape) {
+// How an image is shared out, or what a test of the emulator asks for: {rows, slices}.
+void choose_tile(ClassifierHeadParams& p) {
 #if defined(MVF_EMULATED)
-  const std::vector<int>& asked = emulator::Log::get().tile;  // {variant, height, width}
-  if (asked.size() == 3) return conv2d_tile(shape, asked[0], 1, asked[1], asked[2]);
+  const std::vector<int>& asked = emulator::Log::get().tile;
+  if (asked.size() == 2) {
+    p.rows = asked[0], p.slices = asked[1];
+    return;
+  }
 #endif
-  static Conv2dChoices choices;
-  return choices.get(shape, current_chip().processors, choose_classifier_head_tile);
+  choose_classifier_head_tile(p, current_chip().processors);
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
@@ -41,39 +43,25 @@ Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_
   arguments.multiple_of_eight("channels", channels);
   arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got one of ", x.size(2), "x",
                    x.size(3));
-  arguments.expect(x.size(2) < 1 << 14 && x.size(3) < 1 << 14, "an image of fewer than 2^14 rows and columns, got ",
-                   x.size(2), "x", x.size(3));
+  arguments.expect(channels <= kClassifierHeadChannels, "at most ", kClassifierHeadChannels, " channels, got ",
+                   channels);
   arguments.small("pixels", x.size(0) * x.size(2) * x.size(3));
 
   ClassifierHeadParams p{};
-  p.shape = {static_cast<int>(x.size(0)),
-             static_cast<int>(x.size(2)),
-             static_cast<int>(x.size(3)),
-             static_cast<int>(channels),
-             0,
-             arguments.small("channels", expanded),
-             static_cast<int>(x.size(2)),
-             static_cast<int>(x.size(3)),
-             1,
-             1,
-             1,
-             1,
-             0,
-             0,
-             1,
-             1};
+  p.batch = static_cast<int>(x.size(0)), p.pixels = static_cast<int>(x.size(2) * x.size(3));
+  p.channels = static_cast<int>(channels), p.outputs = arguments.small("channels", expanded);
   p.activation = arguments.activation("activation", activation);
   const int64_t pairs = (expanded + 15) / 16;
   PackedParts parts(packed);
-  p.weight = parts.take<Bytes16>(conv2d_units(p.shape) * pairs * kWarpSize);
+  p.weight = parts.take<Bytes16>((channels + 15) / 16 * pairs * kWarpSize);
   p.scale = parts.take<Float2>(pairs * 8), p.bias = parts.take<Float2>(pairs * 8);
   arguments.check_packed(packed, parts);
 
   const Target target(x);
-  Tensor mean = empty(x, {p.shape.batch, expanded});
-  if (p.shape.batch > 0) {
-    p.tile = tile_for(p.shape);
-    arguments.small("blocks", p.shape.batch * ((expanded + 15) / 16));
+  Tensor mean = empty(x, {x.size(0), expanded});
+  if (p.batch > 0) {
+    choose_tile(p);
+    arguments.small("blocks", x.size(0) * p.slices);
     const Tensor input = dense_image(x);
     p.x = input.const_data_ptr(), p.mean = mean.mutable_data_ptr();
     const auto run = x.scalar_type() == ScalarType::Half ? classifier_head<Half> : classifier_head<BFloat16>;

@@ -8,8 +8,7 @@ namespace mobilevit_fast::cuda {
 template <class T>
 cudaError_t classifier_head(const ClassifierHeadParams& params, cudaStream_t stream) {
   cudaError_t result = cudaErrorInvalidValue;
-  with_classifier_head_kernel<T>(params.tile.variant,
-                                 [&](auto kernel) { result = launch<decltype(kernel)>(params, stream); });
+  with_classifier_head_kernel<T>(params.rows, [&](auto kernel) { result = launch<decltype(kernel)>(params, stream); });
   return result;
 }
 

@@ -42,21 +42,23 @@ struct Parameters {
   }
 };
 
+// Numbers are loaded one by one, so the image may begin anywhere.
 cudaError_t run_stem(const Arguments& arguments, const Tensor& x, const Tensor& packed, const Conv2dShape& shape,
                      Activation activation, Tensor& y, cudaStream_t stream) {
   const int numbers = shape.kernel_h * shape.kernel_w * shape.channels;
   const Parameters parameters(arguments, packed, (numbers + 15) / 16, shape.outputs);
   Conv2dStemParams p{};
   p.shape = shape, p.activation = activation;
+  p.bytes = x.scalar_type() == ScalarType::Byte, p.image_channels = static_cast<int>(x.size(1));
   p.planar = x.is_contiguous();
-  const Tensor input = p.planar ? x : dense_image(x);
+  const Tensor input = p.planar ? x : torch::stable::contiguous(x, torch::headeronly::MemoryFormat::ChannelsLast);
   p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
   p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
   const Conv2dStemTile tile = stem_tile_for(shape);
   arguments.expect(tile.height > 0, "a window that shared memory holds, got one of dilation [", shape.dilation_h, ", ",
                    shape.dilation_w, "]");
   p.tile_h = tile.height, p.tile_w = tile.width;
-  return x.scalar_type() == ScalarType::Half ? conv2d_stem<Half>(p, stream) : conv2d_stem<BFloat16>(p, stream);
+  return y.scalar_type() == ScalarType::Half ? conv2d_stem<Half>(p, stream) : conv2d_stem<BFloat16>(p, stream);
 }
 
 cudaError_t run_product(const Arguments& arguments, const Tensor& x, const OptionalTensor& x2, const Tensor& packed,
@@ -76,7 +78,9 @@ cudaError_t run_product(const Arguments& arguments, const Tensor& x, const Optio
 Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTensor scale, OptionalTensor bias,
                           std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
                           std::string activation, Tensor packed) {
-  const Arguments arguments("conv2d_bias_act", x);
+  const bool bytes = x.scalar_type() == ScalarType::Byte;  // computed in the weights' type
+  const Tensor& like = bytes ? weight : x;
+  const Arguments arguments("conv2d_bias_act", x, like, bytes ? "weight" : "input");
   arguments.rank("weight", weight, 4);
   const int64_t outputs = weight.size(0), channels = weight.size(1), kernel_h = weight.size(2),
                 kernel_w = weight.size(3);
@@ -86,7 +90,15 @@ Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTe
   if (x2) {
     arguments.parameter("second input", *x2, {x.size(0), channels - x.size(1), x.size(2), x.size(3)}, false);
   }
-  arguments.channels(channels - channels2);
+  if (bytes) {
+    arguments.expect(same_device(x, weight), "input on ", device_text(weight), ", like the weight, got one on ",
+                     device_text(x));
+    arguments.expect(x.size(1) == channels || x.size(1) == channels - 1, "input of ", channels, " channels, or ",
+                     channels - 1, " and a constant, got ", x.size(1));
+    arguments.expect(!x2 && channels % 8 != 0, "few channels of one input where it is torch.uint8, got ", channels);
+  } else {
+    arguments.channels(channels - channels2);
+  }
   arguments.parameter("weight", weight, {outputs, channels, kernel_h, kernel_w}, false);
   arguments.parameter("scale", scale, {outputs});
   arguments.parameter("bias", bias, {outputs});
@@ -115,7 +127,7 @@ Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTe
                    "channels of the first of two inputs that are a multiple of 16, got ", shape.channels);
 
   const Target target(x);
-  Tensor y = empty_image(x, shape.batch, outputs, out_h, out_w);
+  Tensor y = empty_image(like, shape.batch, outputs, out_h, out_w);
   if (shape.batch == 0) return y;
   arguments.launched(stem ? run_stem(arguments, x, packed, shape, after, y, target.stream())
                           : run_product(arguments, x, x2, packed, shape, after, y, target.stream()));

@@ -22,14 +22,14 @@ struct Conv2dVariant {
   constexpr int warps() const { return warps_m * warps_n * warps_k; }
 };
 
-// All have four warps. The first five are for many pixels; the next ones for fewer, of which the last two wait for
-// weights above all, so they take many at once. The rest are the classifier head's.
+// The first six are for many pixels, of four warps but for the one that has all outputs of the narrowest images; the
+// next ones for fewer, of which the last two wait for weights above all, so they take many at once.
 constexpr Conv2dVariant kConv2dVariants[] = {
-    {4, 8, 2, 2, 1, 2}, {4, 6, 2, 2, 1, 2}, {4, 4, 2, 2, 1, 2},  {2, 10, 4, 1, 1, 2},
-    {2, 6, 4, 1, 1, 2}, {2, 8, 2, 1, 2, 2}, {2, 10, 2, 1, 2, 2}, {2, 6, 2, 1, 2, 2},
-    {2, 4, 1, 1, 4, 4}, {1, 2, 1, 1, 4, 4}, {4, 4, 1, 4, 1, 2},  {1, 2, 4, 1, 1, 4},
+    {4, 8, 2, 2, 1, 2}, {4, 6, 2, 2, 1, 2},  {4, 4, 2, 2, 1, 2}, {2, 10, 4, 1, 1, 2},
+    {2, 6, 4, 1, 1, 2}, {2, 10, 4, 2, 1, 2}, {2, 8, 2, 1, 2, 2}, {2, 10, 2, 1, 2, 2},
+    {2, 6, 2, 1, 2, 2}, {2, 4, 1, 1, 4, 4},  {1, 2, 1, 1, 4, 4},
 };
-constexpr int kConv2dVariantCount = 10, kClassifierHeadVariantCount = 2;
+constexpr int kConv2dVariantCount = 11;
 constexpr int kConv2dStages = 3;  // of weights, in a ring
 
 // What a block computes: pixels of `images` images, `height` by `width` of each, their product the variant's pixels.
@@ -134,24 +134,6 @@ inline Conv2dTile choose_conv2d_tile(const Conv2dShape& s, int processors) {
   for (int variant = 1; variant < kConv2dVariantCount; ++variant) {
     const Conv2dTile tile = conv2d_best_tile(s, variant, processors);
     if (conv2d_clocks(s, tile, processors) < conv2d_clocks(s, best, processors)) best = tile;
-  }
-  return best;
-}
-
-// The same for a classifier head, whose blocks take one image through all its tiles.
-inline Conv2dTile choose_classifier_head_tile(const Conv2dShape& s, int processors) {
-  Conv2dTile best{};
-  double least = -1;
-  for (int i = 0; i < kClassifierHeadVariantCount; ++i) {
-    const Conv2dVariant& v = kConv2dVariants[kConv2dVariantCount + i];
-    for (int width = 1; width <= v.pixels(); width *= 2) {
-      const Conv2dTile tile = conv2d_tile(s, kConv2dVariantCount + i, 1, v.pixels() / width, width);
-      const int tiles = conv2d_ceil_div(s.out_h, tile.height) * conv2d_ceil_div(s.out_w, width);
-      Conv2dShape one = s;  // of the tiles of every image, the first
-      one.out_h = std::min(s.out_h, tile.height), one.out_w = std::min(s.out_w, width);
-      const double clocks = tiles * conv2d_clocks(one, tile, processors);
-      if (least < 0 || clocks < least) best = tile, least = clocks;
-    }
   }
   return best;
 }

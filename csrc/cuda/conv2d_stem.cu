@@ -9,7 +9,7 @@ template <class T>
 cudaError_t conv2d_stem(const Conv2dStemParams& params, cudaStream_t stream) {
   cudaError_t result = cudaErrorInvalidValue;
   const Conv2dShape& s = params.shape;
-  with_conv2d_stem_kernel<T>(s.kernel_h * s.kernel_w * s.channels,
+  with_conv2d_stem_kernel<T>(s.kernel_h * s.kernel_w * s.channels, params.bytes,
                              [&](auto kernel) { result = launch<decltype(kernel)>(params, stream); });
   return result;
 }

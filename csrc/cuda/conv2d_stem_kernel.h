@@ -1,6 +1,7 @@
 // Dense convolution of images of few channels, such as a model's first: taps and channels together are one sum. Images
-// are channels_last or planar (NCHW). A block computes a tile of output pixels; the input pixels that it sees are in
-// shared memory once, and every lane takes the numbers of its fragments from there.
+// are channels_last or planar (NCHW), of the type that is computed in or of bytes. A block computes a tile of output
+// pixels; the input pixels that it sees are in shared memory once, and every lane takes the numbers of its fragments
+// from there.
 #pragma once
 
 #include "conv2d_bias_act_kernel.h"
@@ -8,8 +9,8 @@
 
 namespace mobilevit_fast::cuda {
 
-// kSteps of 16 numbers are the window.
-template <class T, int kSteps>
+// kSteps of 16 numbers are the window; pixels are of type In.
+template <class T, class In, int kSteps>
 struct Conv2dStem {
   using Params = Conv2dStemParams;
 
@@ -30,7 +31,7 @@ struct Conv2dStem {
   static void arrays(const Params& p, const Visit& visit) {
     const Conv2dShape& s = p.shape;
     const size_t pairs = ceil_div(s.outputs, 16), numbers = s.kernel_h * s.kernel_w * s.channels;
-    visit("x", p.x, static_cast<size_t>(s.batch) * s.height * s.width * s.channels * sizeof(T));
+    visit("x", p.x, static_cast<size_t>(s.batch) * s.height * s.width * p.image_channels * sizeof(In));
     visit("y", p.y, static_cast<size_t>(s.batch) * s.out_h * s.out_w * s.outputs * sizeof(T));
     visit("weight", p.weight, (numbers + 15) / 16 * pairs * kWarpSize * sizeof(Bytes16));
     visit("scale", p.scale, pairs * 16 * sizeof(float));
@@ -109,41 +110,64 @@ struct Conv2dStem {
     return (row * p.shape.dilation_h * extent_w(p) + column * p.shape.dilation_w) * p.shape.channels + channel;
   }
 
+  static MVF_DEVICE T number_of(T value) { return value; }
+  static MVF_DEVICE T number_of(uint8_t value) { return from_float<T>(static_cast<float>(value)); }  // exactly
+
   // Warps take runs of neighbouring numbers, the channels of a row or a row of one channel; zeros outside of the image.
   static MVF_DEVICE void load_input(const Params& p, int image, int top, int left, T* input) {
     constexpr int kTogether = 4;  // loads under way
     const Conv2dShape& s = p.shape;
-    const int lane = thread_index() % kWarpSize, each = p.planar ? 1 : s.channels, planes = s.channels / each;
+    const int lane = thread_index() % kWarpSize, each = p.planar ? 1 : p.image_channels;
+    const int planes = p.image_channels / each;
     const int run = extent_w(p) * each, begin = left < 0 ? -left * each : 0, end = (s.width - left) * each;
     for (int i = thread_index() / kWarpSize; i < extent_h(p) * planes; i += kWarps) {
       const int row = top + i / planes, plane = i % planes;
       const bool inside = row >= 0 && row < s.height;
       const int64_t line = ((static_cast<int64_t>(image) * planes + plane) * s.height + row) * s.width + left;
-      const T* x = static_cast<const T*>(p.x) + line * each;
+      const In* x = static_cast<const In*>(p.x) + line * each;
       T* target = input + i / planes * extent_w(p) * s.channels + plane;
       for (int first = lane; first < run; first += kTogether * kWarpSize) {
-        T value[kTogether];
+        In value[kTogether];
         MVF_UNROLL
         for (int k = 0; k < kTogether; ++k) {
           const int at = first + k * kWarpSize;
-          value[k] = inside && at >= begin && at < end && at < run ? load_global(x + at) : T{0};
+          value[k] = inside && at >= begin && at < end && at < run ? load_global(x + at) : In{0};
         }
         MVF_UNROLL
         for (int k = 0; k < kTogether; ++k) {
           const int at = first + k * kWarpSize;
-          if (at < run) store_shared(target + at * planes, value[k]);
+          if (at < run) store_shared(target + place_of(p, at, each), number_of(value[k]));
         }
       }
     }
+    if (p.image_channels < s.channels) load_constant(p, top, left, input);
     sync_block();
+  }
+
+  // Where the number `at` of a run lies behind the run's first one.
+  static MVF_DEVICE int place_of(const Params& p, int at, int each) {
+    return each == p.shape.channels ? at : at / each * p.shape.channels + at % each;
+  }
+
+  // The last channel: 1 in the image, 0 outside.
+  static MVF_DEVICE void load_constant(const Params& p, int top, int left, T* input) {
+    for (int i = thread_index(); i < extent_h(p) * extent_w(p); i += kThreads) {
+      const int row = top + i / extent_w(p), column = left + i % extent_w(p);
+      const bool inside = row >= 0 && row < p.shape.height && column >= 0 && column < p.shape.width;
+      store_shared(input + i * p.shape.channels + p.image_channels, from_float<T>(inside ? 1.0f : 0.0f));
+    }
   }
 };
 
 // Calls visit(K()) with the kernel for windows of so many numbers; false, calling nothing, where there is none.
 template <class T, class Visit>
-bool with_conv2d_stem_kernel(int numbers, const Visit& visit) {
+bool with_conv2d_stem_kernel(int numbers, bool bytes, const Visit& visit) {
   if (numbers > kConv2dStemNumbers) return false;
-  numbers <= 32 ? visit(Conv2dStem<T, 2>()) : visit(Conv2dStem<T, 4>());
+  if (bytes) {
+    numbers <= 32 ? visit(Conv2dStem<T, uint8_t, 2>()) : visit(Conv2dStem<T, uint8_t, 4>());
+  } else {
+    numbers <= 32 ? visit(Conv2dStem<T, T, 2>()) : visit(Conv2dStem<T, T, 4>());
+  }
   return true;
 }
 

@@ -8,6 +8,7 @@ from mobilevit_fast.nn.conv2d_bias_act import require_pointwise
 from mobilevit_fast.nn.fused import Bound, Fused, bind
 from mobilevit_fast.nn.parameters import affine
 from mobilevit_fast.nn.parts import ClassifierParts
+from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.ops.classifier_head import OP
 
 
@@ -27,3 +28,9 @@ class ClassifierHead(Fused):
         linear = parts.linear
         arguments = (*affine(parts.expand, dtype), linear.weight.to(dtype), linear.bias, parts.expand.activation)
         return {cls.kind: bind(OP, backend, dtype, 1, *arguments)}
+
+    @classmethod
+    def bind_bytes(
+        cls, parts: ClassifierParts, backend: str, dtype: torch.dtype, pixels: PixelNormalization
+    ) -> dict[str, Bound] | None:
+        return cls.bind(parts, backend, dtype)  # of the model's image it never sees the numbers

@@ -10,6 +10,7 @@ from torch import Tensor
 from mobilevit_fast.nn.fused import Bound, Fused, bind
 from mobilevit_fast.nn.parameters import affine
 from mobilevit_fast.nn.parts import ConvParts, Unsupported
+from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.ops.conv2d_bias_act import OP as CONV2D_BIAS_ACT
 from mobilevit_fast.ops.depthwise_conv2d import OP as DEPTHWISE_CONV2D
 from mobilevit_fast.ops.depthwise_conv2d import channel_innermost
@@ -57,6 +58,20 @@ class ConvNormAct(Fused):
             arguments = (weight, depthwise.scale, depthwise.bias, *conv_geometry(parts), parts.activation)
             return {cls.kind: bind(DEPTHWISE_CONV2D, backend, dtype, 1, *arguments)}
         return {cls.kind: bind_dense(parts, backend, dtype, 1)}
+
+    @classmethod
+    def bind_bytes(
+        cls, parts: ConvParts, backend: str, dtype: torch.dtype, pixels: PixelNormalization
+    ) -> dict[str, Bound] | None:
+        if parts.conv.groups != 1 or backend not in ("auto", "cuda"):
+            return None
+        folded = pixels.folded(affine(parts, dtype))
+        image = folded.weight.new_empty((0, parts.conv.in_channels, 1, 1), dtype=torch.uint8)  # tells of the type
+        arguments = (None, *folded, *conv_geometry(parts), parts.activation)
+        op = CONV2D_BIAS_ACT
+        if not op.supports("cuda", folded.weight.device, dtype, op.named((image, *arguments))).ok:
+            return None
+        return {cls.kind: bind(op, "cuda", dtype, 1, *arguments)}
 
     def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
         return bounds[self.kind](x)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mobilevit_fast.nn.exchange import Exchanged, exchanged_class, original_class
 from mobilevit_fast.nn.parts import Unsupported
+from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.nn.watching import Child, Watch, absorbed, is_hooked
 from mobilevit_fast.ops.registry import Op, check_backend
 
@@ -102,18 +103,23 @@ class Derived(NamedTuple):
 
 
 class State:
-    """What a fused module carries besides its parameters: the backend asked for, and derived weights by type."""
+    """What a fused module carries besides its parameters: the backend asked for, and derived weights.
 
-    def __init__(self, backend: str) -> None:
+    These are by type, and for bytes (a model's first convolution) apart from those for numbers. ``pixels`` is what
+    happens to bytes, None where the module does not take any.
+    """
+
+    def __init__(self, backend: str, pixels: PixelNormalization | None = None) -> None:
         check_backend(backend)
         self.backend = backend
-        self.derived: dict[torch.dtype, Derived] = {}
+        self.pixels = pixels
+        self.derived: dict[tuple[torch.dtype, bool], Derived] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"backend": self.backend}  # copies and pickles derive their own weights
+        return {"backend": self.backend, "pixels": self.pixels}  # copies and pickles derive their own weights
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["backend"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
 
 @functools.cache
@@ -139,6 +145,13 @@ class Fused(Exchanged):
     def bind(cls, parts: Any, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
         """Choose the kernels for these parts and bind the derived weights in ``dtype`` to them."""
         raise NotImplementedError
+
+    @classmethod
+    def bind_bytes(
+        cls, parts: Any, backend: str, dtype: torch.dtype, pixels: PixelNormalization
+    ) -> dict[str, Bound] | None:
+        """The same for uint8 images; None where no kernel takes them, which then are normalised beforehand."""
+        return None
 
     def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
         """The fused forward."""
@@ -173,10 +186,18 @@ class Fused(Exchanged):
         """Run the fused region; the original forward in training, or where gradients are needed."""
         if len(args) + len(kwargs) == 1:
             x = args[0] if args else next(iter(kwargs.values()))
+            if self._mvf.pixels is not None and x.dtype == torch.uint8:
+                return self._forward_bytes(x, self._mvf.pixels)
             bounds = self.bounds_for(x)
             if bounds is not None:
                 return self.run(bounds, compute_input(x))
         return super().forward(*args, **kwargs)
+
+    def _forward_bytes(self, x: Tensor, pixels: PixelNormalization) -> Any:
+        bounds = self.bounds_for(x)
+        if bounds is not None:
+            return self.run(bounds, x)
+        return self.forward(pixels.normalized(x, parameter_dtype(self, type(self).rule)))
 
     def bounds_for(self, x: Tensor) -> dict[str, Bound] | None:
         """The bound kernels for this input, or None where the original modules must run."""
@@ -188,12 +209,13 @@ class Fused(Exchanged):
             if not torch.compiler.is_dynamo_compiling():
                 _warn_about_gradients()
             return None
-        dtype = compute_dtype(x)
+        takes_bytes = state.pixels is not None and x.dtype == torch.uint8
+        dtype = parameter_dtype(self, rule) if takes_bytes and not _autocasting(x) else compute_dtype(x)
         compiling = torch.compiler.is_compiling()
         if not compiling:
             if _globally_observed():
                 return None
-            derived = state.derived.get(dtype)
+            derived = state.derived.get((dtype, takes_bytes))
             if derived is not None and derived.watch.is_unchanged():
                 return derived.bounds if dtype == derived.parameter_dtype or _autocasting(x) else None
         own_dtype = parameter_dtype(self, rule)
@@ -201,22 +223,25 @@ class Fused(Exchanged):
             return None  # the original modules refuse it in PyTorch's own words
         if compiling:
             # Inside a compiled or exported graph the derivation is part of the graph: its inputs are the parameters.
-            return self._bind(dtype)
-        state.derived.pop(dtype, None)
+            return self._bind(dtype, takes_bytes)
+        state.derived.pop((dtype, takes_bytes), None)
         watch = Watch(list(absorbed(self, rule.absorbs)))
         with torch.no_grad():
-            bounds = self._bind(dtype)
+            bounds = self._bind(dtype, takes_bytes)
         if bounds is not None and watch.trustworthy:
-            state.derived[dtype] = Derived(bounds, watch, own_dtype)
+            state.derived[dtype, takes_bytes] = Derived(bounds, watch, own_dtype)
         return bounds
 
-    def _bind(self, dtype: torch.dtype) -> dict[str, Bound] | None:
+    def _bind(self, dtype: torch.dtype, takes_bytes: bool) -> dict[str, Bound] | None:
         """The kernels for the module as it is now; None where it changed since it was fused (report() says why)."""
-        rule = type(self).rule
+        rule, state = type(self).rule, self._mvf
         if any(child.module.training for child in absorbed(self, rule.absorbs)):
             return None
         try:
-            return type(self).bind(read_parts(self, rule), self._mvf.backend, dtype)
+            parts = read_parts(self, rule)
+            if takes_bytes and state.pixels is not None:
+                return type(self).bind_bytes(parts, state.backend, dtype, state.pixels)
+            return type(self).bind(parts, state.backend, dtype)
         except Unsupported:
             return None
 
@@ -272,8 +297,8 @@ def compute_input(x: Tensor) -> Tensor:
     return x if x.dtype == dtype else x.to(dtype)
 
 
-def fuse(module: nn.Module, rule: Rule, backend: str) -> None:
-    """Exchange the class of ``module`` for its fused one."""
-    state = State(backend)
+def fuse(module: nn.Module, rule: Rule, backend: str, pixels: PixelNormalization | None = None) -> None:
+    """Exchange the class of ``module`` for its fused one; with ``pixels`` it also takes uint8 images."""
+    state = State(backend, pixels)
     module.__class__ = exchanged_class((rule.fused,), rule.original)
     module.__dict__["_mvf"] = state

@@ -45,11 +45,11 @@ def check_geometry(op: str, x: Tensor, **values: Sequence[int]) -> None:
             refuse(op, f"{name} of at least {least} in both directions", list(pair), x)
 
 
-def check_image(op: str, x: Tensor, channels: int, name: str = "input") -> None:
-    """A floating point image batch (N, C, H, W) with C = ``channels``."""
+def check_image(op: str, x: Tensor, channels: int, name: str = "input", *, bytes_too: bool = False) -> None:
+    """A floating point image batch (N, C, H, W) with C = ``channels``; with ``bytes_too`` also of torch.uint8."""
     if x.dim() != 4:
         refuse(op, f"{name} of shape (batch, channels, height, width)", f"{x.dim()} dimensions", x)
-    if not x.dtype.is_floating_point:
+    if not x.dtype.is_floating_point and not (bytes_too and x.dtype == torch.uint8):
         refuse(op, f"{name} of a floating point type", x.dtype, x)
     if x.shape[1] != channels:
         refuse(op, f"{name} of {channels} channels", x.shape[1], x)
@@ -58,7 +58,10 @@ def check_image(op: str, x: Tensor, channels: int, name: str = "input") -> None:
 def check_parameter(
     op: str, x: Tensor, name: str, parameter: Tensor | None, shape: Sequence[int], *, float32: bool = False
 ) -> None:
-    """A parameter of this shape, on ``x``'s device, of ``x``'s type (or float32 where that is allowed); None passes."""
+    """A parameter of this shape, on ``x``'s device, of ``x``'s type (or float32 where that is allowed); None passes.
+
+    Where the input holds bytes, ``x`` is the first weight.
+    """
     if parameter is None:
         return
     if tuple(parameter.shape) != tuple(shape):

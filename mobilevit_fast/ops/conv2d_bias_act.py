@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import conv2d_bias_act as cuda
@@ -40,15 +41,22 @@ def _output_shape(
     outputs, channels = weight.shape[:2]
     if x2 is not None and x2.dim() != 4:
         refuse(_NAME, "second input of shape (batch, channels, height, width)", f"{x2.dim()} dimensions", x)
-    if x2 is None or x.dim() != 4:
+    like = x
+    if x.dtype == torch.uint8 and x2 is None and x.dim() == 4:
+        like = weight
+        constant = int(x.shape[1] == channels - 1)
+        check_image(_NAME, x, channels - constant, bytes_too=True)
+        if x.device != weight.device:
+            refuse(_NAME, f"input on {weight.device}, like the weight", x.device, x)
+    elif x2 is None or x.dim() != 4:
         check_image(_NAME, x, channels)
     else:
         check_image(_NAME, x2, channels - x.shape[1], "second input")
         check_image(_NAME, x, channels - x2.shape[1])
         check_parameter(_NAME, x, "second input", x2, (x.shape[0], x2.shape[1], *x.shape[2:]))
-    check_parameter(_NAME, x, "weight", weight, weight.shape)
-    check_parameter(_NAME, x, "scale", scale, (outputs,), float32=True)
-    check_parameter(_NAME, x, "bias", bias, (outputs,), float32=True)
+    check_parameter(_NAME, like, "weight", weight, weight.shape)
+    check_parameter(_NAME, like, "scale", scale, (outputs,), float32=True)
+    check_parameter(_NAME, like, "bias", bias, (outputs,), float32=True)
     check_activation(_NAME, "activation", activation)
     height, width = convolved_size(_NAME, x, weight.shape[2:], stride, padding, dilation)
     return x.shape[0], outputs, height, width
@@ -94,16 +102,19 @@ def conv2d_bias_act(
     of PyTorch.
 
     Args:
-        x: (N, C1, H, W), floating point, any memory layout.
-        weight: (O, C1 + C2, kh, kw), ``x``'s type.
-        scale, bias: (O,), ``x``'s type or float32, or None.
+        x: (N, C1, H, W), floating point, any memory layout. Or of torch.uint8, for a model's first convolution: numbers
+            from 0 to 255, computed in ``weight``'s type.
+        weight: (O, C1 + C2, kh, kw), ``x``'s type. Over a uint8 image it may have one more input channel, over a
+            constant that is 1 in the image and, like the image, 0 in the padding: what a mean that is subtracted from
+            the image becomes.
+        scale, bias: (O,), the type of ``weight`` or float32, or None.
         x2: (N, C2, H, W), the channels that follow ``x``'s, as if the two were concatenated; C2 = 0 without it.
         stride, padding, dilation: in pixels, one number or (vertical, horizontal). Padding is with zeros.
         activation: a name in ``ACTIVATIONS``.
         backend: "auto" or the kernel to run.
 
     Returns:
-        (N, O, Ho, Wo), ``x``'s type, channels_last.
+        (N, O, Ho, Wo), ``weight``'s type, channels_last.
 
     Raises:
         ValueError: arguments that do not fit together, or a backend that does not take them.

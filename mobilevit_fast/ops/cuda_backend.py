@@ -15,7 +15,7 @@ DEVICE_TYPES = ["cuda", "meta"]
 """Of tensors that the kernels take: one without values may come to lie on a GPU. An emulator adds the CPU."""
 
 _OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16
-_types = takes_types((torch.float16, torch.bfloat16), ("none", "relu", "silu"))
+_types = takes_types((torch.float16, torch.bfloat16), ("none", "relu", "silu"), bytes_too=True)
 
 
 def _available(device: torch.device) -> Support:

@@ -187,7 +187,7 @@ class Op:
         if not isinstance(x, Tensor):
             raise TypeError(f"{NAMESPACE}.{self.name}: expected a torch.Tensor, got {type(x).__name__}")
         self.output_shape(*arguments)
-        chosen = self.choose(backend, x.device, x.dtype, self.named(arguments)).backend
+        chosen = self.choose(backend, x.device, result_dtype(arguments), self.named(arguments)).backend
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
             if torch.compiler.is_compiling():
                 return self.reference(*arguments)  # the compiler differentiates it itself
@@ -198,7 +198,7 @@ class Op:
         shape = self.output_shape(*arguments[: len(self.argument_names)])
         layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
         x = arguments[0]
-        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+        return torch.empty(shape, dtype=result_dtype(arguments), device=x.device, memory_format=layout)
 
     def _checked(self, implementation: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def kernel(*arguments: Any) -> Tensor:
@@ -261,12 +261,24 @@ def as_channels_last(y: Tensor, inputs: Sequence[Any]) -> Tensor:
     return torch.empty_like(y, memory_format=torch.channels_last).copy_(y)
 
 
+def result_dtype(arguments: Sequence[Any]) -> torch.dtype:
+    """The type that an operator computes in and returns: the input's or, where that holds bytes, the first weight's."""
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    return next((t.dtype for t in tensors if t.dtype.is_floating_point), tensors[0].dtype)
+
+
 def takes_types(
-    dtypes: Sequence[torch.dtype], activations: Sequence[str]
+    dtypes: Sequence[torch.dtype], activations: Sequence[str], *, bytes_too: bool = False
 ) -> Callable[[torch.dtype, dict[str, Any]], Support]:
-    """Of a kernel that takes these types and, in every argument that names one, these activations."""
+    """Of a kernel that takes these types and, in every argument that names one, these activations.
+
+    With ``bytes_too`` it takes images of bytes where the operator does.
+    """
 
     def takes(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
+        x = arguments.get("x")
+        if x is not None and x.dtype == torch.uint8 and not bytes_too:
+            return Support(False, "expected an image of a floating point type, got torch.uint8")
         if dtype not in dtypes:
             return Support(False, f"expected one of {', '.join(map(str, dtypes))}, got {dtype}")
         for name, value in arguments.items():

@@ -33,6 +33,20 @@ def test_every_size(preset: str, dtype: torch.dtype, device: torch.device) -> No
     assert_within_twice(zoo.run(accelerated(model), x), plain, exact, measure=rms_error)
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.45])
+def test_bytes_are_normalised_by_the_first_kernel(mean: float, device: torch.device) -> None:
+    """As close to float64 as the kernel on normalised numbers, which are rounded once more."""
+    pixels = mvf.PixelNormalization(mean=mean, std=0.25 if mean else 1.0)
+    model = zoo.native(MobileViTConfig.preset("xx_small", num_labels=10)).to(device).half()
+    x = (255 * zoo.images(2, 48, 48).sigmoid()).to(torch.uint8).to(device)
+    exact = zoo.run(copy.deepcopy(model).double(), pixels.normalized(x, torch.float64))
+    plain = zoo.run(copy.deepcopy(model), pixels.normalized(x, torch.float16))
+    model = mvf.accelerate(model, backend="cuda", uint8_images=pixels)
+    with torch.no_grad():
+        assert model.mobilevit.conv_stem.bounds_for(x)["conv2d_bias_act"].backend == "cuda"
+    assert_within_twice(zoo.run(model, x), plain, exact, measure=rms_error)
+
+
 @pytest.mark.skipif(not EMULATED, reason="launches are counted by the emulator")
 def test_launches_of_a_model(device: torch.device) -> None:
     """MobileViT-S: one a region with many images, one a layer of the transformers with few; torch's for the classes."""

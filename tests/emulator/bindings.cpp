@@ -152,6 +152,7 @@ py::dict conv2d_tile_of(const std::array<int, 16>& n, int processors) {
   const Conv2dTile tile = choose_conv2d_tile(shape, processors);
   py::dict result;
   result["variant"] = tile.variant, result["gathers"] = tile.gathers, result["blocks"] = conv2d_blocks(shape, tile);
+  result["warps"] = kConv2dVariants[tile.variant].warps();
   result["shared_bytes"] = conv2d_work_bytes(shape, tile) + conv2d_place_bytes(tile);
   return result;
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 from mobilevit_fast import native, ops
 from mobilevit_fast.native import LibraryStatus
 from mobilevit_fast.ops import cuda_backend
+from mobilevit_fast.ops.registry import result_dtype
 from tests.emulator.build import load
 from tests.tolerance import assert_within_twice
 
@@ -87,7 +88,8 @@ def run(
         tile: the one to take instead, where the operator's binding says what its numbers mean.
     """
     definition = ops.OPS[op]
-    choice = definition.choose("cuda", torch.device("cpu"), arguments[0].dtype, definition.named(arguments))
+    dtype = result_dtype(arguments)
+    choice = definition.choose("cuda", torch.device("cpu"), dtype, definition.named(arguments))
     emulated.set_options(seed, watch_banks)
     emulated.set_chip(processors, shared_bytes)
     emulated.set_tile(list(tile))
@@ -112,7 +114,9 @@ def check(op: str, arguments: tuple[Any, ...], **options: Any) -> list[Launch]:
     reference = ops.OPS[op].reference
     with torch.no_grad():
         plain = reference(*arguments)
-        exact = reference(*(a.double() if isinstance(a, Tensor) else a for a in arguments))
+        exact = reference(
+            *(a.double() if isinstance(a, Tensor) and a.dtype.is_floating_point else a for a in arguments)
+        )
     actual, launches = run(op, arguments, **options)
     assert actual.dim() != 4 or actual.is_contiguous(memory_format=torch.channels_last)
     assert_within_twice(actual, plain, exact)

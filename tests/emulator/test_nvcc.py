@@ -19,8 +19,8 @@ needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is n
 ARCHITECTURES = ("80", "90", "120")
 KERNELS = {
     "classifier_head.cu": 4,
-    "conv2d_bias_act.cu": 20,
-    "conv2d_stem.cu": 4,
+    "conv2d_bias_act.cu": 22,
+    "conv2d_stem.cu": 8,
     "depthwise_conv2d.cu": 24,
     "inverted_residual.cu": 66,
     "inverted_residual_bfloat16.cu": 66,

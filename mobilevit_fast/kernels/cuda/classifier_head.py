@@ -10,6 +10,9 @@ from mobilevit_fast.kernels.cuda import conv2d_bias_act
 from mobilevit_fast.kernels.cuda.rules import multiples_of_eight
 from mobilevit_fast.support import Support
 
+MOST_CHANNELS = 2560
+"""Of 16 pixels at a time, in the shared memory of every GPU."""
+
 
 def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor | None) -> Tensor:
     """Parameters of the expansion; those of the classes go to torch's matrix product as they are."""
@@ -19,4 +22,8 @@ def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor
 def takes(arguments: dict[str, Any]) -> Support:
     """Whether the kernel takes these arguments, of which the image may be missing."""
     weight = arguments.get("expand_weight")
-    return Support(True) if weight is None else multiples_of_eight(input_channels=weight.shape[1])
+    if weight is None:
+        return Support(True)
+    if weight.shape[1] > MOST_CHANNELS:
+        return Support(False, f"expected at most {MOST_CHANNELS} input channels, got {weight.shape[1]}")
+    return multiples_of_eight(input_channels=weight.shape[1])

@@ -56,6 +56,10 @@ def takes(arguments: dict[str, Any]) -> Support:
     if weight is None:
         return Support(True)
     channels, *window = weight.shape[1:]
+    x = arguments.get("x")
+    if x is not None and x.dtype == torch.uint8 and not is_stem(weight):
+        got = f"{channels} channels and {window[0]}x{window[1]}"
+        return Support(False, f"expected few channels and a small window where the image is torch.uint8, got {got}")
     second = arguments.get("x2", ...)
     if second is None:
         if channels % 8 == 0:

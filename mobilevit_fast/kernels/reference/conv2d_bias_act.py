@@ -21,6 +21,10 @@ def conv2d_bias_act(
     activation: str,
 ) -> Tensor:
     """See :func:`mobilevit_fast.ops.conv2d_bias_act`."""
+    if x.dtype == torch.uint8:
+        x = x.to(weight.dtype)
+        if weight.shape[1] > x.shape[1]:
+            x = torch.cat((x, x.new_ones(x.shape[0], 1, *x.shape[2:])), dim=1)  # (N, C1 + 1, H, W)
     if x2 is not None:
         x = torch.cat((x, x2), dim=1)  # (N, C1 + C2, H, W)
     y = F.conv2d(x, weight, None, stride, padding, dilation)  # (N, O, Ho, Wo)

@@ -1,0 +1,104 @@
+"""What happens to the bytes of an image before the first convolution, and that convolution's weights with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.nn.parts import AffineConv
+
+
+@dataclass(frozen=True)
+class PixelNormalization:
+    """(x·rescale_factor − mean) / std of every channel of uint8 images, which then may change their order.
+
+    The defaults are those of Apple's checkpoints: bytes become [0, 1], RGB becomes BGR.
+
+    Attributes:
+        rescale_factor: what bytes are multiplied by.
+        mean, std: one number, or one for each channel in the order in which the image comes (RGB).
+        flip_channel_order: reverse the channels afterwards.
+
+    Raises:
+        ValueError: a factor or standard deviation of zero, or means and deviations of different numbers of channels.
+    """
+
+    rescale_factor: float = 1 / 255
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
+    flip_channel_order: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, Sequence):
+                object.__setattr__(self, name, tuple(map(float, value)))
+        stds = self.std if isinstance(self.std, tuple) else (self.std,)
+        if self.rescale_factor == 0 or 0 in stds:
+            raise ValueError(f"PixelNormalization: expected a factor and deviations other than 0, got {self}")
+        sizes = {len(value) for value in (self.mean, self.std) if isinstance(value, tuple)}
+        if len(sizes) > 1:
+            raise ValueError(f"PixelNormalization: expected a mean and a deviation for each channel, got {self}")
+
+    @classmethod
+    def from_processor(cls, processor: Any) -> Self:
+        """The settings of an image processor, this package's or transformers'.
+
+        Raises:
+            TypeError: an object without an image processor's settings.
+        """
+        if not hasattr(processor, "do_rescale") or not hasattr(processor, "rescale_factor"):
+            raise TypeError(
+                f"PixelNormalization: expected an image processor with do_rescale and rescale_factor, got "
+                f"{type(processor).__name__}"
+            )
+        means, stds = (getattr(processor, name, None) for name in ("image_mean", "image_std"))
+        normalizes = bool(getattr(processor, "do_normalize", False))
+        return cls(
+            rescale_factor=processor.rescale_factor if processor.do_rescale else 1.0,
+            mean=means if normalizes and means is not None else 0.0,
+            std=stds if normalizes and stds is not None else 1.0,
+            flip_channel_order=bool(getattr(processor, "do_flip_channel_order", False)),
+        )
+
+    def _by_channel(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (C, 1, 1) in float32, for images or weights (·, C, ·, ·)."""
+        channels = like.shape[1]
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) not in (1, channels):
+                raise ValueError(
+                    f"PixelNormalization: expected a {name} for each of {channels} channels, got {len(value)}"
+                )
+        mean, std = (
+            torch.tensor(value, dtype=torch.float32, device=like.device).reshape(-1, 1, 1).expand(channels, 1, 1)
+            for value in (self.mean, self.std)
+        )
+        return mean, std
+
+    def normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """Images (N, C, H, W) of bytes as the network expects them, in ``dtype``."""
+        mean, std = self._by_channel(images)
+        x = (images.float() * self.rescale_factor - mean) / std
+        return (x.flip(1) if self.flip_channel_order else x).to(dtype)
+
+    def folded(self, conv: AffineConv) -> AffineConv:
+        """The same convolution over bytes, as the operator ``conv2d_bias_act`` takes it.
+
+        The factor goes into the scale, which float16 weights would lose digits to. A mean becomes the weights of one
+        more channel, a constant, so that padding still means zero after normalisation.
+        """
+        weight = conv.weight.flip(1) if self.flip_channel_order else conv.weight  # (O, C, kh, kw)
+        mean, std = self._by_channel(weight)
+        common = std[0]
+        weights = weight.float() * (common / std)
+        if mean.count_nonzero():
+            constant = -(weights * (mean / self.rescale_factor)).sum(1, keepdim=True)
+            weights = torch.cat((weights, constant), dim=1)  # (O, C + 1, kh, kw)
+        factor = self.rescale_factor / common.flatten()
+        scale = factor.expand(len(weight)) if conv.scale is None else conv.scale * factor
+        return AffineConv(weights.to(weight.dtype), scale.contiguous(), conv.bias)
