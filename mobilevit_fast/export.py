@@ -64,6 +64,11 @@ class OnnxExport:
     size: int
     error: float | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        shapes = {_INPUT: list(self.input_shape), _OUTPUT: list(self.output_shape)}
+        return {"path": str(self.path), **shapes, "opset": self.opset, "size": self.size, "error": self.error}
+
 
 def export_onnx(
     model: MobileViTForImageClassification | MobileViTForSemanticSegmentation,
@@ -208,8 +213,13 @@ def _compare(content: bytes, reference: torch.nn.Module, images: Tensor) -> floa
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    result = torch.from_numpy(session.run([_OUTPUT], {_INPUT: images.numpy()})[0])
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        result = torch.from_numpy(session.run([_OUTPUT], {_INPUT: images.numpy()})[0])
+    except Exception as error:  # its errors have no base of their own
+        raise ExportError(
+            f"export_onnx: ONNX Runtime cannot run the result on {len(images)} images: {_first_line(error)}"
+        ) from error
     with torch.inference_mode():
         plain = reference(images).logits
         exact = copy.deepcopy(reference).double()(images.double()).logits
