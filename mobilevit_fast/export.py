@@ -216,10 +216,10 @@ def _compare(content: bytes, reference: torch.nn.Module, images: Tensor) -> floa
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         result = torch.from_numpy(session.run([_OUTPUT], {_INPUT: images.numpy()})[0])
-    except Exception as error:  # its errors have no base of their own
+    except Exception as reason:  # its errors have no base of their own
         raise ExportError(
-            f"export_onnx: ONNX Runtime cannot run the result on {len(images)} images: {_first_line(error)}"
-        ) from error
+            f"export_onnx: ONNX Runtime cannot run the result on {len(images)} images: {_first_line(reason)}"
+        ) from reason
     with torch.inference_mode():
         plain = reference(images).logits
         exact = copy.deepcopy(reference).double()(images.double()).logits
