@@ -3,6 +3,7 @@
 from mobilevit_fast import nn, ops
 from mobilevit_fast.accelerate import accelerate, accelerated, plan, report, restore
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.export import export_onnx
 from mobilevit_fast.image_processing import MobileViTFeatureExtractor, MobileViTImageProcessor
 from mobilevit_fast.models import (
     MobileViTForImageClassification,
@@ -23,6 +24,7 @@ __all__ = [
     "PixelNormalization",
     "accelerate",
     "accelerated",
+    "export_onnx",
     "nn",
     "ops",
     "plan",

@@ -17,6 +17,7 @@ from mobilevit_fast.checkpoints.names import Naming, detect_naming, from_hugging
 from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE, locate, read_json
 from mobilevit_fast.checkpoints.tensors import read_tensors
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.files import write_atomically
 
 if TYPE_CHECKING:
     from mobilevit_fast.models import MobileViTPreTrainedModel
@@ -270,9 +271,8 @@ def write_checkpoint(model: nn.Module, folder: str | os.PathLike[str], naming: s
         raise CheckpointError(f"{path}: expected a folder to write to, got a file")
     path.mkdir(parents=True, exist_ok=True)
     # Through memory: save_file makes files that only their owner can read.
-    weights = save(tensors, metadata={"format": "pt"})
-    _write_atomically(path / WEIGHTS_FILE, lambda file: file.write_bytes(weights))
-    _write_atomically(path / CONFIG_FILE, lambda file: file.write_text(config.to_json_string(), encoding="utf-8"))
+    write_atomically(path / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
+    write_atomically(path / CONFIG_FILE, config.to_json_string().encode())
 
 
 def _config_to_write(model: nn.Module) -> MobileViTConfig:
@@ -288,14 +288,3 @@ def _config_to_write(model: nn.Module) -> MobileViTConfig:
     result.architectures = [architecture]
     result.dtype = next(model.parameters()).dtype
     return result
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

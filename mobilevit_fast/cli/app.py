@@ -29,6 +29,7 @@ from mobilevit_fast.cli.console import (
 from mobilevit_fast.cli.loading import DIGITS, find_processor, load, parse_device, parse_dtype, read_source
 from mobilevit_fast.cli.photos import Labels, collect
 from mobilevit_fast.cli.predictions import Answer, classify
+from mobilevit_fast.export import ONNX_MODELS, ExportError, export_onnx
 from mobilevit_fast.image_inputs import read_image
 from mobilevit_fast.image_transforms import ImageError
 
@@ -207,6 +208,53 @@ def convert_command(
         write_checkpoint(build_model(checkpoint), folder, naming=naming)
         settings.save_pretrained(folder)
     typer.echo(f"{checkpoint.path} ({checkpoint.naming}) -> {folder} ({naming})")
+
+
+@app.command("export")
+def export_command(
+    output: Annotated[Path, typer.Argument(help="File to write, such as model.onnx.")],
+    model: Model = DIGITS,
+    image_size: Annotated[
+        int | None, typer.Option(help="Height and width of the images; by default the model's own.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images in one call; by default any number.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Write a model as one ONNX file, and compare it with the model in ONNX Runtime."""
+    for option, value in (("--image-size", image_size), ("--batch", batch)):
+        if value is not None and value < 1:
+            raise usage_error(f"{option}: expected a positive number, got {value}")
+    if output.suffix.lower() != ".onnx" or output.is_dir():
+        raise usage_error(f"expected the name of a file such as model.onnx, got {output}")
+    if not output.absolute().parent.is_dir():
+        raise usage_error(f"expected a file in a folder that exists, got {output}")
+    if output.exists() and not force:
+        raise usage_error(f"{output}: expected a file that does not exist yet, found one (--force)")
+    with failing_in_one_line():
+        checkpoint = read_source(model)
+        exported = build_model(checkpoint)
+        if not isinstance(exported, ONNX_MODELS):
+            raise ValueError(f"{checkpoint.path}: expected a model with a head, got one without")
+        try:
+            written = export_onnx(exported, output, image_size=image_size, batch="dynamic" if batch is None else batch)
+        except (ExportError, ImportError) as error:
+            note(f"error: {error}")
+            raise typer.Exit(FAILURE) from error
+    if written.error is None:
+        note("not compared with the model: that takes onnxruntime (pip install onnxruntime)")
+    if json_output:
+        typer.echo(json.dumps(written.to_dict(), indent=2))
+        return
+    compared = "" if written.error is None else f", ONNX Runtime errs by {written.error:.1e} of the largest logit"
+    typer.echo(
+        f"{checkpoint.path} -> {output}: pixel_values {_sides(written.input_shape)} to logits "
+        f"{_sides(written.output_shape)}, {written.size / 1e6:.1f} MB{compared}"
+    )
+
+
+def _sides(shape: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, shape))})"
 
 
 @app.command("plan")

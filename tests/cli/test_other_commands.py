@@ -151,5 +151,5 @@ def test_info() -> None:
 def test_help() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("classify", "segment", "info", "convert", "plan"):
+    for command in ("classify", "segment", "info", "convert", "export", "plan"):
         assert command in result.stdout

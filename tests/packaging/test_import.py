@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ["transformers", "timm", "torchvision", "triton", "matplotlib", "sklearn"]
+HEAVY = ["transformers", "timm", "torchvision", "triton", "matplotlib", "sklearn", "onnx", "onnxscript", "onnxruntime"]
 
 PROBE = """
 import json, sys
