@@ -1,8 +1,9 @@
 """What moved between two files of results: `python -m benchmarks.compare OLD.json NEW.json [--threshold 5]`.
 
 A row of this package regressed if it is slower by more than the threshold and outside the noise, its p20 being above
-the p80 of before, or if its error is more than twice what it was. Libraries beside it are the measure of the machine: where
-they moved too, that is said, but what was measured decides. Exit status 1 where something of this package regressed.
+the p80 of before, or if its error is more than twice what it was. Libraries beside it are the measure of the machine:
+where they moved too, that is said, but what was measured decides. Exit status 1 where something of this package
+regressed.
 """
 
 from __future__ import annotations
