@@ -98,16 +98,16 @@ def split(rows: Sequence[Row]) -> Iterator[Row]:
 
 def measured(row: Row) -> Measured | None:
     """The numbers of a row; None where it has no time."""
-    median = row.get("median_ms")
-    if not _is_number(median) or not 0 < median < math.inf:
+    median = _number(row.get("median_ms"))
+    if median is None or not 0 < median < math.inf:
         return None
-    p20, p80 = (row[name] if _is_number(row.get(name)) else median for name in ("p20_ms", "p80_ms"))
-    error = row.get("max_error", row.get("error"))
-    return Measured(median, p20, p80, error if _is_number(error) else None)
+    p20, p80 = (_number(row.get(name)) for name in ("p20_ms", "p80_ms"))
+    error = _number(row.get("max_error", row.get("error")))
+    return Measured(median, median if p20 is None else p20, median if p80 is None else p80, error)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def is_ours(row: Row) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.cpu.models import SIZES, relative_error
+from benchmarks.cpu.models import SIZES, exact_and_gmac, relative_error
 from benchmarks.cpu.table import shape_text
 from benchmarks.floors import Chip, bytes_of, work_of
 from benchmarks.gpu.models import DeviceLost, check
@@ -159,7 +159,7 @@ def _measure_work(
     count = max(1, min(MOST_INPUTS, math.ceil(2 * gpu.l2_bytes / bytes_of(*images))))
     pool = [tuple(images), *(tuple(torch.randn_like(x) for x in images) for _ in range(count - 1))]
     rest = tuple(map(_double, tuple(arguments.values())[len(images) :]))
-    exact = OPS[call.op].reference(*(x[:1].double() for x in images), *rest)
+    exact, _ = exact_and_gmac(lambda *first: OPS[call.op].reference(*first, *rest), [x[:1] for x in images])
     needed = work_of(call.op, arguments)
     rates = {"float16": best["matmul_tflop_s"] / 2 * 1e12}
     floor = Chip("measured", best["copy_gb_s"] * 1e9, rates).floor(needed, "float16")

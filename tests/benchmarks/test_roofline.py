@@ -35,8 +35,8 @@ def works(preset: str, **settings: Any) -> list[floors.Work]:
 
 @pytest.mark.parametrize("preset", TOTALS)
 def test_totals_are_those_of_the_network(preset: str) -> None:
-    """Those totals fuse other regions: each layer of a transformer by itself, and the 1x1 convolutions around the layers
-    with the 3x3 convolutions, of whose second they leave out that it reads the block's input.
+    """Those totals fuse other regions: each layer of a transformer by itself, and the 1x1 convolutions around the
+    layers with the 3x3 convolutions, of whose second they leave out that it reads the block's input.
     """
     products, exponentials, unfused, fused = TOTALS[preset]
     found = works(preset)
