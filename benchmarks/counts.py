@@ -14,12 +14,14 @@ import torch
 import typer
 from torch import Tensor
 
+from benchmarks.floors import CHIPS, bytes_of
 from benchmarks.shapes import OperatorCall, preset_calls
 from tests.emulator import run
 
-MEMORY, SECOND_LEVEL = 3.0e12, 5.5e12
+_H100 = CHIPS["h100"]
+MEMORY, SECOND_LEVEL = _H100.bandwidth, 5.5e12
 """Bytes a second that an H100 was measured to move, and to take from its second-level cache."""
-PROCESSORS, CLOCK = 132, 1.755e9
+PROCESSORS, CLOCK = _H100.processors, _H100.clock
 PRODUCTS = PROCESSORS * CLOCK * 1024 / 2048
 """Instructions m16n8k16 a second: 1024 multiply-adds of float16 a clock and processor, 2048 an instruction."""
 EXPONENTIALS = PROCESSORS * CLOCK * 16
@@ -47,11 +49,6 @@ def name_of(call: OperatorCall) -> str:
     return f"head {s['inputs']}→{s['expanded']}, {s['height']}²"
 
 
-def bytes_of(values: object) -> int:
-    """Of a tensor; of anything else none."""
-    return values.numel() * values.element_size() if isinstance(values, Tensor) else 0
-
-
 def count(call: OperatorCall, processors: int) -> tuple[str, list[float]]:
     """A line of the table without its times, and these in microseconds, in the order of ``TIMES``."""
     generator = torch.Generator().manual_seed(0)
@@ -63,7 +60,7 @@ def count(call: OperatorCall, processors: int) -> tuple[str, list[float]]:
     y, launches = run.run(call.op, arguments, watch_banks=True, processors=processors)
     images = arguments[:2] if call.op == "conv2d_bias_act" else arguments[:1]
     moved = sum(launch.moved(*(name for name in launch.arrays if name in IMAGES)) for launch in launches)
-    least = sum(map(bytes_of, images)) + bytes_of(y)
+    least = bytes_of(*images, y)
     packed = run.weight_bytes(call.op, arguments)
     weights = sum(launch.blocks for launch in launches) / len(launches) * packed
     products, exponentials, wavefronts, conflicts, sectors = (

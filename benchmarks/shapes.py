@@ -3,6 +3,7 @@
 Nothing is computed from the configuration a second time: a forward of the model is watched.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -131,6 +132,49 @@ def preset_calls(
         model = kind(config).to(dtype).eval()
         images = torch.empty(batch, 3, image_size, image_size, dtype=dtype)
     return operator_calls(mvf.accelerate(model), images)
+
+
+def different(calls: Iterable[OperatorCall]) -> list[tuple[OperatorCall, int]]:
+    """One call of each kind, in their order, and how many there are of it."""
+    found: dict[str, tuple[OperatorCall, int]] = {}
+    for call in calls:
+        layout = [tuple(a.shape) if isinstance(a, Tensor) else a for a in call.arguments]
+        known = found.get(key := f"{call.op}{layout}")
+        found[key] = (call, 1) if known is None else (known[0], known[1] + 1)
+    return list(found.values())
+
+
+def within_inverted_residual(named: dict[str, Any], expanded: Tensor) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """The depthwise separable and the depthwise convolution inside of one: part, operator and its arguments.
+
+    ``expanded`` (N, E, H, W) is what the 1x1 convolution before them gives.
+    """
+    depthwise = [named[f"depthwise_{name}"] for name in ("weight", "scale", "bias")]
+    project = [named[f"project_{name}"] for name in ("weight", "scale", "bias")]
+    padding = [(size - 1) // 2 * d for size, d in zip(depthwise[0].shape[2:], named["dilation"], strict=True)]
+    geometry = [named["stride"], padding, named["dilation"]]
+    activation, op = named["activation"], "depthwise_separable_conv2d"
+    yield "depthwise_separable", op, (expanded, *depthwise, *project, *geometry, activation, "none")
+    yield "depthwise", "depthwise_conv2d", (expanded, *depthwise, *geometry, activation)
+
+
+def all_calls(batch: int = 1, image_size: int = 256, dtype: torch.dtype = torch.float32) -> list[OperatorCall]:
+    """The different calls of every operator in the three sizes, without values.
+
+    They are those of classification, of the pyramid in segmentation and of the convolutions in inverted residuals.
+    """
+    calls = []
+    for preset in PRESETS:
+        calls += preset_calls(preset, batch, image_size, dtype)
+        segmenting = preset_calls(preset, batch, image_size, dtype, segmentation=True)
+        calls += [call for call in segmenting if call.op == "aspp"]
+    for call in [call for call in calls if call.op == "inverted_residual"]:
+        x = call.named["x"]
+        expanded = x.new_empty(x.shape[0], call.named["expand_weight"].shape[0], *x.shape[2:])
+        expanded = expanded.contiguous(memory_format=torch.channels_last)
+        for part, op, arguments in within_inverted_residual(call.named, expanded):
+            calls.append(OperatorCall(call.path, part, op, OPS[op].overload("reference"), arguments))
+    return [call for call, _ in different(calls)]
 
 
 class InvertedResidualShape(NamedTuple):

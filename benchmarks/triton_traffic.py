@@ -11,9 +11,9 @@ from typing import Annotated
 
 import torch
 import typer
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.shapes import OperatorCall, preset_calls
+from benchmarks.floors import bytes_of, work_of
+from benchmarks.shapes import preset_calls
 from mobilevit_fast.config import PRESETS
 from mobilevit_fast.kernels.triton.launch import Launch, instead_of_launches
 from mobilevit_fast.ops import OPS
@@ -21,16 +21,8 @@ from mobilevit_fast.ops import OPS
 
 def moved_bytes(one: Launch) -> int:
     """Bytes read and written by a launch whose tensors each pass the memory once."""
-    tensors = [a for a in one.arguments.values() if isinstance(a, torch.Tensor)]
-    updated = [a for name, a in one.arguments.items() if name == "tokens_ptr"]  # read and written
-    return sum(a.numel() * a.element_size() for a in (*tensors, *updated))
-
-
-def products_of(call: OperatorCall) -> float:
-    """Multiply-accumulates of a call, as plain PyTorch makes them."""
-    with FlopCounterMode(display=False) as counter:
-        OPS[call.op].reference(*call.arguments)
-    return counter.get_total_flops() / 2
+    updated = (a for name, a in one.arguments.items() if name == "tokens_ptr")  # read and written
+    return bytes_of(*one.arguments.values(), *updated)
 
 
 def table(preset: str, batch: int, bandwidth: float, rate: float) -> str:
@@ -42,7 +34,7 @@ def table(preset: str, batch: int, bandwidth: float, rate: float) -> str:
         assert implementation is not None
         with instead_of_launches(launches.append):
             implementation(*call.arguments)
-        moved, products = sum(map(moved_bytes, launches)) / batch, products_of(call) / batch
+        moved, products = sum(map(moved_bytes, launches)) / batch, work_of(call.op, call.named).products / batch
         seconds = max(moved / (bandwidth * 1e12), products / (rate * 1e12))
         for i, value in enumerate((len(launches), moved / 1e6, products / 1e6, seconds * 1e6)):
             regions[call.op][i] += value

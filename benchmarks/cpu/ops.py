@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import mobilevit_fast as mvf
 from benchmarks.cpu.measure import interleaved, statistics
 from benchmarks.cpu.models import Case, exact_and_gmac, relative_error
-from benchmarks.shapes import OperatorCall, operator_calls
+from benchmarks.shapes import OperatorCall, operator_calls, within_inverted_residual
 from mobilevit_fast.ops import OPS
 
 Region = Callable[..., Tensor]
@@ -53,16 +53,7 @@ def _within(call: OperatorCall, residual: Any) -> Iterator[OperatorCall]:
     """The depthwise separable and the depthwise convolution inside an inverted residual."""
     named = call.named
     x = residual.expand_1x1(named["x"])  # (N, E, H, W)
-    depthwise = [named[f"depthwise_{name}"] for name in ("weight", "scale", "bias")]
-    project = [named[f"project_{name}"] for name in ("weight", "scale", "bias")]
-    padding = [(size - 1) // 2 * d for size, d in zip(depthwise[0].shape[2:], named["dilation"], strict=True)]
-    geometry = [named["stride"], padding, named["dilation"]]
-    activation = named["activation"]
-    table: list[tuple[str, str, tuple[Any, ...]]] = [
-        ("depthwise_separable", "depthwise_separable_conv2d", (x, *depthwise, *project, *geometry, activation, "none")),
-        ("depthwise", "depthwise_conv2d", (x, *depthwise, *geometry, activation)),
-    ]
-    for part, name, arguments in table:
+    for part, name, arguments in within_inverted_residual(named, x):
         op = OPS[name]
         choice = op.choose("auto", x.device, x.dtype, op.named(arguments))
         packed = op.pack(choice.backend, arguments)

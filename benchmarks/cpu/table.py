@@ -146,7 +146,7 @@ def _operator_table(rows: Rows, dtype: str) -> str:
 def shape_text(shape: dict[str, int]) -> str:
     """A shape on one line: channels in, between and out, then size, kernel, stride and layers."""
     inputs = f"{shape['inputs']}+{shape['second_inputs']}" if "second_inputs" in shape else str(shape["inputs"])
-    between = [str(shape[name]) for name in ("hidden_size", "expanded", "outputs") if name in shape]
+    between = [str(shape[name]) for name in ("hidden_size", "expanded", "features", "outputs") if name in shape]
     words = ["→".join([inputs, *between]), f"{shape['height']}×{shape['width']}"]
     words += [f"{name} {shape[name]}" for name in ("kernel", "stride", "layers") if name in shape]
     return ", ".join(words)

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from benchmarks.cpu.models import SIZES, exact_and_gmac, relative_error
 from benchmarks.cpu.table import shape_text
+from benchmarks.floors import Chip, bytes_of, work_of
 from benchmarks.gpu.models import DeviceLost, check
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.timing import interleaved, reason_of, times_of
-from benchmarks.shapes import OperatorCall, preset_calls
+from benchmarks.operators import COMPILED, builder, materialized
+from benchmarks.shapes import OperatorCall, different, preset_calls
 from mobilevit_fast.ops import OPS
 
 DTYPE = torch.float16
@@ -21,7 +23,7 @@ MOST_INPUTS = 64
 """In a graph, one call after the other."""
 ROUNDS = 7
 LARGEST = 4
-BACKENDS, COMPILED = ("cuda", "triton", "plain"), ("compiled",)
+BACKENDS = ("cuda", "triton", "plain")
 CEILING_REPEATS = 8
 
 
@@ -58,12 +60,7 @@ class Work(NamedTuple):
 
 def works(size: str, batch: int, image_size: int = 256) -> list[Work]:
     """The different calls of a size of model, in the order of the network."""
-    found: dict[str, Work] = {}
-    for call in preset_calls(SIZES[size], batch, image_size, DTYPE):
-        layout = [tuple(a.shape) if isinstance(a, Tensor) else a for a in call.arguments]
-        known = found.get(key := f"{call.op}{layout}")
-        found[key] = Work(call, 1 if known is None else known.calls + 1)
-    return list(found.values())
+    return [Work(*found) for found in different(preset_calls(SIZES[size], batch, image_size, DTYPE))]
 
 
 def chosen(task: Task, image_size: int = 256) -> list[Work]:
@@ -100,58 +97,6 @@ def missing(task: Task, rows: Sequence[dict[str, Any]], image_size: int = 256) -
             key = key_of(task, work, provider)
             if not any(key.items() <= row.items() for row in rows):
                 yield key
-
-
-def materialized(call: OperatorCall, device: torch.device, seed: int = 0) -> dict[str, Any]:
-    """The call's arguments by name with random numbers that keep a signal near 1, in the strides of the model."""
-    generator = torch.Generator(device).manual_seed(seed)
-
-    def values(name: str, a: Tensor) -> Tensor:
-        random = torch.randn(a.numel(), generator=generator, device=device)
-        if name in ("x", "x2"):
-            scaled = random
-        elif name.endswith("scale") or (name.startswith("norm") and name.endswith("weight")):
-            scaled = 1 + 0.1 * random
-        elif name.endswith("weight"):
-            per_output = a.shape[-1] if call.op == "mobilevit_transformer" and a.dim() == 3 else a[0].numel()
-            scaled = random * per_output**-0.5
-        else:
-            scaled = 0.1 * random
-        return scaled.to(a.dtype).as_strided(a.shape, a.stride())
-
-    return {name: values(name, a) if isinstance(a, Tensor) else a for name, a in call.named.items()}
-
-
-def builder(provider: str, call: OperatorCall, arguments: dict[str, Any]) -> Callable[..., Tensor]:
-    """A function of the operator's images (x or x, x2), with the weights of ``arguments``.
-
-    Raises:
-        ValueError: the provider does not take the call; the message says why.
-    """
-    op = OPS[call.op]
-    count = 1 + isinstance(arguments.get("x2"), Tensor)
-    rest = tuple(arguments.values())[count:]
-    if provider in ("plain", *COMPILED):
-        rest = tuple(_channels_last(a) for a in rest)
-        function: Callable[..., Tensor] = op.reference
-        if provider in COMPILED:
-            torch._dynamo.reset()
-            function = torch.compile(op.reference, mode="max-autotune-no-cudagraphs", dynamic=False)
-        return lambda *images: function(*images, *rest)
-    x = arguments["x"]
-    choice = op.choose(provider, x.device, x.dtype, arguments)
-    packed = op.pack(provider, tuple(arguments.values()))
-    bound = rest if packed is None else (*rest, packed)
-    return lambda *images: choice.overload(*images, *bound)
-
-
-def _channels_last(a: Any) -> Any:
-    return a.contiguous(memory_format=torch.channels_last) if isinstance(a, Tensor) and a.dim() == 4 else a
-
-
-def bytes_of(*tensors: Tensor) -> int:
-    """Of tensors together."""
-    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def ceilings(gpu: Any) -> dict[str, Any]:
@@ -214,8 +159,10 @@ def _measure_work(
     count = max(1, min(MOST_INPUTS, math.ceil(2 * gpu.l2_bytes / bytes_of(*images))))
     pool = [tuple(images), *(tuple(torch.randn_like(x) for x in images) for _ in range(count - 1))]
     rest = tuple(map(_double, tuple(arguments.values())[len(images) :]))
-    exact, gmac = exact_and_gmac(lambda *first: OPS[call.op].reference(*first, *rest), [x[:1] for x in images])
-    products = 1e9 * gmac * images[0].shape[0]
+    exact, _ = exact_and_gmac(lambda *first: OPS[call.op].reference(*first, *rest), [x[:1] for x in images])
+    needed = work_of(call.op, arguments)
+    rates = {"float16": best["matmul_tflop_s"] / 2 * 1e12}
+    floor = Chip("measured", best["copy_gb_s"] * 1e9, rates).floor(needed, "float16")
     turns: dict[str, Callable[[], Any]] = {}
     facts: dict[str, dict[str, Any]] = {}
     for name, key in wanted.items():
@@ -227,13 +174,10 @@ def _measure_work(
             if not math.isfinite(error):
                 raise RuntimeError("expected finite numbers, got others")
             turns[name] = gpu.capture(lambda function=function: [function(*x) for x in pool][-1])[0]
-            weights = bytes_of(*(a for n, a in arguments.items() if isinstance(a, Tensor) and n not in ("x", "x2")))
-            floors = {
-                "bytes_us": 1e6 * (bytes_of(*images, result)) / (best["copy_gb_s"] * 1e9),
-                "products_us": 1e6 * 2 * products / (best["matmul_tflop_s"] * 1e12),
-            }
-            facts[name] = {floor: float(f"{value:.4g}") for floor, value in floors.items()}
-            facts[name] |= {"weights_mb": round(weights / 1e6, 3), "error": float(f"{error:.3g}"), "inputs": count}
+            floors = {"bytes_us": 1e6 * floor.memory, "products_us": 1e6 * floor.products}
+            facts[name] = {part: float(f"{value:.4g}") for part, value in floors.items()}
+            facts[name] |= {"weights_mb": round(needed.weight_bytes / 1e6, 3)}
+            facts[name] |= {"error": float(f"{error:.3g}"), "inputs": count}
         except Exception as error:  # whatever a kernel does wrong is its row's reason
             results.append({**key, "reason": reason_of(error)})
             check(gpu)
@@ -241,10 +185,9 @@ def _measure_work(
     timed = interleaved(turns, gpu, seconds, ROUNDS)
     for name, taken in timed.seconds.items():
         times = times_of([s / count for s in taken], call.arguments[0].shape[0])
-        floor = max(facts[name]["bytes_us"], facts[name]["products_us"])
         shares = {
-            "share_of_bandwidth": round(facts[name]["bytes_us"] / times["median_ms"] / 1e3, 3),
-            "share_of_floor": round(floor / times["median_ms"] / 1e3, 3),
+            "share_of_bandwidth": round(1e3 * floor.memory / times["median_ms"], 3),
+            "share_of_floor": round(1e3 * floor.least / times["median_ms"], 3),
         }
         results.append({**wanted[name], "calls": work.calls, **times, **facts[name], **shares, "reason": None})
     for name, reason in timed.reasons.items():

@@ -31,12 +31,6 @@ def test_an_mlp_reads_and_writes_its_tokens() -> None:
     assert triton_traffic.moved_bytes(mlp) == 2 * 2 * rows * width + weights
 
 
-def test_products_are_those_of_the_network() -> None:
-    """Table 4 of the paper gives 2.0 G multiply-accumulates for the small model."""
-    total = sum(triton_traffic.products_of(call) for call in preset_calls("small", 1, 256, torch.float16))
-    assert 1.9e9 < total < 2.1e9
-
-
 def test_the_table_has_a_line_for_each_operator_and_their_sum() -> None:
     lines = triton_traffic.table("xx_small", 1, 3.0, 395.0).splitlines()[2:]
     rows = {line.split("|")[1].strip(): [float(v) for v in line.split("|")[2:-1]] for line in lines}
