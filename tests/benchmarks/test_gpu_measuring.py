@@ -14,6 +14,8 @@ from torch import Tensor
 from benchmarks.cpu.measure import using_threads
 from benchmarks.gpu import cases, device, models, ops, providers
 from benchmarks.gpu.results import Results
+from benchmarks.networks import Networks, logits_of
+from benchmarks.registry import Provider
 from mobilevit_fast.ops import OPS
 
 SIZE = 64
@@ -89,15 +91,16 @@ def test_every_provider_is_measured_once_in_a_case() -> None:
 def task(monkeypatch: pytest.MonkeyPatch) -> models.Task:
     names = ("ours-cuda-graph", "transformers-graph", "timm-channels-last", "broken", "wrong")
 
-    def broken(case: cases.Case) -> device.Forward:
+    def broken(case: cases.Case, provider: Provider) -> device.Forward:
         raise RuntimeError("out of /some/folder/memory")
 
-    def wrong(case: cases.Case) -> device.Forward:
+    def wrong(case: cases.Case, provider: Provider) -> device.Forward:
         return lambda x: torch.full((len(x), 1000), torch.nan)
 
     for build in (broken, wrong):
         name = build.__name__
-        monkeypatch.setitem(providers.PROVIDERS, name, providers.Provider(name, name, build))
+        monkeypatch.setitem(providers.BUILDERS, name, build)
+        monkeypatch.setitem(providers.PROVIDERS, name, Provider(name, name, name))
     monkeypatch.setattr(models, "MOST_GRAPHS", 2)
     monkeypatch.setattr(models, "LATENCY_CALLS", 3)
     return models.Task("XXS", "bfloat16", (1, 2), names, 10)
@@ -128,21 +131,22 @@ def test_a_task_has_a_row_for_every_provider(task: models.Task, results: Results
 
 
 def test_timm_and_transformers_are_the_same_function() -> None:
-    networks = cases.Networks("XXS", torch.float32, SIZE)
+    networks = Networks("XXS", torch.float32, SIZE)
     x = torch.rand(2, 3, SIZE, SIZE)
     with torch.no_grad():
-        theirs, timm = (cases.logits_of(networks.get(name)(x)) for name in ("transformers", "timm"))
+        theirs, timm = (logits_of(networks.get(name)(x)) for name in ("transformers", "timm"))
     assert (theirs - timm).abs().max() < 1e-4 * theirs.abs().max()
 
 
 def test_a_lost_device_ends_the_process_with_the_rows_so_far(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host()
 
-    def fatal(case: cases.Case) -> device.Forward:
+    def fatal(case: cases.Case, provider: Provider) -> device.Forward:
         host.lost = True
         raise RuntimeError("an illegal memory access was encountered")
 
-    monkeypatch.setitem(providers.PROVIDERS, "fatal", providers.Provider("fatal", "fatal", fatal))
+    monkeypatch.setitem(providers.BUILDERS, "fatal", fatal)
+    monkeypatch.setitem(providers.PROVIDERS, "fatal", Provider("fatal", "fatal", "fatal"))
     task = models.Task("XXS", "bfloat16", (2,), ("fatal", "transformers"), 10)
     with pytest.raises(models.DeviceLost, match="illegal memory access"):
         models.measure(task, results, host, 60.0, image_size=SIZE)

@@ -1,0 +1,76 @@
+"""The least time that a call takes on a CPU: its analytic work, over what the machine was measured to do at best.
+
+Bytes are those that have to move, each once: inputs, parameters, outputs; they take the time of a copy of that many.
+Multiply-accumulates run at the rate of the best matrix product; a dense 3x3 convolution without stride needs but those
+of Winograd's algorithm for 2x2 outputs (arXiv 1509.09308). An exponential is at least its polynomial, in
+multiply-accumulates of the vector unit, which float32 products share.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.cpu.measure import peak_for
+from benchmarks.shapes import OperatorCall
+
+POLYNOMIAL = {"float32": 6, "bfloat16": 3}
+"""Multiply-accumulates of an exponential that is as exact as the type: degrees of csrc/cpu/simd.h."""
+
+WINOGRAD = 9 / 4
+"""How many times fewer multiply-accumulates it has."""
+
+
+def exponentials(call: OperatorCall, outputs: int) -> int:
+    """How many a call computes, with so many numbers in its result: one in every SiLU and every weight of attention."""
+    named, shape = call.named, call.shape
+    pixels = named["x"].shape[0] * shape["height"] * shape["width"]
+    if call.op == "mobilevit_transformer":
+        tokens = pixels // (named["patch_size"][0] * named["patch_size"][1])  # of one sequence, over the batch
+        weights = pixels * (tokens // named["x"].shape[0]) * named["num_heads"]
+        mlp = pixels * shape["mlp_size"] if named["mlp_activation"] == "silu" else 0
+        return shape["layers"] * (weights + mlp) + (outputs if named["out_activation"] == "silu" else 0)
+    if call.op == "depthwise_separable_conv2d":
+        between = outputs // shape["outputs"] * shape["inputs"]
+        found = ((between, named["depthwise_activation"]), (outputs, named["pointwise_activation"]))
+        return sum(count for count, activation in found if activation == "silu")
+    if named["activation"] != "silu":
+        return 0
+    if call.op == "inverted_residual":
+        return shape["expanded"] * (pixels + outputs // shape["outputs"])
+    if call.op == "classifier_head":
+        return shape["expanded"] * pixels
+    if call.op == "aspp":
+        rates = shape["rates"] + 2  # and the 1x1 convolution; the pooled one and the projection
+        return pixels * (shape["features"] * (rates - 1) + shape["outputs"])
+    return outputs
+
+
+def work_of(call: OperatorCall, result: Tensor) -> dict[str, float]:
+    """10⁶ bytes that a call moves at least and 10⁶ exponentials that it computes; ``result`` has its shape."""
+    tensors = [a for a in call.named.values() if isinstance(a, Tensor)]
+    moved = sum(a.numel() * a.element_size() for a in tensors)
+    moved += result.numel() * call.named["x"].element_size()
+    return {"mb": float(f"{moved / 1e6:.4g}"), "mexp": float(f"{exponentials(call, result.numel()) / 1e6:.4g}")}
+
+
+def copy_rate_for(machine: Mapping[str, Any], megabytes: float) -> float:
+    """10⁹ bytes a second at best for so many 10⁶ bytes: of all measured copies that are not much smaller.
+
+    Small ones stay in a cache, and there a copy is faster.
+    """
+    rates = {float(size): rate for size, rate in machine["copy_gb_s_by_mb"].items()}
+    return max((rate for size, rate in rates.items() if size >= megabytes / 2), default=rates[max(rates)])
+
+
+def floor_ms(row: Mapping[str, Any], machine: Mapping[str, Any], threads: int) -> float:
+    """Milliseconds of a row at least: for an image of a model, for a call of an operator."""
+    calls = row["batch"] if row["kind"] == "model" else 1
+    dtype = row["dtype"]
+    moving = row["mb"] / copy_rate_for(machine, row["mb"] * calls)
+    products = 1e3 * row["gmac"] / peak_for(machine, dtype, threads)
+    if row.get("operator") == "conv2d_bias_act" and (row["shape"]["kernel"], row["shape"]["stride"]) == (3, 1):
+        products /= WINOGRAD
+    vector = row.get("mexp", 0.0) * POLYNOMIAL[dtype] / machine["peak_gmac_s"]["float32"][str(threads)]
+    computing = products + vector if dtype == "float32" else max(products, vector)
+    return max(moving, computing)
