@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.cpu.models import exact_and_gmac
 from benchmarks.networks import Networks, logits_of, top1_agreement
 
 CHECKED_IMAGES = 8
@@ -29,6 +30,7 @@ class Case:
         shape = (batch, 3, size, size)
         self.pool = [torch.rand(shape, generator=generator, device=device).to(networks.dtype) for _ in range(count)]
         self._exact: dict[str, Tensor] = {}
+        self._gmac: dict[str, float] = {}
 
     def images(self, channels_last: bool) -> list[Tensor]:
         """The pool in a memory order."""
@@ -46,9 +48,18 @@ class Case:
         if name not in self._exact:
             model = copy.deepcopy(self.networks.get(name)).to(self.device).double()
             images = torch.cat(self.pool[:CHECKED_IMAGES])[:CHECKED_IMAGES].double()
-            with torch.inference_mode():
-                self._exact[name] = logits_of(model(images))
+            with torch.no_grad():
+                self._exact[name], gmac = exact_and_gmac(lambda x: logits_of(model(x)), [images])
+            self._gmac[name] = gmac / len(images)
         return self._exact[name]
+
+    def work(self, network: str) -> dict[str, float]:
+        """For an image: 10⁹ multiply-accumulates, and 10⁶ bytes that move at least (parameters, image, logits)."""
+        exact = self.exact(network)
+        parameters = sum(p.numel() for p in self.networks.get(network).parameters())
+        numbers = parameters / self.batch + self.pool[0][0].numel() + exact[0].numel()
+        gmac = self._gmac["transformers" if network == "timm" else network]
+        return {"gmac": float(f"{gmac:.4g}"), "mb": float(f"{numbers * self.networks.dtype.itemsize / 1e6:.4g}")}
 
 
 def errors(logits: Tensor, exact: Tensor) -> dict[str, Any]:

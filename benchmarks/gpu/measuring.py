@@ -61,8 +61,24 @@ def run(
     if not (resume and out.exists()):  # both modules measure only the rows that the file does not have yet
         results.create(common)
     module: Any = models if what == "models" else ops
+    if not any(row["kind"] == "ceiling" for row in results.rows):
+        results.append(ops.ceilings(gpu))
+        gpu.release()
     for task in chosen:
         start, size = time.monotonic(), image_size or MODELS[task.size].image_size
         module.measure(task, results, gpu, task.seconds, image_size=size)
+        _share(results)
         note(f"{task.name}: {time.monotonic() - start:.0f} s")
     return results.load()
+
+
+def _share(results: Results) -> None:
+    """Compare rows of models with what the device does at best; those of operators are so already."""
+    rows = results.rows
+    best = next(row for row in rows if row["kind"] == "ceiling")
+    for row in rows:
+        if row["kind"] == "model" and not row["reason"]:
+            moving = row["mb"] / best["copy_gb_s"]
+            computing = row["gmac"] / (best["matmul_tflop_s"] / 2)
+            row["share_of_floor"] = float(f"{max(moving, computing) * row['batch'] / row['median_ms']:.3g}")
+    results.update(rows=rows)

@@ -135,7 +135,7 @@ def prepare(provider: Provider, case: Case, gpu: Any) -> _Prepared:
     batches = -(-min(CHECKED_IMAGES, case.batch * len(images)) // case.batch)
     with torch.inference_mode():
         found = torch.cat([output().clone() for output in outputs[:batches]])[:CHECKED_IMAGES]
-    facts |= errors(found, exact)
+    facts |= errors(found, exact) | case.work(provider.network(case.networks.size))
     facts["peak_mb"] = round((gpu.peak() - before) / 1e6, 1)
     cycle = itertools.cycle(turns)
 

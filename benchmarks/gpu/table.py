@@ -19,9 +19,10 @@ def markdown(models: dict[str, Any], operators: dict[str, Any]) -> str:
 def _conditions(results: dict[str, Any]) -> str:
     stamp, commit = results["stamp"], commit_text(results["environment"])
     versions = ", ".join(f"{name} {stamp[name]}" for name in ("torch", "triton", "transformers", "timm"))
+    unverified = "" if results["environment"].get("verified", True) else " The operators' tests were not run before."
     return (
         f"{stamp['device']}, driver {stamp['driver']}; {versions}; {stamp['date']}, commit {commit}. "
-        f"{DTYPE}, images of 256 px; medians of interleaved rounds."
+        f"{DTYPE}, images of 256 px; medians of interleaved rounds.{unverified}"
     )
 
 

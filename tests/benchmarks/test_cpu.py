@@ -176,7 +176,7 @@ def test_other_models_are_measured_too(name: str) -> None:
     assert [row["provider"] for row in rows] == (["timm"] if name == registry.YARDSTICK else ours)
     for row in rows:
         assert row["reason"] is None
-        assert row["error"] < 1e-5
+        assert row["error"] < 1e-4
         assert row["top1_agreement"] > 0.95
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cpu.measure import using_threads
-from benchmarks.gpu import cases, device, models, ops, providers
+from benchmarks.gpu import cases, device, measuring, models, ops, providers
 from benchmarks.gpu.results import Results
 from benchmarks.networks import Networks, logits_of
 from benchmarks.registry import Provider
@@ -128,6 +128,26 @@ def test_a_task_has_a_row_for_every_provider(task: models.Task, results: Results
             assert ("latency_ms" in row) == (batch == 1)
     assert rows[1, "transformers-graph"]["inputs"].endswith("copied to the graph's")
     assert rows[2, "transformers-graph"]["inputs"].endswith("a graph each")
+
+
+def test_a_run_in_this_process_compares_models_with_the_device(
+    task: models.Task, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = {"environment": {}, "stamp": {"device": "a GPU"}}
+    monkeypatch.setattr(measuring, "head", lambda: common)
+    short = task._replace(batches=(2,), providers=("transformers-channels-last", "broken"), seconds=60.0)
+    found = measuring.run("models", [short], SIZE, results.path, Host(), verified=False, resume=False)
+    assert found["environment"] == {"what": "models", "verified": False}
+    ceiling, *rows = found["rows"]
+    assert [row["provider"] for row in rows] == ["broken", "transformers-channels-last"]
+    measured = rows[1]
+    moving = measured["mb"] / ceiling["copy_gb_s"]
+    computing = 2 * measured["gmac"] / ceiling["matmul_tflop_s"]
+    assert 0.015 < measured["gmac"] < 0.025  # a sixteenth of those at 256 px, and less for attention
+    assert measured["share_of_floor"] == pytest.approx(2 * max(moving, computing) / measured["median_ms"], rel=0.02)
+    assert "share_of_floor" not in rows[0]
+    again = measuring.run("models", [short], SIZE, results.path, Host(), verified=False, resume=True)
+    assert again == found
 
 
 def test_timm_and_transformers_are_the_same_function() -> None:
