@@ -151,7 +151,7 @@ PROVIDERS = (
         models=("S",),
         batches=(1,),
     ),
-    Provider(  # minutes of tuning in every case: the smallest model has the most to gain
+    Provider(  # minutes of tuning in every case: one image of the largest and of the smallest model
         "transformers-max-autotune",
         f"transformers, torch.compile {_TUNED}",
         "compile",

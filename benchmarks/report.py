@@ -37,16 +37,15 @@ class Sources(NamedTuple):
 
 
 def sources(results: Path, device: str) -> Sources | None:
-    """The results of a device in a folder, None where there are not both kinds."""
+    """The results of a device in a folder, None where there are none of models."""
     files = [path for pattern in FILES[device] for path in sorted(results.glob(pattern))]
     loaded = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     loaded.sort(key=lambda content: content["environment"]["date"])  # stable: the last of a day is the last by name
     newest: dict[str, dict[str, Any]] = {}
     for content in loaded:
         newest |= dict.fromkeys((row["kind"] for row in content["rows"]), content)
-    kinds = [newest.get(kind) for kind in ("model", "operator")]
-    models, operators = kinds
-    return None if models is None or operators is None else Sources(models, operators)
+    models = newest.get("model")
+    return None if models is None else Sources(models, newest.get("operator", {**models, "rows": []}))
 
 
 def drawn(found: dict[str, Sources]) -> dict[str, list[Picture]]:
@@ -77,7 +76,7 @@ def report(
     """Print the tables of the committed results, write them and the pictures, or check both."""
     found = {device: source for device in FILES if (source := sources(results, device)) is not None}
     if not found:
-        raise usage_error(f"--results: expected results of models and of operators in {results}, found none")
+        raise usage_error(f"--results: expected results of models in {results}, found none")
     pictured = drawn(found)
     texts = list(blocks(found, pictured, os.path.relpath(plots, readme.parent)))
     if not (update or check):

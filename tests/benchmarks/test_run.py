@@ -89,7 +89,7 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
 def test_on_red_there_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = Outcome(1, "exit status 1: 1 failed", "FAILED test_error[x]\n1 failed\n", 1.0)
     commands: list[tuple[str, ...]] = []
-    monkeypatch.setattr(process, "run", lambda command, limit: commands.append(command) or outcomes)
+    monkeypatch.setattr(process, "run", lambda command, limit, env: commands.append(command) or outcomes)
     monkeypatch.setattr(measuring, "run", lambda *_, **__: pytest.fail("measured all the same"))
     outcome = invoke("ops", "--out", str(tmp_path / "f.json"))
     assert outcome.exit_code == 1
