@@ -22,9 +22,11 @@ PANELS = {
     "cpu": (("float32", 1), ("float32", 8), ("bfloat16", 8)),
     "cuda": (("float16", 256), ("float16", 1)),
 }
-"""Type and batch of the throughputs that are shown; one batch of each type is what regions are shown of."""
+"""Type and batch of the cases whose throughput is shown."""
 REGIONS = {"cpu": ("float32", 1), "cuda": ("float16", 256)}
+"""Of the case whose operators are shown."""
 LINES = {"cpu": "float32", "cuda": "float16"}
+"""Type of the cases whose latency is shown over batch sizes."""
 OF_REGIONS = "Milliseconds of every operator, and the least possible"
 SETTINGS = {
     "svg.fonttype": "path",

@@ -13,6 +13,7 @@ import torch
 
 WARM_UP_CALLS = 2
 LEAST_ROUNDS = 3
+CEILING_SECONDS = 1.0
 REST_SECONDS = 0.05
 """After each turn of a library. Waiting threads of OpenMP and ONNX Runtime spin for up to 20 ms before they sleep."""
 
@@ -77,7 +78,16 @@ def statistics(seconds: list[float], share: int = 1) -> dict[str, float]:
 
 
 def matmul_rate(dtype: torch.dtype, threads: int, size: int = 1536, repeats: int = 8) -> float:
-    """Multiply-accumulates in a second, in 10⁹, of the best of several products of square matrices in PyTorch."""
+    """Multiply-accumulates in a second, in 10⁹, of the best of several products of square matrices in PyTorch.
+
+    Smaller matrices have to do where these take too long: bfloat16 on a processor that has no instructions for it.
+    """
+    small = size // 6
+    slow = size**3 / 1e9 / _matmul_rate(dtype, 1, small, 2) > CEILING_SECONDS
+    return _matmul_rate(dtype, threads, small if slow else size, repeats)
+
+
+def _matmul_rate(dtype: torch.dtype, threads: int, size: int, repeats: int) -> float:
     a, b = torch.rand(size, size).to(dtype), torch.rand(size, size).to(dtype)
     return size**3 / 1e9 / _best(lambda: torch.mm(a, b), threads, repeats)
 
@@ -94,13 +104,17 @@ def copy_rate(threads: int, megabytes: float = COPIES[-1], repeats: int = 8) -> 
 
 
 def _best(call: Callable[[], Any], threads: int, repeats: int) -> float:
+    """Seconds of the fastest of several calls after a first one, or of as many as there is time for."""
     with using_threads(threads):
         call()
-        best = float("inf")
+        best, end = float("inf"), time.perf_counter() + CEILING_SECONDS
         for _ in range(repeats):
             start = time.perf_counter()
             call()
-            best = min(best, time.perf_counter() - start)
+            now = time.perf_counter()
+            best = min(best, now - start)
+            if now > end:
+                break
         return best
 
 
