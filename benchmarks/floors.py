@@ -3,7 +3,8 @@
 Bytes are those that have to move, each once: inputs, parameters, outputs; they take the time of a copy of that many.
 Multiply-accumulates run at the rate of the best matrix product; a dense 3x3 convolution without stride needs but those
 of Winograd's algorithm for 2x2 outputs (arXiv 1509.09308). An exponential is at least its polynomial, in
-multiply-accumulates of the vector unit, which float32 products share.
+multiply-accumulates of the vector unit, which float32 products share. Products with the zeros of a padding count as
+well, so that the floor of an operator with a wide one, aspp, is higher than it has to be.
 """
 
 from collections.abc import Mapping

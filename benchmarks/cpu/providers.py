@@ -7,6 +7,7 @@ threads; other options stay at their defaults, as users have them.
 import math
 import re
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,9 @@ Call = Callable[[], Any]
 WRONG = {"float32": 1e-3, "bfloat16": 0.3}
 """Relative error of the logits from which on a result is wrong, and a time for it means nothing."""
 
+LONGEST_CALL = 5.0
+"""Seconds that a call may take to be measured: bfloat16 without instructions for it would take the run's whole time."""
+
 
 class Unavailable(Exception):
     """A provider cannot run a case; the message is the reason."""
@@ -44,7 +48,9 @@ def prepare(provider: Provider, case: Case) -> Prepared:
     """Build a provider's call, run it once and compare its logits with the float64 ones."""
     try:
         call = BUILDERS[provider.library](case, provider)
-        logits = torch.as_tensor(np.asarray(_numpy(call())))
+        logits, seconds = _timed(call)
+        if seconds > LONGEST_CALL:  # maybe it was compiled in it
+            logits, seconds = _timed(call)
         if logits.shape != case.exact.shape:
             raise Unavailable(f"expected logits of shape {tuple(case.exact.shape)}, got {tuple(logits.shape)}")
     except Unavailable as reason:
@@ -58,7 +64,16 @@ def prepare(provider: Provider, case: Case) -> Prepared:
     if not error_of_logits <= allowed:
         finite = error_of_logits if math.isfinite(error_of_logits) else None
         return Prepared(None, finite, f"wrong: relative error {error_of_logits:.1e}, allowed {allowed:.0e}", agreement)
+    if seconds > LONGEST_CALL:
+        return Prepared(None, error_of_logits, f"a call takes {seconds:.0f} s", agreement)
     return Prepared(call, error_of_logits, None, agreement)
+
+
+def _timed(call: Call) -> tuple[Tensor, float]:
+    """The logits, and how many seconds they took."""
+    start = time.perf_counter()
+    logits = call()
+    return torch.as_tensor(np.asarray(_numpy(logits))), time.perf_counter() - start
 
 
 def _numpy(logits: Any) -> Any:

@@ -142,6 +142,8 @@ def test_what_a_provider_does_wrong_is_its_reason(case: models.Case, monkeypatch
     assert (reason(lambda c, _: lambda: c.exact * float("nan")) or "").startswith("wrong: relative error nan")
     assert (reason(lambda c, _: lambda: c.exact[:1]) or "").startswith("expected logits of shape (2, 1000)")
     assert reason(lambda c, _: lambda: c.exact) is None
+    monkeypatch.setattr(providers, "LONGEST_CALL", 0.0)
+    assert reason(lambda c, _: lambda: c.exact) == "a call takes 0 s"
 
 
 def test_onnxruntime_has_no_bfloat16(case: models.Case) -> None:
