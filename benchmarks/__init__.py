@@ -1,1 +1,3 @@
-"""Measurements. `python -m pytest benchmarks` runs the microbenchmarks."""
+"""Measurements. `python -m benchmarks.run` compares models and operators, and `python -m benchmarks.report` shows it;
+`python -m pytest benchmarks` runs the microbenchmarks.
+"""

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.floors import IMAGES
+from benchmarks.registry import COMPILED_OPERATORS as COMPILED
 from benchmarks.shapes import OperatorCall
 from mobilevit_fast.ops import OPS
-
-COMPILED = ("compiled",)
 
 
 def materialized(call: OperatorCall, device: torch.device, seed: int = 0) -> dict[str, Any]:

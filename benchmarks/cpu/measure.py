@@ -1,6 +1,7 @@
 """Timing in interleaved rounds, and what the machine can do at best."""
 
 import gc
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 
 WARM_UP_CALLS = 2
+LEAST_ROUNDS = 3
+CEILING_SECONDS = 1.0
 REST_SECONDS = 0.05
 """After each turn of a library. Waiting threads of OpenMP and ONNX Runtime spin for up to 20 ms before they sleep."""
 
@@ -27,15 +30,20 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, seed: int = 0, rest: float = REST_SECONDS
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    seed: int = 0,
+    rest: float = REST_SECONDS,
+    limit: float = math.inf,
 ) -> dict[str, list[float]]:
-    """Seconds of each call in each round.
+    """Seconds of each call in each round; after so many seconds (``limit``) only the first rounds are still made.
 
     A round measures every call once, in an order drawn anew, so that whatever else the machine does meets all of them
     alike. Threads of the library before it have time to fall asleep. Then, directly before its measurement, each call
     runs once unmeasured: it finds in the caches what it left there itself and its threads awake, as in a program that
     uses one library only.
     """
+    end = time.monotonic() + limit
     shuffle = random.Random(seed).shuffle
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -44,7 +52,9 @@ def interleaved(
     collecting = gc.isenabled()
     gc.disable()  # a collection would fall on whichever call happens to trigger it
     try:
-        for _ in range(rounds):
+        for done in range(rounds):
+            if done >= LEAST_ROUNDS and time.monotonic() > end:
+                break
             order = list(calls)
             shuffle(order)
             for name in order:
@@ -68,26 +78,43 @@ def statistics(seconds: list[float], share: int = 1) -> dict[str, float]:
 
 
 def matmul_rate(dtype: torch.dtype, threads: int, size: int = 1536, repeats: int = 8) -> float:
-    """Multiply-accumulates in a second, in 10⁹, of the best of several products of square matrices in PyTorch."""
+    """Multiply-accumulates in a second, in 10⁹, of the best of several products of square matrices in PyTorch.
+
+    Smaller matrices have to do where these take too long: bfloat16 on a processor that has no instructions for it.
+    """
+    small = size // 6
+    slow = size**3 / 1e9 / _matmul_rate(dtype, 1, small, 2) > CEILING_SECONDS
+    return _matmul_rate(dtype, threads, small if slow else size, repeats)
+
+
+def _matmul_rate(dtype: torch.dtype, threads: int, size: int, repeats: int) -> float:
     a, b = torch.rand(size, size).to(dtype), torch.rand(size, size).to(dtype)
     return size**3 / 1e9 / _best(lambda: torch.mm(a, b), threads, repeats)
 
 
-def copy_rate(threads: int, megabytes: int = 128, repeats: int = 8) -> float:
-    """Bytes read and written in a second, in 10⁹, of the best of several copies that no cache holds."""
-    source = torch.ones(megabytes * 2**18)
+COPIES = (0.5, 2.0, 8.0, 32.0, 256.0)
+"""10⁶ bytes that are read and written in a copy; no cache holds the most."""
+
+
+def copy_rate(threads: int, megabytes: float = COPIES[-1], repeats: int = 8) -> float:
+    """Bytes read and written in a second, in 10⁹, of the best of several copies, of so many 10⁶ bytes together."""
+    source = torch.ones(round(megabytes * 1e6 / 8))
     target = torch.empty_like(source)
     return 2 * source.nbytes / 1e9 / _best(lambda: target.copy_(source), threads, repeats)
 
 
 def _best(call: Callable[[], Any], threads: int, repeats: int) -> float:
+    """Seconds of the fastest of several calls after a first one, or of as many as there is time for."""
     with using_threads(threads):
         call()
-        best = float("inf")
+        best, end = float("inf"), time.perf_counter() + CEILING_SECONDS
         for _ in range(repeats):
             start = time.perf_counter()
             call()
-            best = min(best, time.perf_counter() - start)
+            now = time.perf_counter()
+            best = min(best, now - start)
+            if now > end:
+                break
         return best
 
 
@@ -97,12 +124,13 @@ def machine_peak(threads: int, dtypes: Iterable[str] = ("float32",)) -> dict[str
     wanted = sorted({"float32", *dtypes})
     return {
         "meaning": "peak_gmac_s: best product of two 1536x1536 matrices measured in PyTorch, 1e9 multiply-accumulates "
-        "per second, by type and threads; copy_gb_s: best copy of 128 MiB measured, 1e9 bytes read and written per "
-        "second, by threads",
+        "per second, by type and threads; copy_gb_s: best copy of 128 MB measured, 1e9 bytes read and written per "
+        "second, by threads; copy_gb_s_by_mb: of smaller ones too, by 1e6 bytes read and written, on all threads",
         "peak_gmac_s": {
             dtype: {str(n): round(matmul_rate(getattr(torch, dtype), n), 1) for n in counts} for dtype in wanted
         },
         "copy_gb_s": {str(n): round(copy_rate(n), 1) for n in counts},
+        "copy_gb_s_by_mb": {str(mb): round(copy_rate(threads, mb, max(8, round(64 / mb))), 1) for mb in COPIES},
     }
 
 

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.registry import SIZES
+
 KINDS = ("eager", "accelerated")
 # Freed blocks of more than 64 KiB go back to the system at once, so that what stays resident is in use.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -58,7 +60,6 @@ def _measure(kind: str, size: str, batch: int, image_size: int, threads: int) ->
     import torch
 
     import mobilevit_fast as mvf
-    from benchmarks.cpu.models import SIZES
     from mobilevit_fast.config import MobileViTConfig
     from tests.models.pairs import CLASSIFICATION, theirs_for
 
@@ -86,7 +87,7 @@ def main() -> None:
         return
     print(f"peak memory of a forward, batch {arguments.batch}, {arguments.image_size} pixels, MB")
     print(f"{'model':8}" + "".join(f"{kind:>14}" for kind in KINDS))
-    for size in ("S", "XS", "XXS"):
+    for size in SIZES:
         peaks = [forward_peak(k, size, arguments.batch, arguments.image_size, arguments.threads) for k in KINDS]
         print(f"{size:8}" + "".join(f"{peak:14.1f}" for peak in peaks))
 

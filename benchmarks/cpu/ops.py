@@ -5,6 +5,7 @@ the operators replace, in channels_last. Depthwise and depthwise separable convo
 they are taken from within the inverted residuals.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import mobilevit_fast as mvf
+from benchmarks.cpu.floors import work_of
 from benchmarks.cpu.measure import interleaved, statistics
 from benchmarks.cpu.models import Case, exact_and_gmac, relative_error
 from benchmarks.shapes import OperatorCall, operator_calls, within_inverted_residual
@@ -97,21 +99,24 @@ def works(case: Case) -> list[Work]:
     return list(found.values())
 
 
-def measure_operators(case: Case, rounds: int) -> Iterator[dict[str, Any]]:
+def measure_operators(case: Case, rounds: int, seconds: float = math.inf) -> Iterator[dict[str, Any]]:
     """A row for every different operator call of a case. Times are per call, for the whole batch."""
-    for work in works(case):
-        yield _row(case, work, rounds)
+    found = works(case)
+    for work in found:
+        yield _row(case, work, rounds, seconds / len(found))
 
 
 @torch.no_grad()
-def _row(case: Case, work: Work, rounds: int) -> dict[str, Any]:
+def _row(case: Case, work: Work, rounds: int, seconds: float) -> dict[str, Any]:
     call, plain = work.call, work.plain
     channels_last = tuple(x.contiguous(memory_format=torch.channels_last) for x in work.inputs)
     exact, gmac = exact_and_gmac(work.exact, work.inputs)
     calls = {"ours": lambda: call.overload(*call.arguments), "plain": lambda: plain(*channels_last)}
     with torch.inference_mode():
         errors = {name: relative_error(run(), exact) for name, run in calls.items()}
-        times = {name: statistics(seconds) for name, seconds in interleaved(calls, rounds, rest=0).items()}
+        times = {
+            name: statistics(seconds) for name, seconds in interleaved(calls, rounds, rest=0, limit=seconds).items()
+        }
     rate = gmac / times["ours"]["median_ms"] * 1e3
     return {
         "kind": "operator",
@@ -124,10 +129,12 @@ def _row(case: Case, work: Work, rounds: int) -> dict[str, Any]:
         "calls": work.calls,
         "shape": call.shape,
         "gmac": float(f"{gmac:.4g}"),
+        **work_of(call),
         **times["ours"],
         **{f"plain_{name}": value for name, value in times["plain"].items()},
         "ratio": round(times["plain"]["median_ms"] / times["ours"]["median_ms"], 3),
         "gmac_s": float(f"{rate:.4g}"),
         "error": float(f"{errors['ours']:.3g}"),
         "plain_error": float(f"{errors['plain']:.3g}"),
+        "reason": None,
     }

@@ -1,4 +1,4 @@
-"""The ways to run a MobileViT that are compared. Each makes, of a case, a call that returns the logits.
+"""How the providers of the registry run a model on a CPU: of a case, each makes a call that returns the logits.
 
 A provider that is not installed or does not work is a row with its reason. Every library gets the same number of
 threads; other options stay at their defaults, as users have them.
@@ -7,9 +7,9 @@ threads; other options stay at their defaults, as users have them.
 import math
 import re
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,33 +18,21 @@ import torch
 from torch import Tensor, nn
 
 import mobilevit_fast as mvf
-from benchmarks.cpu.models import DTYPES, Case, relative_error
+from benchmarks.cpu.models import Case, relative_error
+from benchmarks.networks import Logits, logits_of, top1_agreement, with_sdpa
+from benchmarks.registry import Provider
 
 Call = Callable[[], Any]
 
 WRONG = {"float32": 1e-3, "bfloat16": 0.3}
 """Relative error of the logits from which on a result is wrong, and a time for it means nothing."""
 
+LONGEST_CALL = 5.0
+"""Seconds that a call may take to be measured: bfloat16 without instructions for it would take the run's whole time."""
+
 
 class Unavailable(Exception):
     """A provider cannot run a case; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class Provider:
-    """A way to run the model.
-
-    Attributes:
-        name: in results and on the command line.
-        label: in tables.
-        build: takes a case, returns a call without arguments that gives logits (N, K), a tensor or an array.
-        dtypes: types of the cases it is measured in.
-    """
-
-    name: str
-    label: str
-    build: Callable[[Case], Call]
-    dtypes: tuple[str, ...] = tuple(DTYPES)
 
 
 class Prepared(NamedTuple):
@@ -53,13 +41,16 @@ class Prepared(NamedTuple):
     call: Call | None
     error: float | None
     reason: str | None
+    top1_agreement: float | None = None
 
 
 def prepare(provider: Provider, case: Case) -> Prepared:
     """Build a provider's call, run it once and compare its logits with the float64 ones."""
     try:
-        call = provider.build(case)
-        logits = torch.as_tensor(np.asarray(_numpy(call())))
+        call = BUILDERS[provider.library](case, provider)
+        logits, seconds = _timed(call)
+        if seconds > LONGEST_CALL:  # maybe it was compiled in it
+            logits, seconds = _timed(call)
         if logits.shape != case.exact.shape:
             raise Unavailable(f"expected logits of shape {tuple(case.exact.shape)}, got {tuple(logits.shape)}")
     except Unavailable as reason:
@@ -68,12 +59,21 @@ def prepare(provider: Provider, case: Case) -> Prepared:
         return Prepared(None, None, f"not installed: {_first_line(error)}")
     except Exception as error:  # whatever a peer does wrong is its row's reason, not the end of the comparison
         return Prepared(None, None, f"{type(error).__name__}: {_first_line(error)}")
-    error_of_logits = relative_error(logits, case.exact)
+    error_of_logits, agreement = relative_error(logits, case.exact), top1_agreement(logits, case.exact)
     allowed = WRONG[case.dtype_name]
     if not error_of_logits <= allowed:
         finite = error_of_logits if math.isfinite(error_of_logits) else None
-        return Prepared(None, finite, f"wrong: relative error {error_of_logits:.1e}, allowed {allowed:.0e}")
-    return Prepared(call, error_of_logits, None)
+        return Prepared(None, finite, f"wrong: relative error {error_of_logits:.1e}, allowed {allowed:.0e}", agreement)
+    if seconds > LONGEST_CALL:
+        return Prepared(None, error_of_logits, f"a call takes {seconds:.0f} s", agreement)
+    return Prepared(call, error_of_logits, None, agreement)
+
+
+def _timed(call: Call) -> tuple[Tensor, float]:
+    """The logits, and how many seconds they took."""
+    start = time.perf_counter()
+    logits = call()
+    return torch.as_tensor(np.asarray(_numpy(logits))), time.perf_counter() - start
 
 
 def _numpy(logits: Any) -> Any:
@@ -86,55 +86,49 @@ def _first_line(error: Exception) -> str:
     return re.sub(r"(/[\w.+-]+)+/", "", " ".join(lines[0].split()))[:200]
 
 
-def _torch_call(model: Callable[..., Any], images: Tensor) -> Call:
+def _torch_call(model: Callable[..., Any], case: Case, provider: Provider) -> Call:
+    layout = torch.channels_last if provider.channels_last else torch.contiguous_format
+    images = case.images.to(case.dtype, memory_format=layout)
+
     def call() -> Tensor:
         with torch.inference_mode():
-            return model(images).logits
+            return logits_of(model(images))
 
     return call
 
 
-def ours(case: Case) -> Call:
-    """This package, with images as an image processor makes them."""
-    model = mvf.accelerate(case.copy_of_model(), strict=True)
-    return _torch_call(model, case.images.to(case.dtype))
+def _network(case: Case, provider: Provider) -> nn.Module:
+    return case.copy_of(provider.network(case.size), channels_last=provider.channels_last)
 
 
-def ours_channels_last(case: Case) -> Call:
-    """This package, with images in channels_last."""
-    model = mvf.accelerate(case.copy_of_model(), strict=True)
-    return _torch_call(model, case.images.to(case.dtype, memory_format=torch.channels_last))
+def ours(case: Case, provider: Provider) -> Call:
+    """This package, over transformers' model as it comes: the memory order of images is all that users choose."""
+    model = mvf.accelerate(case.copy_of_model(), backend=provider.backend, strict=True)
+    return _torch_call(model, case, provider)
 
 
-def eager(case: Case) -> Call:
-    """transformers as it comes."""
-    return _torch_call(case.copy_of_model(), case.images.to(case.dtype))
+def eager(case: Case, provider: Provider) -> Call:
+    """A model as its library has it."""
+    return _torch_call(_network(case, provider), case, provider)
 
 
-def eager_channels_last(case: Case) -> Call:
-    """transformers with model and images in channels_last."""
-    model = case.copy_of_model().to(memory_format=torch.channels_last)
-    return _torch_call(model, case.images.to(case.dtype, memory_format=torch.channels_last))
+def sdpa(case: Case, provider: Provider) -> Call:
+    """transformers with PyTorch's fused attention."""
+    return _torch_call(with_sdpa(_network(case, provider)), case, provider)
 
 
-def compiled(case: Case) -> Call:
-    """transformers through torch.compile in its default mode."""
+def compiled(case: Case, provider: Provider) -> Call:
+    """A model through torch.compile."""
     torch._dynamo.reset()  # else a second batch size would be compiled for any size
-    return _torch_call(torch.compile(case.copy_of_model()), case.images.to(case.dtype))
+    model = Logits(_network(case, provider)).eval()
+    return _torch_call(torch.compile(model, mode=provider.mode, dynamic=False), case, provider)
 
 
-class _Logits(nn.Module):
-    """A model as other libraries convert it: one tensor in, one out."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model(pixel_values, return_dict=False)[0]
+def _exported(case: Case, provider: Provider) -> nn.Module:
+    return Logits(case.networks.get(provider.network(case.size))).eval()
 
 
-def onnxruntime(case: Case) -> Call:
+def onnxruntime(case: Case, provider: Provider) -> Call:
     """ONNX Runtime on a model of torch.onnx.export."""
     if case.dtype != torch.float32:
         raise Unavailable(f"no {case.dtype_name} kernels for the CPU")
@@ -147,23 +141,23 @@ def onnxruntime(case: Case) -> Call:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(_Logits(case.model).eval(), (case.images,), path, dynamo=True, verbose=False)
+        torch.onnx.export(_exported(case, provider), (case.images,), path, dynamo=True, verbose=False)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     inputs = {session.get_inputs()[0].name: case.images.numpy()}
     return lambda: session.run(None, inputs)[0]
 
 
-def openvino(case: Case) -> Call:
+def openvino(case: Case, provider: Provider) -> Call:
     """OpenVINO on the PyTorch model, computing in the case's type."""
-    return _openvino(case, {torch.float32: "f32", torch.bfloat16: "bf16"}[case.dtype])
+    return _openvino(case, provider, {torch.float32: "f32", torch.bfloat16: "bf16"}[case.dtype])
 
 
-def openvino_float32(case: Case) -> Call:
+def openvino_float32(case: Case, provider: Provider) -> Call:
     """OpenVINO in float32 on a bfloat16 case: its best where the processor has no bfloat16 instructions."""
-    return _openvino(case, "f32")
+    return _openvino(case, provider, "f32")
 
 
-def _openvino(case: Case, precision: str) -> Call:
+def _openvino(case: Case, provider: Provider, precision: str) -> Call:
     import openvino as ov
 
     core = ov.Core()
@@ -172,7 +166,7 @@ def _openvino(case: Case, precision: str) -> Call:
         raise Unavailable("it needs a processor with bfloat16 instructions (AVX512-BF16 or AMX)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = ov.convert_model(_Logits(case.model).eval(), example_input=case.images)
+        model = ov.convert_model(_exported(case, provider), example_input=case.images)
     model.reshape(list(case.images.shape))
     settings = {
         "INFERENCE_NUM_THREADS": case.threads,
@@ -184,18 +178,13 @@ def _openvino(case: Case, precision: str) -> Call:
     return lambda: compiled_model(images)[0]
 
 
-PROVIDERS = {
-    provider.name: provider
-    for provider in (
-        Provider("ours", "mobilevit_fast", ours),
-        Provider("ours-channels-last", "mobilevit_fast, channels_last images", ours_channels_last),
-        Provider("transformers", "transformers", eager),
-        Provider("transformers-channels-last", "transformers in channels_last", eager_channels_last),
-        Provider("compile", "transformers, torch.compile", compiled),
-        Provider("onnxruntime", "ONNX Runtime", onnxruntime),
-        Provider("openvino", "OpenVINO", openvino),
-        Provider("openvino-float32", "OpenVINO in float32", openvino_float32, ("bfloat16",)),
-    )
+BUILDERS: dict[str, Callable[[Case, Provider], Call]] = {
+    "ours": ours,
+    "eager": eager,
+    "sdpa": sdpa,
+    "compile": compiled,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "openvino_float32": openvino_float32,
 }
-"""Every provider by name; those called ours are this package."""
-OURS = tuple(name for name in PROVIDERS if name.startswith("ours"))
+"""What makes a provider's call, by its library."""

@@ -1,13 +1,7 @@
-"""The README's table from a file of results: `python -m benchmarks.cpu.table FILE [--update|--check README]`."""
+"""The README's tables of a CPU, from results; `python -m benchmarks.report` writes them."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
-
-from mobilevit_fast.cli.console import FAILURE, note
+from typing import Any
 
 BEGIN, END = "<!-- cpu-table:begin -->", "<!-- cpu-table:end -->"
 _VERSIONS = ("torch", "transformers", "onnxruntime", "openvino")
@@ -31,13 +25,23 @@ def _conditions(environment: dict[str, Any]) -> str:
     cpu, threads = environment["cpu"], environment["threads"]
     versions = [f"{name} {environment['versions'].get(name) or 'not installed'}" for name in _VERSIONS]
     rate = environment["machine"]["peak_gmac_s"]["float32"][str(threads)]
+    unverified = "" if environment.get("verified", True) else " The operators' tests were not run before."
     return (
         f"{cpu['name']}, {threads} thread{'s' if threads > 1 else ''}, kernel variant {cpu['variant'] or 'none'}; "
         f"best float32 matrix product measured: {rate:.0f} · 10⁹ multiply-accumulates/s. {', '.join(versions)}; "
         f"{environment['date']}, commit {commit_text(environment)}. Median of {environment['rounds']} rounds, in each "
         f"of which every library is measured once, directly after a call that is not, in one process, on images of "
-        f"{environment['image_size']} px."
+        f"{_pixels(environment['image_size'])}.{unverified}"
     )
+
+
+def _pixels(image_size: int | dict[str, int]) -> str:
+    """Of all models, or of most and then of those that differ."""
+    if isinstance(image_size, int):
+        return f"{image_size} px"
+    usual, *others = dict.fromkeys(image_size.values())
+    names = {size: ", ".join(name for name in image_size if image_size[name] == size) for size in others}
+    return "; ".join([f"{usual} px", *(f"{name}: {size} px" for size, name in names.items())])
 
 
 def commit_text(environment: dict[str, Any]) -> str:
@@ -66,6 +70,7 @@ def _model_table(rows: Rows, dtype: str) -> str:
         return ""
     cases = list(dict.fromkeys((row["model"], row["batch"]) for row in rows))
     lines, ratios = [], []
+    agreed = any(row.get("top1_agreement") is not None for row in rows)
     for provider in dict.fromkeys(row["provider"] for row in rows):
         own = {(row["model"], row["batch"]): row for row in rows if row["provider"] == provider}
         times = [own[case].get("median_ms") for case in cases if case in own]
@@ -74,12 +79,16 @@ def _model_table(rows: Rows, dtype: str) -> str:
         errors = [row["error"] for row in own.values() if row["error"] is not None]
         cells = [_milliseconds(ms) if ms else "–" for ms in (own.get(c, {}).get("median_ms") for c in cases)]
         lines.append([next(iter(own.values()))["label"], *cells, f"{max(errors):.0e}"])
+        if agreed:
+            shares = [row["top1_agreement"] for row in own.values() if row.get("top1_agreement") is not None]
+            lines[-1].append(f"{100 * min(shares):.4g} %")
     for case in cases:
         ours, peers = _fastest(rows, case)
         ratios.append(f"{peers / ours:.2f}×" if ours and peers else "–")
     if any(ratio != "–" for ratio in ratios):
-        lines.append(["**fastest peer / mobilevit_fast**", *ratios, ""])
+        lines.append(["**fastest peer / mobilevit_fast**", *ratios, *[""] * (1 + agreed)])
     header = [f"{dtype}, ms per image", *(f"{model}, batch {batch}" for model, batch in cases), "error"]
+    header += ["top-1"] * agreed
     return "\n\n".join([grid(header, lines), *_reasons(rows)])
 
 
@@ -120,7 +129,7 @@ def _operator_table(rows: Rows, dtype: str) -> str:
     if not rows:
         return ""
     header = [f"{dtype}, operator", "backend", "model", "shape", "batch", "calls", "GMAC"]
-    header += ["ms", "PyTorch, ms", "ratio", "GMAC/s", "of peak", "error", "PyTorch's"]
+    header += ["ms", "PyTorch, ms", "ratio", "GMAC/s", "of peak", "floor / ms", "error", "PyTorch's"]
     lines = [
         [
             f"`{row['operator']}`",
@@ -135,6 +144,7 @@ def _operator_table(rows: Rows, dtype: str) -> str:
             f"{row['ratio']:.2f}×",
             f"{row['gmac_s']:.1f}",
             f"{100 * row['share_of_peak']:.0f} %",
+            f"{100 * row['share_of_floor']:.0f} %" if "share_of_floor" in row else "–",
             f"{row['error']:.0e}",
             f"{row['plain_error']:.0e}",
         ]
@@ -162,35 +172,3 @@ def replaced(readme: str, table: str, begin: str = BEGIN, end: str = END) -> str
         raise ValueError(f"expected {begin} and then {end} in it, once each")
     before, after = readme[: readme.index(begin)], readme[readme.index(end) :]
     return f"{before}{begin}\n{table}\n{after}"
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.command()
-def table(
-    file: Annotated[Path, typer.Argument(help="Results of `python -m benchmarks.cpu`.")],
-    update: Annotated[Path | None, typer.Option(help="README to write the table into, between its markers.")] = None,
-    check: Annotated[Path | None, typer.Option(help="README to compare: exit status 1 where it differs.")] = None,
-    operators: Annotated[bool, typer.Option("--ops", help="Also the tables of operators.")] = False,
-) -> None:
-    """Print the results as Markdown."""
-    text = markdown(json.loads(file.read_text(encoding="utf-8")), operators=operators)
-    if update is None and check is None:
-        typer.echo(text)
-    for readme in (path for path in (update, check) if path is not None):
-        current = readme.read_text(encoding="utf-8")
-        try:
-            wanted = replaced(current, text)
-        except ValueError as error:
-            note(f"error: {readme}: {error}")
-            raise typer.Exit(FAILURE) from error
-        if readme == update:
-            readme.write_text(wanted, encoding="utf-8")
-        elif current != wanted:
-            note(f"error: {readme}: its table differs; `python -m benchmarks.cpu.table {file} --update {readme}`")
-            raise typer.Exit(FAILURE)
-
-
-if __name__ == "__main__":
-    app()

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.cases import CHECKED_IMAGES, DTYPES, YARDSTICK, Case, Networks, errors
-from benchmarks.gpu.providers import ANCHOR, PROVIDERS, Provider
+from benchmarks.gpu.cases import CHECKED_IMAGES, Case, errors
+from benchmarks.gpu.providers import ANCHOR, BUILDERS, PROVIDERS
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.timing import interleaved, reason_of, times_of
+from benchmarks.networks import Networks
+from benchmarks.registry import DTYPES, YARDSTICK, Provider
 
 MOST_GRAPHS = 8
 """Captured for a pool; where it has more batches, every replay comes with a copy of its images into the graph's."""
@@ -65,6 +67,8 @@ def tasks() -> list[Task]:
         Task("XXS", "float16", (256,), ("timm-max-autotune",), 150),
         Task("S", "float16", main, ("transformers-compile",), 100),
         Task("S", "float16", main, ("timm-compile",), 100),
+        Task("S", "float16", main, ("transformers-reduce-overhead",), 100),
+        Task("S", "float16", main, ("tensorrt",), 150),
         Task("XS", "float16", main, _TRITON, 80),
         Task("XXS", "float16", main, _TRITON, 80),
     ]
@@ -75,7 +79,7 @@ def key_of(task: Task, batch: int, provider: str) -> dict[str, Any]:
     chosen = PROVIDERS[provider]
     return {
         "kind": "model",
-        "model": YARDSTICK if chosen.network == "resnet50" else task.size,
+        "model": YARDSTICK if chosen.network(task.size) == "resnet50" else task.size,
         "dtype": task.dtype,
         "batch": batch,
         "provider": provider,
@@ -102,9 +106,9 @@ class DeviceLost(RuntimeError):
 
 def prepare(provider: Provider, case: Case, gpu: Any) -> _Prepared:
     """Build a provider's call, which takes the batches of the pool in turn, check its logits, and see its memory."""
-    images, exact = case.images(provider.channels_last), case.exact(provider.network)
+    images, exact = case.images(provider.channels_last), case.exact(provider.network(case.networks.size))
     before = gpu.reset_peak()
-    forward = provider.build(case)
+    forward = BUILDERS[provider.library](case, provider)
     gpu.synchronize()
     start = time.perf_counter()
     with torch.inference_mode():
@@ -131,7 +135,7 @@ def prepare(provider: Provider, case: Case, gpu: Any) -> _Prepared:
     batches = -(-min(CHECKED_IMAGES, case.batch * len(images)) // case.batch)
     with torch.inference_mode():
         found = torch.cat([output().clone() for output in outputs[:batches]])[:CHECKED_IMAGES]
-    facts |= errors(found, exact)
+    facts |= errors(found, exact) | case.work(provider.network(case.networks.size))
     facts["peak_mb"] = round((gpu.peak() - before) / 1e6, 1)
     cycle = itertools.cycle(turns)
 
@@ -189,7 +193,7 @@ def measure(task: Task, results: Results, gpu: Any, seconds: float, *, image_siz
 def _measure_case(wanted: dict[str, dict[str, Any]], case: Case, results: Results, gpu: Any, seconds: float) -> None:
     end = time.monotonic() + seconds
     prepared: dict[str, _Prepared] = {}
-    beside = [ANCHOR] if ANCHOR not in wanted else []
+    beside = [ANCHOR] if ANCHOR not in wanted and PROVIDERS[ANCHOR].has(case.networks.size) else []
     for name in [*wanted, *beside]:
         results.update(running=wanted.get(name))
         try:

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.cpu.models import SIZES, exact_and_gmac, relative_error
+from benchmarks.cpu.models import exact_and_gmac, relative_error
 from benchmarks.cpu.table import shape_text
 from benchmarks.floors import Chip, bytes_of, work_of
 from benchmarks.gpu.models import DeviceLost, check
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.timing import interleaved, reason_of, times_of
-from benchmarks.operators import COMPILED, builder, materialized
+from benchmarks.operators import builder, materialized
+from benchmarks.registry import COMPILED_OPERATORS as COMPILED
+from benchmarks.registry import OPERATOR_BACKENDS as BACKENDS
+from benchmarks.registry import SIZES
 from benchmarks.shapes import OperatorCall, different, preset_calls
 from mobilevit_fast.ops import OPS
 
@@ -23,7 +26,6 @@ MOST_INPUTS = 64
 """In a graph, one call after the other."""
 ROUNDS = 7
 LARGEST = 4
-BACKENDS = ("cuda", "triton", "plain")
 CEILING_REPEATS = 8
 
 

@@ -1,144 +1,64 @@
-"""The ways to run a model on a GPU that are compared. Each makes, of a case, a function from images to logits."""
+"""How the providers of the registry run a model on a GPU: of a case, each makes a function from images to logits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import mobilevit_fast as mvf
-from benchmarks.gpu.cases import YARDSTICK, Case, logits_of
+from benchmarks.gpu.cases import Case
 from benchmarks.gpu.device import Forward
+from benchmarks.networks import Logits, logits_of, with_sdpa
+from benchmarks.registry import Provider, providers_on
 
 
-@dataclass(frozen=True)
-class Provider:
-    """A way to run a model.
-
-    Attributes:
-        name: in results.
-        label: in tables.
-        build: takes a case, returns what makes logits of images.
-        network: the one that it runs, by its name in ``Networks``.
-        channels_last: memory order of its images.
-        graph: replayed as a CUDA graph; otherwise called.
-        slow: it compiles for minutes, and so gets a process and a time limit of its own.
-    """
-
-    name: str
-    label: str
-    build: Callable[[Case], Forward]
-    network: str = "transformers"
-    channels_last: bool = False
-    graph: bool = False
-    slow: bool = False
+def _network(case: Case, provider: Provider) -> nn.Module:
+    return case.model(provider.network(case.networks.size), provider.channels_last)
 
 
-def _ours(backend: str) -> Callable[[Case], Forward]:
-    def build(case: Case) -> Forward:
-        model = mvf.accelerate(case.model("transformers"), backend=backend, strict=True)
-        return lambda x: logits_of(model(x))
-
-    return build
+def _ours(case: Case, provider: Provider) -> Forward:
+    model = mvf.accelerate(case.model("transformers"), backend=provider.backend, strict=True)
+    return lambda x: logits_of(model(x))
 
 
-def _eager(network: str, channels_last: bool = False) -> Callable[[Case], Forward]:
-    def build(case: Case) -> Forward:
-        model = case.model(network, channels_last)
-        return lambda x: logits_of(model(x))
-
-    return build
+def _eager(case: Case, provider: Provider) -> Forward:
+    model = _network(case, provider)
+    return lambda x: logits_of(model(x))
 
 
-class _Logits(nn.Module):
-    """A model as one graph: one tensor in, one out."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return logits_of(self.model(images))
+def _sdpa(case: Case, provider: Provider) -> Forward:
+    model = with_sdpa(_network(case, provider))
+    return lambda x: logits_of(model(x))
 
 
-def _compiled(network: str, mode: str) -> Callable[[Case], Forward]:
-    def build(case: Case) -> Forward:
-        torch._dynamo.reset()  # else a second batch size would be compiled for any size
-        compiled: Forward = torch.compile(_Logits(case.model(network, True)).eval(), mode=mode, dynamic=False)
-        return compiled
-
-    return build
+def _compiled(case: Case, provider: Provider) -> Forward:
+    torch._dynamo.reset()  # else a second batch size would be compiled for any size
+    model = Logits(_network(case, provider)).eval()
+    compiled: Forward = torch.compile(model, mode=provider.mode, dynamic=False)
+    return compiled
 
 
-_TUNED = "max-autotune"
-PROVIDERS = {
-    provider.name: provider
-    for provider in (
-        Provider("ours-cuda-graph", "mobilevit_fast, cuda, graph", _ours("cuda"), graph=True),
-        Provider("ours-cuda", "mobilevit_fast, cuda", _ours("cuda")),
-        Provider("transformers", "transformers", _eager("transformers")),
-        Provider(
-            "transformers-channels-last",
-            "transformers in channels_last",
-            _eager("transformers", True),
-            channels_last=True,
-        ),
-        Provider(
-            "transformers-graph",
-            "transformers in channels_last, graph",
-            _eager("transformers", True),
-            channels_last=True,
-            graph=True,
-        ),
-        Provider("timm", "timm", _eager("timm"), "timm"),
-        Provider("timm-channels-last", "timm in channels_last", _eager("timm", True), "timm", channels_last=True),
-        Provider(
-            "timm-graph", "timm in channels_last, graph", _eager("timm", True), "timm", channels_last=True, graph=True
-        ),
-        Provider(
-            "ours-cuda-channels-last-graph",
-            "mobilevit_fast, cuda, channels_last images, graph",
-            _ours("cuda"),
-            channels_last=True,
-            graph=True,
-        ),
-        Provider("ours-triton-graph", "mobilevit_fast, triton, graph", _ours("triton"), graph=True),
-        Provider("ours-triton", "mobilevit_fast, triton", _ours("triton")),
-        Provider(
-            "transformers-max-autotune",
-            "transformers, torch.compile max-autotune",
-            _compiled("transformers", _TUNED),
-            channels_last=True,
-            slow=True,
-        ),
-        Provider(
-            "resnet50-max-autotune",
-            f"{YARDSTICK}, torch.compile max-autotune",
-            _compiled("resnet50", _TUNED),
-            "resnet50",
-            channels_last=True,
-            slow=True,
-        ),
-        Provider(
-            "timm-max-autotune",
-            "timm, torch.compile max-autotune",
-            _compiled("timm", _TUNED),
-            "timm",
-            channels_last=True,
-            slow=True,
-        ),
-        Provider(
-            "transformers-compile",
-            "transformers, torch.compile",
-            _compiled("transformers", "default"),
-            channels_last=True,
-            slow=True,
-        ),
-        Provider(
-            "timm-compile", "timm, torch.compile", _compiled("timm", "default"), "timm", channels_last=True, slow=True
-        ),
-    )
-}
+def _tensorrt(case: Case, provider: Provider) -> Forward:
+    import torch_tensorrt
+
+    model, images = Logits(_network(case, provider)).eval(), case.pool[0]
+    engine = torch_tensorrt.compile(model, ir="dynamo", inputs=[images], enabled_precisions={case.networks.dtype})
+
+    def forward(x: Tensor) -> Tensor:
+        return engine(x)
+
+    return forward
+
+
+PROVIDERS = providers_on("cuda")
 """Every provider by name. All compiled models are in channels_last, which suits them."""
+BUILDERS: dict[str, Callable[[Case, Provider], Forward]] = {
+    "ours": _ours,
+    "eager": _eager,
+    "sdpa": _sdpa,
+    "compile": _compiled,
+    "tensorrt": _tensorrt,
+}
+"""What makes a provider's function, by its library."""
 ANCHOR = "ours-cuda-graph"
 """Timed beside every provider that has a process of its own, so that their ratio is one of the same minute."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.gpu.ops import BACKENDS, COMPILED
 from benchmarks.gpu.providers import ANCHOR
+from benchmarks.registry import COMPILED_OPERATORS, OPERATOR_BACKENDS
 
 REASON_CHARACTERS = 120
 _KEPT = ("model", "operator", "shape", "dtype", "batch", "provider", "images_s", "median_ms", "p20_ms", "p80_ms")
@@ -67,7 +67,7 @@ def case_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _operators(rows: Rows) -> Table:
     """Milliseconds of each backend in a line, and the share that the CUDA kernel's floor has of its time."""
-    names = (*BACKENDS, *COMPILED)
+    names = (*OPERATOR_BACKENDS, *COMPILED_OPERATORS)
     table = Table("operator", "shape", "batch", *(f"{name}, ms" for name in names), "floor / cuda")
     lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in rows:

@@ -1,6 +1,7 @@
 """Files of results that are complete after every row, whoever is killed when."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,19 @@ class Results:
         return list(self.load()["rows"])
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row, with the few facts of the machine that a row should not be without."""
-        content = self.load()
-        row = {**row, **content.get("stamp", {})}
-        if self.path.stat().st_size + len(json.dumps(row)) > LARGEST:
-            row = {name: value for name, value in row.items() if len(str(value)) < 200}
-            row["reason"] = f"not whole: the file would be larger than {LARGEST // 10**6} MB"
-        content["rows"].append(row)
+        """Add a row."""
+        self.extend([row])
+
+    def extend(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add rows at once, with the few facts of the machine that a row should not be without."""
+        content, size = self.load(), self.path.stat().st_size
+        for row in rows:
+            row = {**row, **content.get("stamp", {})}
+            size += len(json.dumps(row))
+            if size > LARGEST:
+                row = {name: value for name, value in row.items() if len(str(value)) < 200}
+                row["reason"] = f"not whole: the file would be larger than {LARGEST // 10**6} MB"
+            content["rows"].append(row)
         self._write(content)
 
     def update(self, **values: Any) -> None:

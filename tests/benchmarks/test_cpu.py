@@ -1,6 +1,5 @@
 """The CPU benchmark: a small run from end to end, its table, and providers that are not there."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from benchmarks import shapes
-from benchmarks.cpu import command, measure, models, ops, providers, table
+from benchmarks import registry, shapes
+from benchmarks.cpu import floors, measure, measuring, models, ops, providers, table
+from benchmarks.networks import Networks
+from benchmarks.registry import Provider
 from mobilevit_fast.ops import OPS
 
 SIZE = 64
@@ -21,23 +21,35 @@ TIMES = ("min_ms", "p20_ms", "median_ms", "p80_ms")
 
 @pytest.fixture(scope="module")
 def case() -> models.Case:
-    return models.make_case(models.build_model("XXS", SIZE), "XXS", 2, "float32", torch.get_num_threads(), SIZE)
+    return models.make_case(Networks("XXS", torch.float32, SIZE), 2, torch.get_num_threads())
+
+
+MACHINE = {
+    "peak_gmac_s": {"float32": {"1": 100.0}, "bfloat16": {"1": 100.0}},
+    "copy_gb_s_by_mb": {"1.0": 50.0, "100.0": 10.0},
+}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes for two eager providers and one that is not installed."""
+    """What a run writes for two eager providers and one that is not installed."""
     out = tmp_path_factory.mktemp("results") / "folder" / "cpu.json"
-    words = (
-        f"--models XXS --batches 1 2 --dtypes float32 --threads 1 --rounds 1 --no-ops --image-size {SIZE} --out {out}"
+    settings = measuring.Settings(
+        models=["XXS"],
+        batches=[1, 2],
+        dtypes=["float32"],
+        threads=1,
+        rounds=1,
+        peers=["transformers", "openvino"],
+        image_size=SIZE,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "openvino", None)
-        patch.setattr(command, "machine_peak", lambda threads, dtypes: {"peak_gmac_s": {"float32": {"1": 100.0}}})
-        arguments = command.repeat_options([*words.split(), "--peers", "transformers", "openvino"])
-        outcome = CliRunner().invoke(command.app, arguments)
-    assert outcome.exit_code == 0, outcome.output
-    assert "| float32, ms per image | XXS, batch 1 | XXS, batch 2 | error |" in outcome.output
+        patch.setattr(measuring, "machine_peak", lambda threads, dtypes: MACHINE)
+        assert measuring.run("models", settings, out) == json.loads(out.read_text(encoding="utf-8"))
+        before = out.read_bytes()
+        measuring.run("models", settings, out, resume=True)
+    assert out.read_bytes() == before  # nothing was left to measure
     return out
 
 
@@ -48,7 +60,7 @@ def load(results: Path) -> dict[str, Any]:
 def test_a_run_has_a_row_for_every_provider(results: Path) -> None:
     threads = torch.get_num_threads()
     rows = [row for row in load(results)["rows"] if row["kind"] == "model"]
-    named = ["ours", "ours-channels-last", "transformers", "openvino"]
+    named = ["ours", "ours-channels-last", "ours-reference", "transformers", "openvino"]
     assert [(row["batch"], row["provider"]) for row in rows] == [(batch, name) for batch in (1, 2) for name in named]
     for row in rows:
         if row["provider"] == "openvino":
@@ -62,6 +74,9 @@ def test_a_run_has_a_row_for_every_provider(results: Path) -> None:
         assert 0 < row["error"] < 1e-5
         assert row["gmac_s"] == pytest.approx(row["gmac"] / row["median_ms"] * 1e3, rel=1e-3)
         assert row["share_of_peak"] == pytest.approx(row["gmac_s"] / 100, rel=1e-2)
+        assert row["share_of_floor"] >= 0.99 * row["share_of_peak"]
+        assert 0 <= row["top1_agreement"] <= 1
+        assert {"device", "commit", "date", "torch", "transformers"} <= row.keys()
     assert torch.get_num_threads() == threads
 
 
@@ -92,55 +107,84 @@ def test_a_run_says_what_it_ran_on(results: Path) -> None:
     assert {"openvino", "onnxruntime", "transformers"} <= environment["versions"].keys()
     assert (environment["threads"], environment["rounds"], environment["image_size"]) == (1, 1, SIZE)
     assert set(environment["git"]) == {"commit", "dirty"}
+    assert environment["verified"] is False
 
 
-def test_table_round_trip(results: Path, tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", encoding="utf-8")
-
-    def run(*options: str) -> int:
-        return CliRunner().invoke(table.app, [str(results), *options]).exit_code
-
-    assert run("--check", str(readme)) == 1
-    assert run("--update", str(readme)) == 0
-    assert run("--check", str(readme)) == 0
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{table.BEGIN}\n")
-    assert text.endswith(f"\n{table.END}\nafter\n")
-    assert table.markdown(load(results)) in text
+def test_the_table_has_accuracy_and_reasons(results: Path) -> None:
+    text = table.markdown(load(results))
+    assert "| float32, ms per image | XXS, batch 1 | XXS, batch 2 | error | top-1 |" in text
     assert "Not measured: OpenVINO: not installed: " in text
-    readme.write_text(text.replace("transformers |", "something |"), encoding="utf-8")
-    assert run("--check", str(readme)) == 1
-    readme.write_text("no markers", encoding="utf-8")
-    assert run("--update", str(readme)) == 1
-    assert readme.read_text(encoding="utf-8") == "no markers"
+    assert "The operators' tests were not run before." in text
+
+
+def test_other_results_are_not_gone_on_with(results: Path, tmp_path: Path) -> None:
+    other = load(results)
+    other["stamp"]["torch"] = "1.0"
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(other), encoding="utf-8")
+    settings = measuring.Settings(models=["XXS"], threads=1)
+    with pytest.raises(ValueError, match=r"other\.json cannot be gone on with: measured with another torch"):
+        measuring.run("models", settings, path, resume=True)
 
 
 def test_what_a_provider_does_wrong_is_its_reason(case: models.Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(case: models.Case) -> providers.Call:
+    def fails(case: models.Case, provider: Provider) -> providers.Call:
         raise RuntimeError("in /some/folder/file.bin\nand more")
 
     def reason(build: Any) -> str | None:
-        return providers.prepare(providers.Provider("peer", "peer", build), case).reason
+        monkeypatch.setitem(providers.BUILDERS, "peer", build)
+        return providers.prepare(Provider("peer", "peer", "peer"), case).reason
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert (reason(providers.onnxruntime) or "").startswith("not installed: ")
     assert reason(fails) == "RuntimeError: in file.bin"
-    assert (reason(lambda c: lambda: c.exact * 2) or "").startswith("wrong: relative error 1.0e+00")
-    assert (reason(lambda c: lambda: c.exact * float("nan")) or "").startswith("wrong: relative error nan")
-    assert (reason(lambda c: lambda: c.exact[:1]) or "").startswith("expected logits of shape (2, 1000)")
-    assert reason(lambda c: lambda: c.exact) is None
+    assert (reason(lambda c, _: lambda: c.exact * 2) or "").startswith("wrong: relative error 1.0e+00")
+    assert (reason(lambda c, _: lambda: c.exact * float("nan")) or "").startswith("wrong: relative error nan")
+    assert (reason(lambda c, _: lambda: c.exact[:1]) or "").startswith("expected logits of shape (2, 1000)")
+    assert reason(lambda c, _: lambda: c.exact) is None
+    monkeypatch.setattr(providers, "LONGEST_CALL", 0.0)
+    assert reason(lambda c, _: lambda: c.exact) == "a call takes 0 s"
 
 
 def test_onnxruntime_has_no_bfloat16(case: models.Case) -> None:
-    half = dataclasses.replace(case, dtype=torch.bfloat16)
-    prepared = providers.prepare(providers.PROVIDERS["onnxruntime"], half)
-    assert prepared == (None, None, "no bfloat16 kernels for the CPU")
+    half = models.make_case(Networks("XXS", torch.bfloat16, SIZE), 1, case.threads)
+    prepared = providers.prepare(registry.providers_on("cpu")["onnxruntime"], half)
+    assert prepared == (None, None, "no bfloat16 kernels for the CPU", None)
 
 
-@pytest.mark.parametrize("dtype", list(models.DTYPES))
+def test_patched_attention_is_the_same_function(case: models.Case) -> None:
+    prepared = providers.prepare(registry.providers_on("cpu")["transformers-sdpa"], case)
+    assert prepared.reason is None
+    assert prepared.error is not None
+    assert prepared.error < 1e-5
+    kinds = {type(module).__name__ for module in case.networks.get("transformers").modules()}
+    assert "MobileViTSelfAttentionWithSdpa" not in kinds  # the copy is patched, not the original
+
+
+@pytest.mark.parametrize("name", ["timm-channels-last", "ours-reference"])
+def test_every_library_has_the_weights(case: models.Case, name: str) -> None:
+    prepared = providers.prepare(registry.providers_on("cpu")[name], case)
+    assert (prepared.reason, prepared.top1_agreement) == (None, 1.0)
+    assert prepared.error is not None
+    assert prepared.error < 1e-5
+
+
+@pytest.mark.parametrize("name", ["XXS-segmentation", registry.YARDSTICK])
+def test_other_models_are_measured_too(name: str) -> None:
+    case = models.make_case(Networks(name, torch.float32, SIZE), 1, torch.get_num_threads())
+    settings = measuring.Settings(rounds=1, peers=["transformers", "timm"])
+    rows = measuring.measure_models(case, settings, 60)
+    ours = ["ours", "ours-channels-last", "ours-reference", "transformers"]
+    assert [row["provider"] for row in rows] == (["timm"] if name == registry.YARDSTICK else ours)
+    for row in rows:
+        assert row["reason"] is None
+        assert row["error"] < 1e-4
+        assert row["top1_agreement"] > 0.95
+
+
+@pytest.mark.parametrize("dtype", registry.DTYPES_ON["cpu"])
 def test_operators_compute_what_the_modules_compute(case: models.Case, dtype: str) -> None:
-    case = models.make_case(case.model, "XXS", 1, dtype, case.threads, SIZE)
+    case = models.make_case(Networks("XXS", registry.DTYPES[dtype], SIZE), 1, case.threads)
     rows = list(ops.measure_operators(case, 1))
     assert {row["operator"] for row in rows} == set(OPS) - {"aspp"}  # of segmentation
     regions = [row for row in rows if row["operator"] not in ("depthwise_conv2d", "depthwise_separable_conv2d")]
@@ -155,6 +199,8 @@ def test_operators_compute_what_the_modules_compute(case: models.Case, dtype: st
             row["plain_error"],
         )
         assert row["plain_median_ms"] > 0
+        assert row["mb"] > 0
+        assert row["mexp"] > 0 or row["operator"] == "depthwise_conv2d"
 
 
 def test_calibrated_features_are_no_denormals(case: models.Case) -> None:
@@ -190,17 +236,31 @@ def test_rates_are_those_of_the_machine() -> None:
     assert measure.better(rates, again) == {"peak_gmac_s": {"float32": {"2": 100.0}, "bfloat16": {"2": 60.0}}}
 
 
-def test_options_that_take_several_values() -> None:
-    words = "--models S XS --rounds 3 --no-ops --batches 1 8 --out f.json --models XXS"
-    expected = "--models S --models XS --rounds 3 --no-ops --batches 1 --batches 8 --out f.json --models XXS"
-    assert command.repeat_options(words.split()) == expected.split()
+def test_rounds_end_when_the_time_is_up_but_for_the_first() -> None:
+    seconds = measure.interleaved({"a": lambda: None}, 10, rest=0, limit=0.0)
+    assert len(seconds["a"]) == measure.LEAST_ROUNDS
 
 
-@pytest.mark.parametrize("option", ["--models", "--dtypes", "--peers"])
-def test_unknown_names_are_refused(option: str) -> None:
-    outcome = CliRunner().invoke(command.app, [option, "nothing"])
-    assert outcome.exit_code == 2
-    assert f"{option}: expected some of" in outcome.output
+def test_a_floor_is_the_slowest_of_what_has_to_be_done() -> None:
+    shape = {"kernel": 3, "stride": 2}
+    row = {"kind": "operator", "operator": "conv2d_bias_act", "shape": shape, "batch": 8, "dtype": "float32"}
+    row |= {"mb": 1.0, "gmac": 0.0, "mexp": 0.0}
+    assert floors.floor_ms(row, MACHINE, 1) == pytest.approx(1 / 50)  # a copy in the cache
+    assert floors.floor_ms({**row, "mb": 50.0}, MACHINE, 1) == pytest.approx(5)
+    assert floors.floor_ms({**row, "gmac": 1.0, "mexp": 100.0}, MACHINE, 1) == pytest.approx(10 + 6)
+    assert floors.floor_ms({**row, "gmac": 1.0, "mexp": 100.0, "dtype": "bfloat16"}, MACHINE, 1) == pytest.approx(10)
+    winograd = {**row, "gmac": 1.0, "shape": {"kernel": 3, "stride": 1}}
+    assert floors.floor_ms(winograd, MACHINE, 1) == pytest.approx(10 / 2.25)
+    image = {"kind": "model", "batch": 8, "dtype": "float32", "gmac": 0.0, "mb": 10.0}
+    assert floors.floor_ms(image, MACHINE, 1) == pytest.approx(1)  # eight of them, which no cache holds
+
+
+def test_work_of_a_call_in_millions() -> None:
+    stem = shapes.preset_calls("xx_small", batch=2)[0]
+    numbers = 2 * (3 * 256**2 + 16 * 128**2) + 16 * 27  # images in and out, weights
+    work = floors.work_of(stem)
+    assert work["mb"] == pytest.approx(4e-6 * (numbers + 2 * 16), rel=1e-3)  # scale and bias
+    assert work["mexp"] == pytest.approx(1e-6 * 2 * 16 * 128**2, rel=1e-3)
 
 
 def test_shapes_follow_the_network() -> None:
@@ -211,10 +271,3 @@ def test_shapes_follow_the_network() -> None:
     stem, fusion = calls[0].shape, next(call.shape for call in calls if call.part == "fusion")
     assert table.shape_text(stem) == "3→16, 256×256, kernel 3, stride 2"
     assert table.shape_text(fusion) == "48+48→48, 32×32, kernel 3, stride 1"
-
-
-def test_the_readme_shows_the_committed_results() -> None:
-    root = Path(__file__).resolve().parents[2]
-    results = root / "benchmarks" / "results" / "cpu-models-torch2.13.0.json"
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    assert table.replaced(readme, table.markdown(json.loads(results.read_text(encoding="utf-8")))) == readme

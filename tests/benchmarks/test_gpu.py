@@ -18,11 +18,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.cpu.table import replaced
-from benchmarks.gpu import command, device, plan, process, providers, report, steps, table, timing
+from benchmarks.gpu import command, device, plan, process, providers, report, steps, timing
 from benchmarks.gpu.process import Outcome
 from benchmarks.gpu.results import Results
-from tests.paths import REPOSITORY
 
 
 class Ticking:
@@ -283,9 +281,3 @@ def test_a_graph_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.tolist() == [2, 2, 2]
     del replay
     assert seen() is None
-
-
-def test_the_readme_has_the_results_that_are_committed() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    committed = table.markdown(REPOSITORY / "benchmarks/results/gpu-h200")
-    assert replaced(readme, committed, table.BEGIN, table.END) == readme

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.cpu.measure import using_threads
-from benchmarks.gpu import cases, device, models, ops, providers
+from benchmarks.gpu import cases, device, measuring, models, ops, providers
 from benchmarks.gpu.results import Results
+from benchmarks.networks import Networks, logits_of
+from benchmarks.registry import Provider
 from mobilevit_fast.ops import OPS
 
 SIZE = 64
@@ -89,15 +91,16 @@ def test_every_provider_is_measured_once_in_a_case() -> None:
 def task(monkeypatch: pytest.MonkeyPatch) -> models.Task:
     names = ("ours-cuda-graph", "transformers-graph", "timm-channels-last", "broken", "wrong")
 
-    def broken(case: cases.Case) -> device.Forward:
+    def broken(case: cases.Case, provider: Provider) -> device.Forward:
         raise RuntimeError("out of /some/folder/memory")
 
-    def wrong(case: cases.Case) -> device.Forward:
+    def wrong(case: cases.Case, provider: Provider) -> device.Forward:
         return lambda x: torch.full((len(x), 1000), torch.nan)
 
     for build in (broken, wrong):
         name = build.__name__
-        monkeypatch.setitem(providers.PROVIDERS, name, providers.Provider(name, name, build))
+        monkeypatch.setitem(providers.BUILDERS, name, build)
+        monkeypatch.setitem(providers.PROVIDERS, name, Provider(name, name, name))
     monkeypatch.setattr(models, "MOST_GRAPHS", 2)
     monkeypatch.setattr(models, "LATENCY_CALLS", 3)
     return models.Task("XXS", "bfloat16", (1, 2), names, 10)
@@ -127,22 +130,43 @@ def test_a_task_has_a_row_for_every_provider(task: models.Task, results: Results
     assert rows[2, "transformers-graph"]["inputs"].endswith("a graph each")
 
 
+def test_a_run_in_this_process_compares_models_with_the_device(
+    task: models.Task, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = {"environment": {}, "stamp": {"device": "a GPU"}}
+    monkeypatch.setattr(measuring, "head", lambda: common)
+    short = task._replace(batches=(2,), providers=("transformers-channels-last", "broken"), seconds=60.0)
+    found = measuring.run("models", [short], SIZE, results.path, Host(), verified=False, resume=False)
+    assert found["environment"] == {"what": "models", "verified": False}
+    ceiling, *rows = found["rows"]
+    assert [row["provider"] for row in rows] == ["broken", "transformers-channels-last"]
+    measured = rows[1]
+    moving = measured["mb"] / ceiling["copy_gb_s"]
+    computing = 2 * measured["gmac"] / ceiling["matmul_tflop_s"]
+    assert 0.015 < measured["gmac"] < 0.025  # a sixteenth of those at 256 px, and less for attention
+    assert measured["share_of_floor"] == pytest.approx(2 * max(moving, computing) / measured["median_ms"], rel=0.02)
+    assert "share_of_floor" not in rows[0]
+    again = measuring.run("models", [short], SIZE, results.path, Host(), verified=False, resume=True)
+    assert again == found
+
+
 def test_timm_and_transformers_are_the_same_function() -> None:
-    networks = cases.Networks("XXS", torch.float32, SIZE)
+    networks = Networks("XXS", torch.float32, SIZE)
     x = torch.rand(2, 3, SIZE, SIZE)
     with torch.no_grad():
-        theirs, timm = (cases.logits_of(networks.get(name)(x)) for name in ("transformers", "timm"))
+        theirs, timm = (logits_of(networks.get(name)(x)) for name in ("transformers", "timm"))
     assert (theirs - timm).abs().max() < 1e-4 * theirs.abs().max()
 
 
 def test_a_lost_device_ends_the_process_with_the_rows_so_far(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host()
 
-    def fatal(case: cases.Case) -> device.Forward:
+    def fatal(case: cases.Case, provider: Provider) -> device.Forward:
         host.lost = True
         raise RuntimeError("an illegal memory access was encountered")
 
-    monkeypatch.setitem(providers.PROVIDERS, "fatal", providers.Provider("fatal", "fatal", fatal))
+    monkeypatch.setitem(providers.BUILDERS, "fatal", fatal)
+    monkeypatch.setitem(providers.PROVIDERS, "fatal", Provider("fatal", "fatal", "fatal"))
     task = models.Task("XXS", "bfloat16", (2,), ("fatal", "transformers"), 10)
     with pytest.raises(models.DeviceLost, match="illegal memory access"):
         models.measure(task, results, host, 60.0, image_size=SIZE)

@@ -1,0 +1,185 @@
+"""The benchmark: `python -m benchmarks.run models|ops [--device cpu|cuda] [--size S XS] [--out FILE]`.
+
+Every provider of the registry in turn, in interleaved rounds of one process, with its error against float64 and its
+share of the least possible time in the same row.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks.cpu import measuring
+from benchmarks.cpu.measuring import Settings
+from benchmarks.cpu.table import markdown
+from benchmarks.gpu import device as gpu_device
+from benchmarks.gpu import measuring as gpu_measuring
+from benchmarks.gpu.ops import DTYPE as GPU_OPERATOR_DTYPE
+from benchmarks.registry import BATCHES_ON, DTYPES_ON, MODELS, SIZES, peers_on
+from benchmarks.verify import verify
+from mobilevit_fast.cli.console import FAILURE, note, usage_error
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DEVICES = tuple(DTYPES_ON)
+_DEFAULT = Settings()
+
+
+def default_out(what: str, device: str) -> Path:
+    """The file that is meant to be committed."""
+    return RESULTS / f"{device}-{what}-torch{torch.__version__.split('+')[0]}.json"
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").partition("\n\n")[2])
+
+
+def _option(text: str, default: object = None, metavar: str | None = None, **arguments: Any) -> Any:
+    return typer.Option(
+        help=text, metavar=metavar, show_default=False if default is None else str(default), **arguments
+    )
+
+
+def _words(names: Iterable[object]) -> str:
+    return " ".join(map(str, names))
+
+
+Device = Annotated[str, _option(f"One of {', '.join(DEVICES)}.", "cpu")]
+Sizes = Annotated[list[str] | None, _option("Models.", _words(MODELS), "NAME ...")]
+Batches = Annotated[list[int] | None, _option("Images in a call.", "1 8, on a GPU 1 256", "N ...", min=1)]
+Types = Annotated[list[str] | None, _option("Types to compute in.", "those of the device", "TYPE ...")]
+Peers = Annotated[list[str] | None, _option("What to compare with.", "all; slow ones in a few cases", "NAME ...")]
+Threads = Annotated[int, _option("Threads of every library, on a CPU.", "torch's", min=1)]
+Rounds = Annotated[int, _option("Measurements of each provider, on a CPU.", _DEFAULT.rounds, min=1)]
+Minutes = Annotated[float, _option("After which rounds end early; compilers end when they end.", _DEFAULT.minutes)]
+ImageSize = Annotated[int | None, _option("Pixels in height and width.", "the model's", min=32)]
+Out = Annotated[Path | None, _option("JSON file to write.", "in benchmarks/results")]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Run the operators' tests first.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Keep the cases that the file has.")]
+
+
+@app.command()
+def models(
+    device: Device = "cpu",
+    size: Sizes = None,
+    batch: Batches = None,
+    dtype: Types = None,
+    peers: Peers = None,
+    threads: Threads = _DEFAULT.threads,
+    rounds: Rounds = _DEFAULT.rounds,
+    minutes: Minutes = _DEFAULT.minutes,
+    image_size: ImageSize = None,
+    out: Out = None,
+    verify: Verify = True,
+    resume: Resume = False,
+) -> None:
+    """Measure whole models against every other way to run them.
+
+    Options that name several things take them one after the other: --size S XS.
+    """
+    _run("models", device, size, batch, dtype, peers, threads, rounds, minutes, image_size, out, verify, resume)
+
+
+@app.command()
+def ops(
+    device: Device = "cpu",
+    size: Sizes = None,
+    batch: Batches = None,
+    dtype: Types = None,
+    threads: Threads = _DEFAULT.threads,
+    rounds: Rounds = _DEFAULT.rounds,
+    minutes: Minutes = _DEFAULT.minutes,
+    image_size: ImageSize = None,
+    out: Out = None,
+    verify: Verify = True,
+    resume: Resume = False,
+) -> None:
+    """Measure every operator by itself, against the same region in plain PyTorch and against its floor."""
+    _run("ops", device, size, batch, dtype, None, threads, rounds, minutes, image_size, out, verify, resume)
+
+
+def _run(
+    what: str,
+    device: str,
+    sizes: Sequence[str] | None,
+    batches: Sequence[int] | None,
+    dtypes: Sequence[str] | None,
+    peers: Sequence[str] | None,
+    threads: int,
+    rounds: int,
+    minutes: float,
+    image_size: int | None,
+    out: Path | None,
+    verified: bool,
+    resume: bool,
+) -> None:
+    _known("--device", [device], DEVICES)
+    on_gpu = device == "cuda"
+    known = DTYPES_ON[device]
+    if on_gpu and what == "ops":
+        known = (str(GPU_OPERATOR_DTYPE).removeprefix("torch."),)
+    usual = tuple(MODELS) if what == "models" else (*SIZES,)
+    sizes, batches, dtypes = sizes or usual, batches or BATCHES_ON[device], dtypes or known
+    _known("--size", sizes, MODELS)
+    _known("--dtype", dtypes, known)
+    _known("--peers", peers or (), peers_on(device))
+    if on_gpu and not gpu_device.available():
+        note("error: --device cuda: expected a GPU that torch can use, found none")
+        raise typer.Exit(FAILURE)
+    target = (out or default_out(what, device)).resolve()
+    if verified:
+        check(device)
+    if on_gpu:
+        tasks = gpu_measuring.tasks(what, sizes, dtypes, batches, peers, 60 * minutes)
+        gpu = gpu_device.Gpu()
+        gpu_measuring.run(what, tasks, image_size, target, gpu, verified=verified, resume=resume)
+    else:
+        settings = Settings(sizes, batches, dtypes, threads, rounds, minutes, peers, image_size)
+        try:
+            results = measuring.run(what, settings, target, verified=verified, resume=resume)
+        except ValueError as error:
+            raise usage_error(f"--resume: {error}") from error
+        typer.echo(markdown(results, operators=what == "ops"))
+    note(f"written: {target}")
+
+
+def _known(option: str, values: Iterable[str], names: Iterable[str]) -> None:
+    unknown = [value for value in values if value not in names]
+    if unknown:
+        raise usage_error(f"{option}: expected some of {', '.join(names)}, got {', '.join(unknown)}")
+
+
+def check(device: str) -> None:
+    """Test the operators; where a test fails, print the end of its output and measure nothing."""
+    note(f"verifying: the operators' tests on {device}")
+    failure = verify(device)
+    if failure is not None:
+        typer.echo(failure, err=True)
+        note("error: the operators' tests fail; nothing was measured (--no-verify measures all the same)")
+        raise typer.Exit(FAILURE)
+
+
+_SEVERAL = ("--size", "--batch", "--dtype", "--peers")
+
+
+def repeat_options(arguments: Sequence[str]) -> list[str]:
+    """`--size S XS` as `--size S --size XS`, the only form that the option parser has."""
+    repeated: list[str] = []
+    option = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            option = argument if argument in _SEVERAL else None
+        elif option is not None and repeated[-1] != option:
+            repeated.append(option)
+        repeated.append(argument)
+    return repeated
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(args=repeat_options(sys.argv[1:]), prog_name="python -m benchmarks.run")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Tables and pictures are those of the committed results."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import plots, report
+from benchmarks.cpu import table as cpu_table
+from benchmarks.gpu import table as gpu_table
+
+app = typer.Typer()
+app.command()(report.report)
+
+
+def invoke(*words: str) -> Any:
+    return CliRunner().invoke(app, words)
+
+
+def test_the_readme_and_the_pictures_are_those_of_the_committed_results() -> None:
+    outcome = invoke("--check")
+    assert outcome.exit_code == 0, outcome.output
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[str]:
+    """A README without tables and no pictures."""
+    readme = tmp_path / "README.md"
+    markers = [cpu_table.BEGIN, cpu_table.END, gpu_table.BEGIN, gpu_table.END]
+    readme.write_text("\n".join(["before", *markers, "after"]), encoding="utf-8")
+    return ["--readme", str(readme), "--plots", str(tmp_path / "docs" / "plots")]
+
+
+def test_what_is_written_passes_the_check_until_it_is_changed(places: list[str], tmp_path: Path) -> None:
+    readme, folder = tmp_path / "README.md", tmp_path / "docs" / "plots"
+    assert invoke("--check", *places).exit_code == 1
+    assert not folder.exists()
+    assert invoke("--update", *places).exit_code == 0
+    assert invoke("--check", *places).exit_code == 0
+    text = readme.read_text(encoding="utf-8")
+    pictures = sorted(folder.glob("*.svg"))
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter")
+    assert pictures
+    assert all(f"(docs/plots/{path.name})" in text for path in pictures)
+
+    readme.write_text(text.replace("transformers |", "something |"), encoding="utf-8")
+    outcome = invoke("--check", *places)
+    assert outcome.exit_code == 1
+    assert "README.md" in outcome.output
+    readme.write_text(text, encoding="utf-8")
+
+    svg = pictures[0].read_text(encoding="utf-8")
+    pictures[0].write_text(svg.replace("<!-- data: ", "<!-- data: 0"), encoding="utf-8")
+    outcome = invoke("--check", *places)
+    assert outcome.exit_code == 1
+    assert pictures[0].name in outcome.output
+    pictures[0].write_text(svg, encoding="utf-8")
+
+    shutil.copy(pictures[0], folder / "of-nothing.svg")
+    assert "of-nothing.svg" in invoke("--check", *places).output
+    invoke("--update", *places)
+    assert sorted(folder.glob("*.svg")) == pictures
+
+
+def test_without_results_or_markers_it_says_so(places: list[str], tmp_path: Path) -> None:
+    outcome = invoke("--check", "--results", str(tmp_path), *places)
+    assert outcome.exit_code == 2
+    assert "expected results of models in" in outcome.output
+    (tmp_path / "README.md").write_text("no markers", encoding="utf-8")
+    assert invoke("--update", *places).exit_code == 1
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "no markers"
+
+
+def test_a_picture_is_the_same_every_time() -> None:
+    found = report.sources(report.ROOT / "benchmarks" / "results", "cpu")
+    assert found is not None
+    (first, *_), (again, *_) = (report.drawn({"cpu": found})["cpu"] for _ in range(2))
+    assert first.svg() == again.svg()
+    assert "date" not in first.svg()
+
+
+def test_labels_keep_their_order_and_their_distance() -> None:
+    wanted = [1.0, 5.0, 1.1, 1.2, 9.0]
+    found = plots.spread(wanted, 1.0)
+    assert found == pytest.approx([0.1, 5.0, 1.1, 2.1, 9.0])
