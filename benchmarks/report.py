@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from benchmarks import speedups
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.table import replaced
 from benchmarks.gpu import table as gpu_table
@@ -58,6 +59,7 @@ def drawn(found: dict[str, Sources]) -> dict[str, list[Picture]]:
 
 def blocks(found: dict[str, Sources], shown: dict[str, list[Picture]], plots: str) -> Iterator[tuple[str, str, str]]:
     """What goes into the README: tables and pictures, and the markers that these are between."""
+    yield speedups.markdown({device: source.models for device, source in found.items()}), speedups.BEGIN, speedups.END
     for device, source in found.items():
         images = "\n".join(f"![{p.what}: {p.title}]({plots}/{p.name}.svg)" for p in shown[device])
         if device == "cpu":

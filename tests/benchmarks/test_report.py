@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import plots, report
+from benchmarks import plots, report, speedups
 from benchmarks.cpu import table as cpu_table
 from benchmarks.gpu import table as gpu_table
 
@@ -31,7 +31,7 @@ def test_the_readme_and_the_pictures_are_those_of_the_committed_results() -> Non
 def places(tmp_path: Path) -> list[str]:
     """A README without tables and no pictures."""
     readme = tmp_path / "README.md"
-    markers = [cpu_table.BEGIN, cpu_table.END, gpu_table.BEGIN, gpu_table.END]
+    markers = [speedups.BEGIN, speedups.END, cpu_table.BEGIN, cpu_table.END, gpu_table.BEGIN, gpu_table.END]
     readme.write_text("\n".join(["before", *markers, "after"]), encoding="utf-8")
     return ["--readme", str(readme), "--plots", str(tmp_path / "docs" / "plots")]
 
@@ -89,3 +89,28 @@ def test_labels_keep_their_order_and_their_distance() -> None:
     wanted = [1.0, 5.0, 1.1, 1.2, 9.0]
     found = plots.spread(wanted, 1.0)
     assert found == pytest.approx([0.1, 5.0, 1.1, 2.1, 9.0])
+
+
+def test_ratios_of_the_first_table() -> None:
+    """transformers, then the fastest of all; a case without this package has none, one without peers neither."""
+
+    def row(model: str, provider: str, ms: float | None, batch: int = 1) -> dict[str, Any]:
+        return {
+            "kind": "model",
+            "model": model,
+            "dtype": "float32",
+            "batch": batch,
+            "provider": provider,
+            "median_ms": ms,
+        }
+
+    rows = [
+        *(row("S", name, ms) for name, ms in (("ours", 2.0), ("ours-reference", 1.0), ("transformers", 6.0))),
+        *(row("S", name, ms) for name, ms in (("openvino", 3.0), ("timm", None))),
+        *(row("XS", name, ms) for name, ms in (("ours", 2.0), ("timm", 5.0))),
+        row("XXS", "transformers", 5.0),
+        row("S", "transformers", 5.0, batch=8),
+    ]
+    environment = {"cpu": {"name": "a CPU"}, "threads": 2, "date": "2026-01-02"}
+    lines = speedups.markdown({"cpu": {"environment": environment, "rows": rows}}).splitlines()
+    assert lines[2:] == ["| a CPU, 2 threads, float32, batch 1, 2026-01-02 | 3.0× / 1.5× | – / 2.5× | – |"]

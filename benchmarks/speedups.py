@@ -1,0 +1,45 @@
+"""The README's first table: how many times faster than transformers, and than the fastest of all others."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.cpu.table import Rows, grid
+from benchmarks.registry import SIZES
+
+BEGIN, END = "<!-- speedups:begin -->", "<!-- speedups:end -->"
+THEIRS = "transformers"
+OURS = {"cpu": "ours", "cuda": "ours-cuda-graph"}
+"""What is compared: this package as users call it; on a GPU as a CUDA graph, which the peers have as well."""
+CASES = {"cpu": (("float32", 1), ("float32", 8), ("bfloat16", 8)), "cuda": (("float16", 1), ("float16", 256))}
+_MISSING = "–"
+
+
+def markdown(models: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of results of models by device: a line for each case that was measured."""
+    lines = [line for device, results in models.items() for line in _lines(device, results)]
+    header = ["times faster than transformers / than the fastest peer", *SIZES]
+    return grid(header, lines)
+
+
+def _lines(device: str, results: Mapping[str, Any]) -> Iterator[list[str]]:
+    environment = results["environment"]
+    gpu = environment.get("gpu")
+    machine = gpu["name"] if gpu else f"{environment['cpu']['name']}, {environment['threads']} threads"
+    rows = [row for row in results["rows"] if row["kind"] == "model" and row.get("median_ms")]
+    for dtype, batch in CASES[device]:
+        cells = [
+            _cell([r for r in rows if (r["model"], r["dtype"], r["batch"]) == (s, dtype, batch)], device) for s in SIZES
+        ]
+        if any(cell != _MISSING for cell in cells):
+            yield [f"{machine}, {dtype}, batch {batch}, {environment['date']}", *cells]
+
+
+def _cell(rows: Rows, device: str) -> str:
+    """Two ratios of medians; of each that was not measured, a dash."""
+    ours = next((row["median_ms"] for row in rows if row["provider"] == OURS[device]), None)
+    if ours is None:
+        return _MISSING
+    peers = {row["provider"]: row["median_ms"] for row in rows if not row["provider"].startswith("ours")}
+    ratios = (peers.get(THEIRS), min(peers.values(), default=None))
+    texts = [_MISSING if time is None else f"{time / ours:.1f}×" for time in ratios]
+    return _MISSING if set(texts) == {_MISSING} else " / ".join(texts)
