@@ -15,9 +15,9 @@ import typer
 from rich.table import Table
 
 from benchmarks.cpu.measure import copy_rate, matmul_rate
-from benchmarks.cpu.models import SIZES
 from benchmarks.cpu.table import shape_text
 from benchmarks.floors import CHIPS, Chip, Floor, Work, work_of
+from benchmarks.registry import SIZES
 from benchmarks.shapes import different, preset_calls
 from mobilevit_fast.cli.console import stdout, usage_error
 
