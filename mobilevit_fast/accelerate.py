@@ -91,7 +91,7 @@ def accelerate(
         which = "at least one region that can be fused" if len(skipped) == len(wanted) else "every region to be fused"
         raise ValueError(f"accelerate: expected {which}, but skipped {_grouped(skipped)}; plan() lists them all")
     pixels = _pixels(uint8_images)
-    stem = None if pixels is None else _first_convolution(found)
+    stem = None if pixels is None else _first_convolution(found, pixels)
     restore(model)
     for module, rule, region, _ in found:
         if rule is not None and region.fused:
@@ -167,12 +167,13 @@ def _pixels(uint8_images: Any) -> PixelNormalization | None:
     return PixelNormalization.from_processor(uint8_images)
 
 
-def _first_convolution(found: list[_Found]) -> nn.Module:
+def _first_convolution(found: list[_Found], pixels: PixelNormalization) -> nn.Module:
     """The one over the image: few channels, by which no other convolution of these networks is told."""
     for module, _, region, _ in found:
         convolution = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
         if region.kind == ConvNormAct.kind and convolution is not None and convolution.in_channels % 8 != 0:
             if region.fused:
+                pixels.check_channels(convolution.in_channels)
                 return module
             raise ValueError(f"accelerate: expected a first convolution to fuse for uint8_images, got {region.reason}")
     raise ValueError("accelerate: expected a convolution over an image of few channels for uint8_images, found none")

@@ -45,7 +45,7 @@ Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_
                    x.size(3));
   arguments.expect(channels <= kClassifierHeadChannels, "at most ", kClassifierHeadChannels, " channels, got ",
                    channels);
-  arguments.small("pixels", x.size(0) * x.size(2) * x.size(3));
+  arguments.small("pixels", x.size(0) * x.size(2) * x.size(3) + (1 << 20));  // with a tile and processors on top
 
   ClassifierHeadParams p{};
   p.batch = static_cast<int>(x.size(0)), p.pixels = static_cast<int>(x.size(2) * x.size(3));

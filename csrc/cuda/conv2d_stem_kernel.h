@@ -146,6 +146,7 @@ struct Conv2dStem {
 
   // Where the number `at` of a run lies behind the run's first one.
   static MVF_DEVICE int place_of(const Params& p, int at, int each) {
+    if (p.planar) return at * p.shape.channels;
     return each == p.shape.channels ? at : at / each * p.shape.channels + at % each;
   }
 

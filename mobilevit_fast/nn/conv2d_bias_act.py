@@ -63,15 +63,16 @@ class ConvNormAct(Fused):
     def bind_bytes(
         cls, parts: ConvParts, backend: str, dtype: torch.dtype, pixels: PixelNormalization
     ) -> dict[str, Bound] | None:
-        if parts.conv.groups != 1 or backend not in ("auto", "cuda"):
+        conv, op, rest = parts.conv, CONV2D_BIAS_ACT, (*conv_geometry(parts), parts.activation)
+        if conv.groups != 1 or backend not in ("auto", "cuda"):
             return None
-        folded = pixels.folded(affine(parts, dtype))
-        image = folded.weight.new_empty((0, parts.conv.in_channels, 1, 1), dtype=torch.uint8)  # tells of the type
-        arguments = (None, *folded, *conv_geometry(parts), parts.activation)
-        op = CONV2D_BIAS_ACT
-        if not op.supports("cuda", folded.weight.device, dtype, op.named((image, *arguments))).ok:
+        # For their shapes and types.
+        image = torch.empty((0, conv.in_channels, 1, 1), dtype=torch.uint8, device="meta")
+        channels = conv.in_channels + pixels.subtracts
+        weight = torch.empty((conv.out_channels, channels, *conv.kernel_size), dtype=dtype, device="meta")
+        if not op.supports("cuda", conv.weight.device, dtype, op.named((image, None, weight, None, None, *rest))).ok:
             return None
-        return {cls.kind: bind(op, "cuda", dtype, 1, *arguments)}
+        return {cls.kind: bind(op, "cuda", dtype, 1, None, *pixels.folded(affine(parts, dtype)), *rest)}
 
     def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
         return bounds[self.kind](x)

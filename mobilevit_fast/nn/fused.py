@@ -95,9 +95,12 @@ def read_parts(module: nn.Module, rule: Rule) -> Any:
 
 
 class Derived(NamedTuple):
-    """Kernels bound to derived weights, and what these were derived from: a watch over it, and its type."""
+    """Kernels bound to derived weights, and what these were derived from: a watch over it, and its type.
 
-    bounds: dict[str, Bound]
+    No kernels where none takes bytes, which need not be asked at every call.
+    """
+
+    bounds: dict[str, Bound] | None
     watch: Watch
     parameter_dtype: torch.dtype
 
@@ -228,7 +231,7 @@ class Fused(Exchanged):
         watch = Watch(list(absorbed(self, rule.absorbs)))
         with torch.no_grad():
             bounds = self._bind(dtype, takes_bytes)
-        if bounds is not None and watch.trustworthy:
+        if (bounds is not None or takes_bytes) and watch.trustworthy:
             state.derived[dtype, takes_bytes] = Derived(bounds, watch, own_dtype)
         return bounds
 

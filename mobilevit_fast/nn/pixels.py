@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -35,7 +35,7 @@ class PixelNormalization:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             value = getattr(self, name)
-            if isinstance(value, Sequence):
+            if isinstance(value, Iterable):
                 object.__setattr__(self, name, tuple(map(float, value)))
         stds = self.std if isinstance(self.std, tuple) else (self.std,)
         if self.rescale_factor == 0 or 0 in stds:
@@ -65,40 +65,56 @@ class PixelNormalization:
             flip_channel_order=bool(getattr(processor, "do_flip_channel_order", False)),
         )
 
-    def _by_channel(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (C, 1, 1) in float32, for images or weights (·, C, ·, ·)."""
-        channels = like.shape[1]
+    def check_channels(self, channels: int) -> None:
+        """Refuse images of another number of channels than there are means or deviations.
+
+        Raises:
+            ValueError: with both numbers.
+        """
         for name in ("mean", "std"):
             value = getattr(self, name)
-            if isinstance(value, tuple) and len(value) not in (1, channels):
+            if isinstance(value, tuple) and len(value) != channels:
                 raise ValueError(
                     f"PixelNormalization: expected a {name} for each of {channels} channels, got {len(value)}"
                 )
-        mean, std = (
-            torch.tensor(value, dtype=torch.float32, device=like.device).reshape(-1, 1, 1).expand(channels, 1, 1)
-            for value in (self.mean, self.std)
-        )
-        return mean, std
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether there is a mean to subtract."""
+        return any(self.mean) if isinstance(self.mean, tuple) else self.mean != 0
+
+    def _by_channel(self, channels: int) -> list[tuple[float, float]]:
+        """Mean and deviation of each, as plain numbers: a tensor of them would have to be copied to the GPU."""
+        self.check_channels(channels)
+        mean, std = ((v,) * channels if not isinstance(v, tuple) else v for v in (self.mean, self.std))
+        return list(zip(mean, std, strict=True))
 
     def normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Images (N, C, H, W) of bytes as the network expects them, in ``dtype``."""
-        mean, std = self._by_channel(images)
-        x = (images.float() * self.rescale_factor - mean) / std
-        return (x.flip(1) if self.flip_channel_order else x).to(dtype)
+        x = images.to(torch.promote_types(dtype, torch.float32)) * self.rescale_factor
+        parts = [(x[:, i : i + 1] - mean) / std for i, (mean, std) in enumerate(self._by_channel(images.shape[1]))]
+        return torch.cat(parts[::-1] if self.flip_channel_order else parts, dim=1).to(dtype)
 
     def folded(self, conv: AffineConv) -> AffineConv:
         """The same convolution over bytes, as the operator ``conv2d_bias_act`` takes it.
 
         The factor goes into the scale, which float16 weights would lose digits to. A mean becomes the weights of one
-        more channel, a constant, so that padding still means zero after normalisation.
+        more channel, a constant, so that padding still means zero after normalisation. It is made from the weights as
+        they are rounded to their type: their error then meets x − mean, not x.
         """
         weight = conv.weight.flip(1) if self.flip_channel_order else conv.weight  # (O, C, kh, kw)
-        mean, std = self._by_channel(weight)
-        common = std[0]
-        weights = weight.float() * (common / std)
-        if mean.count_nonzero():
-            constant = -(weights * (mean / self.rescale_factor)).sum(1, keepdim=True)
+        by_channel = self._by_channel(weight.shape[1])
+        common = by_channel[0][1]
+        weights = torch.cat(
+            [(weight[:, i : i + 1].float() * (common / std)).to(weight.dtype) for i, (_, std) in enumerate(by_channel)],
+            dim=1,
+        )
+        if self.subtracts:
+            means = [weights[:, i].float() * (mean / self.rescale_factor) for i, (mean, _) in enumerate(by_channel)]
+            constant = -sum(means[1:], means[0]).to(weight.dtype)[:, None]
             weights = torch.cat((weights, constant), dim=1)  # (O, C + 1, kh, kw)
-        factor = self.rescale_factor / common.flatten()
-        scale = factor.expand(len(weight)) if conv.scale is None else conv.scale * factor
-        return AffineConv(weights.to(weight.dtype), scale.contiguous(), conv.bias)
+        factor = self.rescale_factor / common
+        scale = (
+            weight.new_full((len(weight),), factor, dtype=torch.float32) if conv.scale is None else conv.scale * factor
+        )
+        return AffineConv(weights, scale, conv.bias)

@@ -55,6 +55,9 @@ def triton_kernel(op: str) -> Kernel:
         support = _device_support(x.device)
         if not support.ok:
             raise ValueError(f"mobilevit_fast.{op}: {support.reason} (x.shape={tuple(x.shape)})")
+        if x.dtype not in _DTYPES:
+            expected = ", ".join(map(str, _DTYPES))
+            raise ValueError(f"mobilevit_fast.{op}: expected an input of {expected}, got {x.dtype}")
         return launcher()(*arguments)
 
     return Kernel("triton", _device_support, takes_types(_DTYPES, ACTIVATIONS), implementation)

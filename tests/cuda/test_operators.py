@@ -108,6 +108,32 @@ def test_an_input_may_lie_anywhere(op: str, sample: Sample, device: torch.device
     assert ops.OPS[op]("cuda", *(x[:0] for x in images), *rest).shape == (0, *expected.shape[1:])
 
 
+@pytest.mark.parametrize("constant", [0, 1])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_images_of_bytes(dtype: torch.dtype, constant: int, device: torch.device) -> None:
+    """By the dispatcher's tests and the binding's checks; cut out of longer rows; no image at all."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (2, 3, 9, 10), generator=generator, dtype=torch.uint8).to(device)
+    weight = torch.randn(8, 3 + constant, 3, 3, generator=generator).to(device, dtype)
+    rest = (None, weight, weight.new_full((8,), 1 / 255), None, [2, 2], [1, 1], [1, 1], "silu")
+    operator = ops.OPS["conv2d_bias_act"]
+    expected = operator("cuda", x, *rest)
+    assert expected.dtype == dtype
+    assert torch.equal(operator("cuda", torch.cat([x, x], dim=3)[..., :10], *rest), expected)
+    assert operator("cuda", x[:0], *rest).shape == (0, *expected.shape[1:])
+    arguments = kernel_arguments("conv2d_bias_act", (x, *rest))
+    overload = operator.overload("cuda")
+    torch.library.opcheck(
+        overload, arguments, test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    )
+    wide = torch.zeros(2, 8, 9, 10, dtype=torch.uint8, device=device)
+    for wrong in (x[:, :1], x.int(), x[0], wide):
+        with pytest.raises(RuntimeError, match=r"mobilevit_fast\.conv2d_bias_act: expected"):
+            overload(wrong, *arguments[1:])
+    with pytest.raises(RuntimeError, match=r"mobilevit_fast\.conv2d_bias_act: expected"):
+        overload(x, x, *arguments[2:])
+
+
 @pytest.mark.parametrize(("op", "sample"), FIRST)
 @given(data=st.data())
 def test_one_wrong_dimension_in_any_tensor_is_refused(

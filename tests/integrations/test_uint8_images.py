@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -89,6 +90,23 @@ def test_in_training_bytes_are_normalised_too(model: Any) -> None:
     assert model.mobilevit.conv_stem.convolution.weight.grad is not None
 
 
+@pytest.mark.parametrize("pixels", [APPLE, IMAGENET], ids=["apple", "imagenet"])
+def test_bytes_are_compiled_and_exported(model: Any, pixels: mvf.PixelNormalization) -> None:
+    x = images(2, 3, 32, 32)
+    mvf.accelerate(model, uint8_images=pixels)
+    with torch.no_grad():
+        expected = model(x).logits
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x).logits, expected, atol=1e-5, rtol=1e-5)
+        exported = torch.export.export(model, (x,)).module()
+        torch.testing.assert_close(exported(x).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_settings_may_come_as_arrays() -> None:
+    pixels = mvf.PixelNormalization(mean=np.array([1.0, 2.0, 3.0]), std=torch.ones(3))
+    assert (pixels.mean, pixels.std) == ((1.0, 2.0, 3.0), (1.0, 1.0, 1.0))
+
+
 @pytest.mark.parametrize("library", ["transformers", "timm"])
 def test_other_libraries_models_take_bytes_too(library: str) -> None:
     theirs = zoo.timm() if library == "timm" else zoo.transformers(MobileViTConfig.preset("xx_small", num_labels=3))
@@ -107,7 +125,7 @@ def test_refusals(model: Any) -> None:
     with pytest.raises(ValueError, match="expected a mean and a deviation for each channel"):
         mvf.PixelNormalization(mean=(1, 0), std=(1, 1, 1))
     with pytest.raises(ValueError, match="expected a mean for each of 3 channels, got 2"):
-        zoo.run(mvf.accelerate(model, uint8_images=mvf.PixelNormalization(mean=(1, 0))), images(1, 3, 32, 32))
+        mvf.accelerate(model, uint8_images=mvf.PixelNormalization(mean=(1, 0)))
     with pytest.raises(ValueError, match=r"expected pixel_values of a floating point dtype, got torch\.uint8"):
         zoo.run(mvf.accelerate(model), images(1, 3, 32, 32))
 
