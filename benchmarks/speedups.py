@@ -31,7 +31,8 @@ def _lines(device: str, results: Mapping[str, Any]) -> Iterator[list[str]]:
             _cell([r for r in rows if (r["model"], r["dtype"], r["batch"]) == (s, dtype, batch)], device) for s in SIZES
         ]
         if any(cell != _MISSING for cell in cells):
-            yield [f"{machine}, {dtype}, batch {batch}, {environment['date']}", *cells]
+            how = ", CUDA graph" if gpu else ""
+            yield [f"{machine}, {dtype}, batch {batch}{how}, {environment['date']}", *cells]
 
 
 def _cell(rows: Rows, device: str) -> str:
