@@ -91,6 +91,17 @@ void bind_primitives(py::module_& m) {
     Copied left(device, "x", x), right(device, "y", y);
     return run(device, static_cast<unsigned>(x.size()), [&] { combine(left.as<float>(), right.as<float>()); });
   });
+  m.def("approximate", [](py::array x, py::array y, py::array z) {
+    Device device({});
+    Copied first(device, "x", x), second(device, "y", y), third(device, "z", z);
+    return run(device, static_cast<unsigned>(x.size()),
+               [&] { approximate(first.as<float>(), second.as<float>(), third.as<float>()); });
+  });
+  m.def("read_sectors", [](py::array x, py::array y, int stride) {
+    Device device({0, true});
+    Copied from(device, "x", x), to(device, "y", y);
+    return run(device, 32, [&] { read_sectors(from.as<float>(), to.as<float>(), stride); });
+  });
   m.def("pass_on", [](py::array y, bool with_barrier, uint32_t seed) {
     Device device({seed});
     Copied to(device, "y", y);

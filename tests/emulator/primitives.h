@@ -42,6 +42,18 @@ inline void combine(float* x, float* y) {
   y[i] = maximum(x[i], y[i]), x[i] = root;
 }
 
+// x becomes tanh(x), y 2^x, z 1 / x.
+inline void approximate(float* x, float* y, float* z) {
+  const int i = thread_index();
+  const float number = x[i];
+  x[i] = tanh_approximate(number), y[i] = exp2_approximate(number), z[i] = reciprocal_approximate(number);
+}
+
+// 32 lanes read numbers `stride` apart from global memory.
+inline void read_sectors(const float* x, float* y, int stride) {
+  y[thread_index()] = load_global(x + thread_index() * stride);
+}
+
 // Every thread passes its number to the next one through shared memory.
 inline void pass_on(float* y, int threads, bool with_barrier) {
   SharedMemory shared;

@@ -97,13 +97,20 @@ def test_every_size_of_tiles_is_chosen_for_some_chip() -> None:
     assert tile_of(small) == "4x8"
 
 
-@pytest.mark.parametrize("tile", SIZES)
-@pytest.mark.parametrize("stride", [1, 2])
-def test_results_do_not_depend_on_the_order_of_threads(stride: int, tile: int) -> None:
-    arguments = make(24, 48, 24, (2, 10, 19), stride, torch.float16)
-    results = [run("inverted_residual", arguments, seed=seed, **chip_for(tile, arguments))[0] for seed in range(4)]
+def assert_same_for_every_order(op: str, arguments: tuple[Any, ...], **chip: int) -> None:
+    results = [run(op, arguments, seed=seed, **chip)[0] for seed in range(4)]
     assert not results[0].isnan().any()
     assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("tile", SIZES)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [24, 40])
+def test_results_do_not_depend_on_the_order_of_threads(channels: int, stride: int, tile: int) -> None:
+    """By a kernel that is compiled for its channels, and by the general one."""
+    arguments = make(channels, 48, 24, (2, 10, 19), stride, torch.float16)
+    assert_same_for_every_order("inverted_residual", arguments, **chip_for(tile, arguments))
+    assert_same_for_every_order("depthwise_separable_conv2d", separable(arguments))
 
 
 @pytest.mark.parametrize("dilation", [2, 4])
