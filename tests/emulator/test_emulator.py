@@ -97,15 +97,21 @@ def test_roots_and_maxima() -> None:
 
 
 def test_approximations_are_no_better_than_the_instructions() -> None:
-    """The PTX ISA has a relative error of 2^-10.987 for tanh: here it is that or up to half as much again."""
+    """The PTX ISA has relative errors of 2^-10.987 for tanh, two units in the last place for 2^x, one for 1 / x.
+
+    Here they are about that or up to half as much again.
+    """
     x = np.random.default_rng(0).uniform(-20, 20, 1024).astype(np.float32)
     x[:4] = 1e-6, -1e-6, 0.5, 100
     exact = x.astype(np.float64)
     tanh, power, inverse = x.copy(), np.zeros_like(x), np.zeros_like(x)
     counts = emulated.approximate(tanh, power, inverse)
-    assert 2**-11 < np.abs(tanh / np.tanh(exact) - 1).max() < 1.5 * 2**-10.987
-    assert np.allclose(power, np.exp2(exact), rtol=2**-22, atol=0)
-    assert np.allclose(inverse, 1 / exact, rtol=2**-23, atol=0)
+    for found, wanted, error in (
+        (tanh, np.tanh(exact), 2**-10.987),
+        (power, np.exp2(exact), 2**-22),
+        (inverse, 1 / exact, 2**-23),
+    ):
+        assert 0.9 * error < np.abs(found / wanted - 1).max() < 1.5 * error
     assert counts["exponentials"] == 3 * x.size
 
 
