@@ -109,8 +109,15 @@ def weight_bytes(op: str, arguments: tuple[Any, ...]) -> int:
     return 0 if packed is None else packed.nbytes
 
 
+FEW_PRODUCTS = 4000
+"""Instructions of the matrix unit of a case that is run a second time."""
+
+
 def check(op: str, arguments: tuple[Any, ...], **options: Any) -> list[Launch]:
-    """Hold the result to the rule for errors, against float64; the launches."""
+    """Hold a result to the rule for errors, against float64, a small one to other orders of threads; the launches.
+
+    Each operator has tests besides that run larger cases in several orders.
+    """
     reference = ops.OPS[op].reference
     with torch.no_grad():
         plain = reference(*arguments)
@@ -120,4 +127,7 @@ def check(op: str, arguments: tuple[Any, ...], **options: Any) -> list[Launch]:
     actual, launches = run(op, arguments, **options)
     assert actual.dim() != 4 or actual.is_contiguous(memory_format=torch.channels_last)
     assert_within_twice(actual, plain, exact)
+    if sum(launch.products for launch in launches) <= FEW_PRODUCTS:
+        again, _ = run(op, arguments, **{**options, "seed": options.get("seed", 0) + 1})
+        assert torch.equal(again, actual)
     return launches
