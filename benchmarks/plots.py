@@ -159,6 +159,9 @@ class Picture(NamedTuple):
         """The text of the file."""
         drawn = self.draw(self.what, self.title, self.content).decode()
         clean = "\n".join(line.rstrip() for line in drawn.splitlines())
+        # matplotlib names what it clips by where in memory the rectangle is; here by when it comes.
+        clips: dict[str, str] = {}
+        clean = re.sub(r"\bp[0-9a-f]{10}\b", lambda found: clips.setdefault(found[0], f"clip{len(clips)}"), clean)
         return clean.replace("<svg ", f"<!-- data: {self.digest} -->\n<svg ", 1) + "\n"
 
     def is_that_of(self, text: str) -> bool:
