@@ -124,8 +124,15 @@ def accelerated(
 ) -> Iterator[Model]:
     """Accelerate a model within a ``with`` block; after it the model is as it was before. See :func:`accelerate`."""
     before = [(m, type(m), {k: v for k, v in m.__dict__.items() if k.startswith("_mvf")}) for m in model.modules()]
-    settings: dict[str, Any] = {"mode": mode, "backend": backend, "compute_dtype": compute_dtype, "strict": strict}
-    accelerate(model, **settings, include=include, uint8_images=uint8_images)
+    accelerate(
+        model,
+        mode=mode,
+        backend=backend,
+        compute_dtype=compute_dtype,
+        strict=strict,
+        include=include,
+        uint8_images=uint8_images,
+    )
     try:
         yield model
     finally:
