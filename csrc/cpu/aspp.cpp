@@ -2,6 +2,7 @@
 #include "mobilevit_fast/aspp.h"
 
 #include "arguments.h"
+#include "binding/aspp_parameters.h"
 #include "packing.h"
 #include "parallel.h"
 
@@ -23,42 +24,13 @@ OptionalTensor layer(const OptionalTensor& stack, int64_t index) {
   return torch::stable::select(*stack, 0, index);
 }
 
-struct Weights {
-  const Tensor& pointwise;
-  const OptionalTensor &pointwise_scale, &pointwise_bias;
-  const Tensor& atrous;
-  const OptionalTensor &atrous_scale, &atrous_bias;
-  const Tensor& pool;
-  const OptionalTensor &pool_scale, &pool_bias;
-  const Tensor& project;
-  const OptionalTensor &project_scale, &project_bias;
-
-  void check(const ParameterChecks& parameters) const {
-    parameters.rank("pointwise weight", pointwise, 4);
-    parameters.rank("atrous weight", atrous, 5);
-    parameters.rank("project weight", project, 4);
-    const int64_t features = pointwise.size(0), channels = pointwise.size(1);
-    const int64_t rates = atrous.size(0), outputs = project.size(0);
-    parameters.parameter("pointwise weight", pointwise, {features, channels, 1, 1}, false);
-    parameters.parameter("pointwise scale", pointwise_scale, {features});
-    parameters.parameter("pointwise bias", pointwise_bias, {features});
-    parameters.parameter("atrous weight", atrous, {rates, features, channels, 3, 3}, false);
-    parameters.parameter("atrous scale", atrous_scale, {rates, features});
-    parameters.parameter("atrous bias", atrous_bias, {rates, features});
-    parameters.parameter("pool weight", pool, {features, channels, 1, 1}, false);
-    parameters.parameter("pool scale", pool_scale, {features});
-    parameters.parameter("pool bias", pool_bias, {features});
-    parameters.parameter("project weight", project, {outputs, (rates + 2) * features, 1, 1}, false);
-    parameters.parameter("project scale", project_scale, {outputs});
-    parameters.parameter("project bias", project_bias, {outputs});
-  }
-
+struct Weights : AsppParameters {
   int64_t packed_floats(const Products&) const {
-    return aspp_floats(pointwise.size(1), pointwise.size(0), project.size(0), atrous.size(0));
+    return aspp_floats(channels(), features(), outputs(), atrous.size(0));
   }
 
   Tensor pack(const Products& products) const {
-    const int64_t features = pointwise.size(0), rates = atrous.size(0), width = (rates + 1) * features;
+    const int64_t rates = atrous.size(0), width = (rates + 1) * features();
     Tensor packed = empty_floats(packed_floats(products));
     float* target = static_cast<float*>(packed.mutable_data_ptr());
     target = pack_panels(pointwise, pointwise_scale, pointwise_bias, 1, target);
@@ -68,7 +40,7 @@ struct Weights {
     target = pack_panels(pool, pool_scale, pool_bias, 1, target);
     Tensor all = project;  // narrow() takes no constant
     target = pack_panels(torch::stable::narrow(all, 1, 0, width), project_scale, std::nullopt, 1, target);
-    pack_panels(torch::stable::narrow(all, 1, width, features), project_scale, project_bias, 1, target);
+    pack_panels(torch::stable::narrow(all, 1, width, features()), project_scale, project_bias, 1, target);
     return packed;
   }
 };
@@ -101,26 +73,17 @@ Tensor aspp(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, O
             OptionalTensor pool_scale, OptionalTensor pool_bias, Tensor project_weight, OptionalTensor project_scale,
             OptionalTensor project_bias, std::vector<int64_t> rates, std::string activation, OptionalTensor packed) {
   const Arguments arguments("aspp", x);
-  const int64_t count = static_cast<int64_t>(rates.size());
-  arguments.expect(count > 0, "at least one rate, got none");
-  for (const int64_t rate : rates) arguments.expect(rate > 0, "rates of at least 1, got ", rate);
-  arguments.expect(atrous_weight.dim() == 5 && atrous_weight.size(0) == count,
-                   "atrous weight of 5 dimensions, of which the first is ", count, ", the number of rates, got ",
-                   shape_text(atrous_weight));
   const Weights weights{pointwise_weight, pointwise_scale, pointwise_bias, atrous_weight,  atrous_scale,  atrous_bias,
                         pool_weight,      pool_scale,      pool_bias,      project_weight, project_scale, project_bias};
-  weights.check(arguments);
-  const int64_t features = pointwise_weight.size(0), channels = pointwise_weight.size(1);
-  const int64_t outputs = project_weight.size(0);
-  arguments.channels(channels);
-  arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got none");
+  weights.check(arguments, x, rates);
+  const int64_t channels = weights.channels(), outputs = weights.outputs();
 
   AsppParams p{};
   p.activation = arguments.activation("activation", activation);
   const ScalarType type = x.scalar_type();
   p.element = element_of(type);
-  p.features = features, p.outputs = outputs;
-  p.rates = rates.data(), p.rate_count = count;
+  p.features = weights.features(), p.outputs = outputs;
+  p.rates = rates.data(), p.rate_count = static_cast<int64_t>(rates.size());
   const Products products;
   const Tensor panels = arguments.packed(packed, products, weights);
   p.packed = static_cast<const float*>(panels.const_data_ptr());

@@ -1,26 +1,13 @@
 // torch.ops.mobilevit_fast.conv2d_bias_act.cuda: checks, memory, launch.
 #include "conv2d_bias_act.h"
 
-#include "binding.h"
-#include "conv2d_choices.h"
+#include "conv2d_binding.h"
 #include "conv2d_stem.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
 
-// A product's tile, or what a test of the emulator asks for: {variant}, or {variant, images, height, width}.
-Conv2dTile tile_for(const Conv2dShape& shape) {
-  const int processors = current_chip().processors;
-#if defined(MVF_EMULATED)
-  const std::vector<int>& asked = emulator::Log::get().tile;
-  if (asked.size() == 1) return conv2d_best_tile(shape, asked[0], processors);
-  if (asked.size() == 4) return conv2d_tile(shape, asked[0], asked[1], asked[2], asked[3]);
-#endif
-  static Conv2dChoices choices;
-  return choices.get(shape, processors, choose_conv2d_tile);
-}
-
-// The same for few channels: {height, width}.
+// The tile where channels are few, or what a test of the emulator asks for: {height, width}.
 Conv2dStemTile stem_tile_for(const Conv2dShape& shape) {
 #if defined(MVF_EMULATED)
   const std::vector<int>& asked = emulator::Log::get().tile;
@@ -29,24 +16,13 @@ Conv2dStemTile stem_tile_for(const Conv2dShape& shape) {
   return choose_conv2d_stem_tile(shape, current_chip().processors);
 }
 
-struct Parameters {
-  const Bytes16* weight;
-  const Float2 *scale, *bias;
-
-  Parameters(const Arguments& arguments, const Tensor& packed, int64_t steps, int64_t outputs) {
-    const int64_t pairs = (outputs + 15) / 16;
-    PackedParts parts(packed);
-    weight = parts.take<Bytes16>(steps * pairs * kWarpSize);
-    scale = parts.take<Float2>(pairs * 8), bias = parts.take<Float2>(pairs * 8);
-    arguments.check_packed(packed, parts);
-  }
-};
-
 // Numbers are loaded one by one, so the image may begin anywhere.
 cudaError_t run_stem(const Arguments& arguments, const Tensor& x, const Tensor& packed, const Conv2dShape& shape,
                      Activation activation, Tensor& y, cudaStream_t stream) {
   const int numbers = shape.kernel_h * shape.kernel_w * shape.channels;
-  const Parameters parameters(arguments, packed, (numbers + 15) / 16, shape.outputs);
+  PackedParts parts(packed);
+  const Conv2dParameters parameters(parts, (numbers + 15) / 16, shape.outputs);
+  arguments.check_packed(packed, parts);
   Conv2dStemParams p{};
   p.shape = shape, p.activation = activation;
   p.bytes = x.scalar_type() == ScalarType::Byte, p.image_channels = static_cast<int>(x.size(1));
@@ -64,15 +40,14 @@ cudaError_t run_stem(const Arguments& arguments, const Tensor& x, const Tensor& 
 cudaError_t run_product(const Arguments& arguments, const Tensor& x, const OptionalTensor& x2, const Tensor& packed,
                         const Conv2dShape& shape, Activation activation, Tensor& y, cudaStream_t stream) {
   const int64_t taps = int64_t{1} * shape.kernel_h * shape.kernel_w;
-  const Parameters parameters(arguments, packed, conv2d_units(shape) * taps, shape.outputs);
-  Conv2dBiasActParams p{};
-  p.shape = shape, p.tile = tile_for(shape), p.activation = activation;
+  PackedParts parts(packed);
+  const Conv2dParameters parameters(parts, conv2d_units(shape) * taps, shape.outputs);
+  arguments.check_packed(packed, parts);
   const bool two = shape.channels2 > 0;
   const Tensor input = dense_image(x), second = two ? dense_image(*x2) : input;
-  p.x = input.const_data_ptr(), p.x2 = two ? second.const_data_ptr() : nullptr, p.y = y.mutable_data_ptr();
-  p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
-  arguments.small("blocks", conv2d_blocks(shape, p.tile));
-  return x.scalar_type() == ScalarType::Half ? conv2d_bias_act<Half>(p, stream) : conv2d_bias_act<BFloat16>(p, stream);
+  const Conv2dResults results{y.mutable_data_ptr(), shape.outputs, nullptr};
+  return run_conv2d(arguments, x.scalar_type(), input.const_data_ptr(), two ? second.const_data_ptr() : nullptr, shape,
+                    parameters, activation, results, stream);
 }
 
 Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTensor scale, OptionalTensor bias,
@@ -106,11 +81,8 @@ Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTe
 
   int64_t out_h = 0, out_w = 0;
   arguments.window(kernel_h, kernel_w, stride, padding, dilation, out_h, out_w);
-  const auto fits = [&](int64_t size, int64_t pad, int64_t reach) { return size + 2 * pad + reach < 1 << 15; };
-  arguments.expect(fits(x.size(2), padding[0], (kernel_h - 1) * dilation[0] + 64 * stride[0]) &&
-                       fits(x.size(3), padding[1], (kernel_w - 1) * dilation[1] + 64 * stride[1]),
-                   "an image of fewer than 2^15 rows and columns, window and padding included, got one of ", x.size(2),
-                   "x", x.size(3));
+  const std::vector<int64_t> reach{(kernel_h - 1) * dilation[0], (kernel_w - 1) * dilation[1]};
+  check_conv2d_reach(arguments, x, padding, reach, stride);
   arguments.small("pixels", x.size(0) * x.size(2) * x.size(3)), arguments.small("pixels", x.size(0) * out_h * out_w);
   const auto as_int = [&](int64_t value) { return arguments.small("channels", value); };
   const Conv2dShape shape{

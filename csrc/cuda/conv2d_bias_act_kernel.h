@@ -25,8 +25,8 @@ MVF_DEVICE Four finish(const float* first, const float* second, const Float2 (&s
 
 // Writes those that there are; whole pixels of 16 outputs are whole sectors of memory.
 template <class T>
-MVF_DEVICE void store_four(T* y, const Four& four, int channel, int channels) {
-  if (channels % 4 == 0) {
+MVF_DEVICE void store_four(T* y, const Four& four, int channel, int channels, int pitch) {
+  if ((channels | pitch) % 4 == 0) {
     const Bytes8 both{{pack<T>(four.value[0], four.value[1]), pack<T>(four.value[2], four.value[3])}};
     store_global(reinterpret_cast<Bytes8*>(y), both);
     return;
@@ -52,10 +52,12 @@ struct Conv2dBiasAct {
     const size_t pixels = static_cast<size_t>(s.batch) * s.height * s.width, pairs = ceil_div(s.outputs, 16);
     visit("x", p.x, pixels * s.channels * sizeof(T));
     if (s.channels2 > 0) visit("x2", p.x2, pixels * s.channels2 * sizeof(T));
-    visit("y", p.y, static_cast<size_t>(s.batch) * s.out_h * s.out_w * s.outputs * sizeof(T));
+    const size_t last = static_cast<size_t>(s.batch) * s.out_h * s.out_w - 1;
+    visit("y", p.results.y, (last * p.results.pitch + s.outputs) * sizeof(T));
     visit("weight", p.weight, conv2d_units(s) * s.kernel_h * s.kernel_w * pairs * kWarpSize * sizeof(Bytes16));
     visit("scale", p.scale, pairs * 16 * sizeof(float));
     visit("bias", p.bias, pairs * 16 * sizeof(float));
+    if (p.results.image_bias) visit("image_bias", p.results.image_bias, s.batch * pairs * 16 * sizeof(float));
   }
 
   static MVF_DEVICE void run(const Params& p) {
@@ -69,9 +71,19 @@ struct Conv2dBiasAct {
   }
 
  private:
+  static MVF_DEVICE void load_pairs(const Float2* from, int channel, Float2 (&values)[2]) {
+    values[0] = load_global(from + channel / 2), values[1] = load_global(from + channel / 2 + 1);
+  }
+
+  // The image's own biases. Most tiles have pixels of one image only.
+  static MVF_DEVICE const Float2* biases_of(const Params& p, const typename Product::Tile& tile, int pixel) {
+    const int image = p.tile.images == 1 ? tile.image : pixel / (p.shape.out_h * p.shape.out_w);
+    return p.results.image_bias + static_cast<int64_t>(image) * round_up(p.shape.outputs, kPairColumns) / 2;
+  }
+
   static MVF_DEVICE void store(const Params& p, const typename Product::Tile& tile,
                                const typename Product::Sums& sums) {
-    const int lane = Product::lane(), outputs = p.shape.outputs;
+    const int lane = Product::lane(), outputs = p.shape.outputs, pitch = p.results.pitch;
     int pixels[2 * Product::kRows];
     MVF_UNROLL
     for (int i = 0; i < 2 * Product::kRows; ++i) pixels[i] = tile.pixel(p, Product::first_pixel() + i * 8 + lane / 4);
@@ -79,14 +91,16 @@ struct Conv2dBiasAct {
     for (int n = 0; n < Product::kColumns; n += 2) {
       const int channel = tile.output + Product::first_output() + n * kMatrixColumns + lane % 4 * 4;
       if (channel >= outputs) break;
-      const Float2 scale[2] = {load_global(p.scale + channel / 2), load_global(p.scale + channel / 2 + 1)};
-      const Float2 bias[2] = {load_global(p.bias + channel / 2), load_global(p.bias + channel / 2 + 1)};
+      Float2 scale[2], bias[2];
+      load_pairs(p.scale, channel, scale), load_pairs(p.bias, channel, bias);
       MVF_UNROLL
       for (int i = 0; i < 2 * Product::kRows; ++i) {
         if (pixels[i] < 0) continue;
+        if (p.results.image_bias != nullptr) load_pairs(biases_of(p, tile, pixels[i]), channel, bias);
         const int half = i % 2 * 2;
         const Four four = finish(sums[i / 2][n] + half, sums[i / 2][n + 1] + half, scale, bias, p.activation);
-        store_four(static_cast<T*>(p.y) + static_cast<int64_t>(pixels[i]) * outputs + channel, four, channel, outputs);
+        T* y = static_cast<T*>(p.results.y) + static_cast<int64_t>(pixels[i]) * pitch + channel;
+        store_four(y, four, channel, outputs, pitch);
       }
     }
   }

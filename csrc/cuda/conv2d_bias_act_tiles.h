@@ -22,14 +22,14 @@ struct Conv2dVariant {
   constexpr int warps() const { return warps_m * warps_n * warps_k; }
 };
 
-// The first six are for many pixels, of four warps but for the one that has all outputs of the narrowest images; the
-// next ones for fewer, of which the last two wait for weights above all, so they take many at once.
+// The first seven are for many pixels, of four warps but for those two that have all outputs of small images; the next
+// ones for fewer, of which the last two wait for weights above all, so they take many at once.
 constexpr Conv2dVariant kConv2dVariants[] = {
-    {4, 8, 2, 2, 1, 2}, {4, 6, 2, 2, 1, 2},  {4, 4, 2, 2, 1, 2}, {2, 10, 4, 1, 1, 2},
-    {2, 6, 4, 1, 1, 2}, {2, 10, 4, 2, 1, 2}, {2, 8, 2, 1, 2, 2}, {2, 10, 2, 1, 2, 2},
-    {2, 6, 2, 1, 2, 2}, {2, 4, 1, 1, 4, 4},  {1, 2, 1, 1, 4, 4},
+    {4, 8, 2, 2, 1, 2},  {4, 6, 2, 2, 1, 2},  {4, 4, 2, 2, 1, 2}, {2, 10, 4, 1, 1, 2},
+    {2, 6, 4, 1, 1, 2},  {2, 10, 4, 2, 1, 2}, {2, 6, 4, 2, 1, 2}, {2, 8, 2, 1, 2, 2},
+    {2, 10, 2, 1, 2, 2}, {2, 6, 2, 1, 2, 2},  {2, 4, 1, 1, 4, 4}, {1, 2, 1, 1, 4, 4},
 };
-constexpr int kConv2dVariantCount = 11;
+constexpr int kConv2dVariantCount = 12;
 constexpr int kConv2dStages = 3;  // of weights, in a ring
 
 // What a block computes: pixels of `images` images, `height` by `width` of each, their product the variant's pixels.
@@ -71,9 +71,12 @@ inline int64_t conv2d_place_bytes(const Conv2dTile& t) {
   return static_cast<int64_t>(t.images) * t.extent_h * t.extent_w * 8;
 }
 
-// Two blocks fit a processor of 100 KiB, each with 1 KiB of the system's.
-constexpr int64_t kConv2dSharedBudget = 49 << 10, kConv2dSharedMost = 60 << 10;
-constexpr int kConv2dStageBytes = 10 << 10;
+// Bytes of shared memory that a block should take, and that it takes at most where it cannot do with less; of weights
+// in a step. Two blocks of four warps, or one of eight, fit a processor of 100 KiB, each with 1 KiB of the system's.
+inline int64_t conv2d_shared_budget(const Conv2dVariant& v) { return (v.warps() > 4 ? 98 : 49) << 10; }
+inline int64_t conv2d_shared_most(const Conv2dVariant& v) { return (v.warps() > 4 ? 98 : 60) << 10; }
+inline int conv2d_stage_bytes(const Conv2dVariant& v) { return (v.warps() > 4 ? 20 : 10) << 10; }
+constexpr int64_t kConv2dStemBudget = 49 << 10;
 
 // The tile of a variant and a shape, with what follows from them.
 inline Conv2dTile conv2d_tile(const Conv2dShape& s, int variant, int images, int height, int width) {
@@ -84,12 +87,12 @@ inline Conv2dTile conv2d_tile(const Conv2dShape& s, int variant, int images, int
   t.extent_w = (width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w + 1;
   const int64_t halo = static_cast<int64_t>(images) * t.extent_h * t.extent_w;
   if (taps == 1 || 2 * halo >= static_cast<int64_t>(taps) * v.pixels() ||
-      conv2d_work_bytes(s, t) + conv2d_place_bytes(t) > kConv2dSharedMost) {
+      conv2d_work_bytes(s, t) + conv2d_place_bytes(t) > conv2d_shared_most(v)) {
     t.extent_h = height, t.extent_w = width, t.gathers = true;
     return t;
   }
-  t.group = std::clamp(kConv2dStageBytes / (v.units * v.outputs() * 32), 1, taps);
-  while (t.group > 1 && conv2d_work_bytes(s, t) + conv2d_place_bytes(t) > kConv2dSharedBudget) --t.group;
+  t.group = std::clamp(conv2d_stage_bytes(v) / (v.units * v.outputs() * 32), 1, taps);
+  while (t.group > 1 && conv2d_work_bytes(s, t) + conv2d_place_bytes(t) > conv2d_shared_budget(v)) --t.group;
   return t;
 }
 
@@ -113,13 +116,14 @@ inline double conv2d_clocks(const Conv2dShape& s, const Conv2dTile& t, int proce
 
 // The tile of a variant that takes the fewest clocks: wide or high, or of several small images.
 inline Conv2dTile conv2d_best_tile(const Conv2dShape& s, int variant, int processors) {
-  const int pixels = kConv2dVariants[variant].pixels();
+  const Conv2dVariant& v = kConv2dVariants[variant];
+  const int pixels = v.pixels();
   Conv2dTile best{};
   double least = -1;
   for (int width = 4; width <= std::min(32, pixels); width *= 2) {
     for (int height = 1; height * width <= pixels; height *= 2) {
       const Conv2dTile tile = conv2d_tile(s, variant, pixels / (height * width), height, width);
-      if (conv2d_work_bytes(s, tile) + conv2d_place_bytes(tile) > kConv2dSharedMost) continue;
+      if (conv2d_work_bytes(s, tile) + conv2d_place_bytes(tile) > conv2d_shared_most(v)) continue;
       // Rows of eight neighbours are read from eight different banks.
       const double clocks = conv2d_clocks(s, tile, processors) * (width < 8 && !tile.gathers ? 1.2 : 1.0);
       if (least < 0 || clocks < least) best = tile, least = clocks;
@@ -149,7 +153,7 @@ inline Conv2dStemTile choose_conv2d_stem_tile(const Conv2dShape& s, int processo
     const int64_t columns = 31 * s.stride_w + (s.kernel_w - 1) * static_cast<int64_t>(s.dilation_w) + 1;
     const int64_t blocks =
         static_cast<int64_t>(s.batch) * conv2d_ceil_div(s.out_h, height) * conv2d_ceil_div(s.out_w, 32);
-    if (rows * columns * s.channels * 2 > kConv2dSharedBudget) continue;
+    if (rows * columns * s.channels * 2 > kConv2dStemBudget) continue;
     if (blocks >= 2 * processors || height <= 2) return {height, 32};
   }
   return {0, 0};

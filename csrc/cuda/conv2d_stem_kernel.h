@@ -92,7 +92,7 @@ struct Conv2dStem {
           if (row[i] >= p.tile_h || h >= s.out_h || w >= s.out_w) continue;
           const Four four = finish(sums[0] + i * 2, sums[1] + i * 2, scale, bias, p.activation);
           const int64_t pixel = (static_cast<int64_t>(image) * s.out_h + h) * s.out_w + w;
-          store_four(static_cast<T*>(p.y) + pixel * s.outputs + channel, four, channel, s.outputs);
+          store_four(static_cast<T*>(p.y) + pixel * s.outputs + channel, four, channel, s.outputs, s.outputs);
         }
       }
     }
@@ -164,12 +164,10 @@ struct Conv2dStem {
 template <class T, class Visit>
 bool with_conv2d_stem_kernel(int numbers, bool bytes, const Visit& visit) {
   if (numbers > kConv2dStemNumbers) return false;
-  if (bytes) {
-    numbers <= 32 ? visit(Conv2dStem<T, uint8_t, 2>()) : visit(Conv2dStem<T, uint8_t, 4>());
-  } else {
-    numbers <= 32 ? visit(Conv2dStem<T, T, 2>()) : visit(Conv2dStem<T, T, 4>());
-  }
-  return true;
+  if (!bytes) return numbers <= 32 ? visit(Conv2dStem<T, T, 2>()) : visit(Conv2dStem<T, T, 4>()), true;
+  if (numbers <= 32) return visit(Conv2dStem<T, uint8_t, 2>()), true;
+  if (numbers <= 48) return visit(Conv2dStem<T, uint8_t, 3>()), true;  // 3x3 over three channels and a constant
+  return visit(Conv2dStem<T, uint8_t, 4>()), true;
 }
 
 }  // namespace mobilevit_fast::cuda

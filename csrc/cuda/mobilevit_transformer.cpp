@@ -4,48 +4,21 @@
 #include <cmath>
 
 #include "binding.h"
+#include "binding/transformer_parameters.h"
 #include "resize.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
 
-struct Weights {
-  const Tensor& in;
-  const OptionalTensor& in_bias;
-  const Tensor &norm1, &norm1_bias, &qkv;
-  const OptionalTensor& qkv_bias;
-  const Tensor &proj, &proj_bias, &norm2, &norm2_bias, &fc1, &fc1_bias, &fc2, &fc2_bias, &norm, &norm_bias, &out;
-  const OptionalTensor &out_scale, &out_bias;
-
+struct Weights : TransformerParameters {
   void check(const Arguments& arguments) const {
-    arguments.rank("in weight", in, 4);
-    arguments.rank("fc1 weight", fc1, 3);
-    arguments.rank("out weight", out, 4);
-    const int64_t d = in.size(0), layers = fc1.size(0), hidden = fc1.size(1), outputs = out.size(0);
-    arguments.parameter("in weight", in, {d, in.size(1), 1, 1}, false);
-    arguments.parameter("in bias", in_bias, {d});
-    arguments.parameter("norm1 weight", norm1, {layers, d}, true);
-    arguments.parameter("norm1 bias", norm1_bias, {layers, d}, true);
-    arguments.parameter("qkv weight", qkv, {layers, 3 * d, d}, false);
-    arguments.parameter("qkv bias", qkv_bias, {layers, 3 * d});
-    arguments.parameter("proj weight", proj, {layers, d, d}, false);
-    arguments.parameter("proj bias", proj_bias, {layers, d}, true);
-    arguments.parameter("norm2 weight", norm2, {layers, d}, true);
-    arguments.parameter("norm2 bias", norm2_bias, {layers, d}, true);
-    arguments.parameter("fc1 weight", fc1, {layers, hidden, d}, false);
-    arguments.parameter("fc1 bias", fc1_bias, {layers, hidden}, true);
-    arguments.parameter("fc2 weight", fc2, {layers, d, hidden}, false);
-    arguments.parameter("fc2 bias", fc2_bias, {layers, d}, true);
-    arguments.parameter("norm weight", norm, {d}, true);
-    arguments.parameter("norm bias", norm_bias, {d}, true);
-    arguments.parameter("out weight", out, {outputs, d, 1, 1}, false);
-    arguments.parameter("out scale", out_scale, {outputs});
-    arguments.parameter("out bias", out_bias, {outputs});
+    TransformerParameters::check(arguments);
+    const int64_t d = in.size(0);
     arguments.channels(in.size(1));
     arguments.multiple_of_eight("channels", in.size(1));
     arguments.multiple_of_eight("hidden channels of the transformer", d);
-    arguments.multiple_of_eight("hidden units", hidden);
-    arguments.multiple_of_eight("output channels", outputs);
+    arguments.multiple_of_eight("hidden units", fc1.size(1));
+    arguments.multiple_of_eight("output channels", out.size(0));
     arguments.expect(d <= kMostFeatures, "at most ", kMostFeatures, " hidden channels of the transformer, got ", d);
   }
 };

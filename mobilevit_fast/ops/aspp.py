@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mobilevit_fast.kernels.cuda import aspp as cuda
 from mobilevit_fast.kernels.reference import aspp as reference
 from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, refuse
+from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import panel_floats
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 from mobilevit_fast.ops.triton_backend import triton_kernel
@@ -83,6 +85,7 @@ OP = Op(
     "Tensor project_weight, Tensor? project_scale, Tensor? project_bias, int[] rates, str activation",
     _output_shape,
     [
+        cuda_kernel(cuda.takes, Packing(_PARAMETERS, implementation=cuda.pack)),
         triton_kernel(_NAME),
         cpu_kernel(Packing(_PARAMETERS, _packed_floats)),
         reference_kernel(reference),

@@ -42,8 +42,8 @@ def test_bytes_are_normalised_by_the_first_kernel(mean: float, device: torch.dev
     exact = zoo.run(copy.deepcopy(model).double(), pixels.normalized(x, torch.float64))
     plain = zoo.run(copy.deepcopy(model), pixels.normalized(x, torch.float16))
     model = mvf.accelerate(model, backend="cuda", uint8_images=pixels)
-    with torch.no_grad():
-        assert model.mobilevit.conv_stem.bounds_for(x)["conv2d_bias_act"].backend == "cuda"
+    remarks = {region.path: region.remark for region in mvf.report(model) if region.remark}
+    assert remarks == {"mobilevit.conv_stem": "uint8 images: cuda, normalisation in the weights"}
     assert_within_twice(zoo.run(model, x), plain, exact, measure=rms_error)
 
 
@@ -66,6 +66,17 @@ def test_launches_of_a_model(device: torch.device) -> None:
     assert many.count("MobileViTTransformerStack") == 3
     assert len(few) == 1 + 7 + 3 * 2 + (2 + 4 + 3 + 3) + 1
     assert few.count("MobileViTTransformerLayer") == 2 + 4 + 3 + 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_segmentation(dtype: torch.dtype, device: torch.device) -> None:
+    """Features by the kernels that classification has, at output stride 16, and the pyramid behind them."""
+    config = MobileViTConfig.preset("xx_small", num_labels=21, output_stride=16)
+    model = zoo.native_segmentation(config).to(device, dtype)
+    x = zoo.images(1, 64, 64).to(device, dtype).contiguous(memory_format=torch.channels_last)
+    exact = zoo.run(copy.deepcopy(model).double(), x.double())
+    plain = zoo.run(copy.deepcopy(model).to(memory_format=torch.channels_last), x)
+    assert_within_twice(zoo.run(accelerated(model), x), plain, exact, measure=rms_error)
 
 
 @pytest.fixture

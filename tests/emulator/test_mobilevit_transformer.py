@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.shapes import preset_calls
+from mobilevit_fast.config import PRESETS
 from tests import samples
 from tests.emulator.run import Launch, check, emulated, run
 
@@ -94,6 +96,32 @@ def test_pixels_in_and_pixels_out_are_all_that_moves(
     assert launch.arrays["x"] == (x.nbytes, 0)
     assert launch.arrays["y"] == (0, x.nbytes)
     assert not any(written for name, (_, written) in launch.arrays.items() if name != "y")
+
+
+@pytest.mark.parametrize("stage", [1, 2], ids=["64-tokens", "16-tokens"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_whole_stacks_of_the_models(preset: str, stage: int) -> None:
+    """A whole image at full width through all layers, in one launch that reads and writes it once."""
+    calls = preset_calls(preset, 1, 256, torch.float16)
+    shape = [call.shape for call in calls if call.op == "mobilevit_transformer"][stage]
+    size = (1, shape["height"], shape["width"])
+    arguments = make(shape["inputs"], shape["hidden_size"], shape["layers"], size, torch.float16)
+    (launch,) = check("mobilevit_transformer", arguments, processors=1)
+    assert launch.name == "MobileViTTransformerStack"
+    assert launch.moved("x", "y") == 2 * arguments[0].nbytes
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layers", [3, 5, 8])
+def test_any_number_of_layers(layers: int, dtype: torch.dtype) -> None:
+    check_tiles(make(16, 32, layers, (1, 6, 5), dtype, patch=(1, 1)), STACK, LAYERED, seed=layers)
+
+
+def test_sequences_that_no_block_holds() -> None:
+    """A pixel's 1156 tokens of an image of 272 pixels in height and width: chosen for it, keys come in tiles."""
+    arguments = make(48, 64, 1, (1, 34, 34), torch.float16, patch=(1, 1))
+    launches = check("mobilevit_transformer", arguments)
+    assert [launch.name for launch in launches] == 2 * ["MobileViTTransformerLayer"]
 
 
 def test_the_first_stage_layer_by_layer() -> None:

@@ -1,0 +1,101 @@
+"""The CUDA kernels of atrous spatial pyramid pooling, emulated: against float64, in several orders of threads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from tests import samples
+from tests.emulator.run import check, emulated, run
+
+DTYPES = [torch.float16, torch.bfloat16]
+VARIANTS = range(emulated.conv2d_variants)
+
+
+def make(
+    channels: int,
+    features: int,
+    outputs: int,
+    size: tuple[int, int, int],
+    dtype: torch.dtype = torch.float16,
+    rates: tuple[int, ...] = (1, 2, 4),
+    activation: str = "relu",
+    affine: bool = True,
+) -> tuple[Any, ...]:
+    """Arguments of the operator on images of (batch, height, width)."""
+    maker = samples._Maker(channels + features + outputs)
+
+    def ends(*shape: int) -> tuple[Any, Any]:
+        return (1 + 0.2 * maker(*shape), 0.3 * maker(*shape)) if affine else (None, None)
+
+    atrous = torch.stack([maker.weight(features, channels, 3, 3) for _ in rates])
+    branches = (
+        *(maker.weight(features, channels, 1, 1).to(dtype), *ends(features)),
+        *(atrous.to(dtype), *ends(len(rates), features)),
+        *(maker.weight(features, channels, 1, 1).to(dtype), *ends(features)),
+    )
+    project = (maker.weight(outputs, (len(rates) + 2) * features, 1, 1).to(dtype), *ends(outputs))
+    x = maker.image(size[0], channels, *size[1:], "channels_last").to(dtype)
+    return x, *branches, *project, list(rates), activation
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels", [80, 96, 160])
+def test_widths_of_the_models(channels: int, dtype: torch.dtype) -> None:
+    """The heads of the three sizes: 256 features and outputs, rates that reach beyond the image and that do not."""
+    arguments = make(channels, 256, 256, (1, 8, 9), dtype, rates=(6, 12, 18))
+    launches = check("aspp", arguments, seed=channels)
+    assert Counter(launch.name for launch in launches) == {"AsppSums": 1, "AsppImageBias": 1, "Conv2dBiasAct": 5}
+
+
+def test_what_moves() -> None:
+    """The image is read by every branch; the features of the branches are written once and read once."""
+    x, *rest = make(16, 32, 32, (1, 16, 16))
+    sums, biases, *branches, project = check("aspp", (x, *rest), processors=1)
+    pixels = 16 * 16 * 2
+    assert sums.arrays["x"] == (x.nbytes, 0)
+    assert biases.arrays["sums"] == (16 * 4, 0)
+    assert biases.arrays["image_bias"] == (0, 32 * 4)
+    assert all(launch.arrays["y"] == (0, 32 * pixels) for launch in (*branches, project))
+    assert project.arrays["x"] == (4 * 32 * pixels, 0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_variant(dtype: torch.dtype, variant: int) -> None:
+    """Tiles with pixels of several images, each of which has its own bias; a number of channels of no whole step."""
+    check("aspp", make(24, 8, 24, (3, 3, 5), dtype, rates=(1, 2)), tile=[variant])
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "silu"])
+@pytest.mark.parametrize("outputs", [1, 6, 12, 21])
+def test_any_number_of_outputs(outputs: int, activation: str) -> None:
+    check("aspp", make(16, 16, outputs, (2, 6, 7), rates=(3,), activation=activation))
+
+
+def test_without_scale_and_bias() -> None:
+    check("aspp", make(16, 24, 8, (1, 5, 5), affine=False))
+
+
+@pytest.mark.parametrize("processors", [1, 3, 1000])
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 70), (1, 20, 31)])
+def test_images_that_blocks_share(size: tuple[int, int, int], processors: int) -> None:
+    """The mean by one block and by several, whose pixels are no whole number of each other's."""
+    launches = check("aspp", make(40, 16, 64, size), processors=processors)
+    assert launches[0].blocks == size[0] * max(1, min(processors // size[0], size[1] * size[2] // 64))
+
+
+@pytest.mark.parametrize("channels", [8, 520, 2056])
+def test_few_and_many_channels(channels: int) -> None:
+    """More than a block has threads for at once, too."""
+    check("aspp", make(channels, 8, 16, (1, 3, 4), rates=(1,)))
+
+
+def test_results_do_not_depend_on_the_order_of_threads() -> None:
+    arguments = make(40, 24, 40, (2, 9, 11), torch.bfloat16)
+    results = [run("aspp", arguments, seed=seed)[0] for seed in range(4)]
+    assert not results[0].isnan().any()
+    assert all(torch.equal(result, results[0]) for result in results)
