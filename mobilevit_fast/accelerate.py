@@ -164,6 +164,8 @@ def report(model: nn.Module) -> Report:
         if not isinstance(module, Fused):
             reason = region.reason or ("not accelerated" if request is None else "changed since it was accelerated")
             region = region._replace(backends={}, reason=reason, passed_over=())
+        elif region.fused and region.kind == ConvNormAct.kind:
+            region = region._replace(remark=module.remark(dtype or parameter_dtype(module, type(module).rule)))
         rows.append(region)
     return Report(rows)
 

@@ -20,6 +20,7 @@ class Region(NamedTuple):
         backends: operator (within the region) to backend; empty where the region is not fused.
         reason: why it is not fused; empty where it is.
         passed_over: why faster backends were not taken, one sentence for each.
+        remark: what becomes of uint8 images, where the model takes them and this is its first convolution.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Region(NamedTuple):
     backends: Mapping[str, str]
     reason: str
     passed_over: tuple[str, ...] = ()
+    remark: str = ""
 
     @property
     def fused(self) -> bool:
@@ -77,7 +79,7 @@ class Report(Sequence[Region]):
                 backends = ", ".join(f"{part}: {name}" for part, name in region.backends.items())
             else:
                 backends = names[0] if names else "skipped"
-            table.add_row(region.path or "(model)", region.kind, backends, region.reason)
+            table.add_row(region.path or "(model)", region.kind, backends, region.reason or region.remark)
         passed_over = sorted({sentence for region in self.regions for sentence in region.passed_over})
         return Group(table, *(f"passed over: {sentence}" for sentence in passed_over))
 

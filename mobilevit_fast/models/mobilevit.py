@@ -91,8 +91,8 @@ class MobileViTModel(MobileViTPreTrainedModel):
                 f"{name}: expected pixel_values of shape (batch, {channels}, height, width), "
                 f"got {tuple(pixel_values.shape)}"
             )
-        stem = getattr(self.conv_stem, "_mvf", None)  # an accelerated one may take bytes
-        if not pixel_values.is_floating_point() and (stem is None or stem.pixels is None):
+        takes_bytes = getattr(self.conv_stem, "takes_bytes", False)  # an accelerated one may
+        if not pixel_values.is_floating_point() and not takes_bytes:
             raise ValueError(f"{name}: expected pixel_values of a floating point dtype, got {pixel_values.dtype}")
         return pixel_values
 

@@ -160,6 +160,23 @@ class Fused(Exchanged):
         """The fused forward."""
         raise NotImplementedError
 
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether it also takes uint8 images."""
+        return self._mvf.pixels is not None
+
+    def remark(self, dtype: torch.dtype) -> str:
+        """What a report says of bytes that are to be computed in ``dtype``; nothing where it takes none."""
+        rule, pixels = type(self).rule, self._mvf.pixels
+        if pixels is None:
+            return ""
+        with torch.no_grad():
+            bounds = type(self).bind_bytes(read_parts(self, rule), self._mvf.backend, dtype, pixels)
+        if bounds is None:
+            return "uint8 images are normalised before it"
+        names = ", ".join(sorted({bound.backend for bound in bounds.values()}))
+        return f"uint8 images: {names}, normalisation in the weights"
+
     @classmethod
     def from_module(cls, module: nn.Module, *, backend: str = "auto") -> Self:
         """A fused module that shares the children and parameters of ``module``, which itself stays as it is.

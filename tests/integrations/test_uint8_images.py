@@ -141,3 +141,15 @@ def test_the_dispatcher_agrees() -> None:
         OPS["conv2d_bias_act"]("cpu", *arguments)
     with pytest.raises(ValueError, match="expected input of 4 channels, got 2"):
         OPS["conv2d_bias_act"]("auto", arguments[0][:, :2], *arguments[1:])
+
+
+def test_the_report_says_what_becomes_of_bytes() -> None:
+    """Of the first convolution alone; without a kernel for bytes they are normalised before it."""
+    model = zoo.SMALL["native"]()
+    assert not any(region.remark for region in mvf.report(mvf.accelerate(model)))
+    report = mvf.report(mvf.accelerate(model, uint8_images=APPLE))
+    remarks = {region.path: region.remark for region in report if region.remark}
+    assert remarks == {"mobilevit.conv_stem": "uint8 images are normalised before it"}
+    assert "uint8 images are normalised before it" in str(report)
+    (entry,) = (entry for entry in report.to_list() if entry["remark"])
+    assert entry["path"] == "mobilevit.conv_stem"
