@@ -108,6 +108,16 @@ class Networks:
         return self._built[name]
 
 
+def copied(
+    network: nn.Module, *, dtype: torch.dtype, device: torch.device | str = "cpu", channels_last: bool = False
+) -> nn.Module:
+    """A copy of a network in a type, on a device, in a memory order."""
+    layout = torch.channels_last if channels_last else torch.preserve_format
+    copy_of_it: Any = copy.deepcopy(network)  # mypy has no Module.to with a memory format
+    result: nn.Module = copy_of_it.to(device, dtype).to(memory_format=layout)
+    return result
+
+
 def logits_of(output: Any) -> Tensor:
     """Of a model's output, whatever the library."""
     logits: Tensor = output if isinstance(output, Tensor) else output.logits

@@ -28,7 +28,7 @@ REGIONS = {"cpu": ("float32", 1), "cuda": ("float16", 256)}
 LINES = {"cpu": "float32", "cuda": "float16"}
 """Type of the cases whose latency is shown over batch sizes."""
 OF_REGIONS = "Milliseconds of every operator, and the least possible"
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {  # matplotlib knows the names as literals
     "svg.fonttype": "path",
     "svg.hashsalt": "mobilevit_fast",
     "font.family": "DejaVu Sans",
@@ -170,22 +170,22 @@ class Picture(NamedTuple):
         return found is not None and found[1] == self.digest
 
 
-def pictures(device: str, machine: str, models: Rows, operators: Rows) -> Iterable[Picture]:
-    """Those that there are results for."""
+def pictures(device: str, name: str, machine: str, models: Rows, operators: Rows) -> Iterable[Picture]:
+    """Of a machine those that there are results for; its name in the names of files, and in titles."""
     panels = [(dtype, batch, bars(models, dtype, batch)) for dtype, batch in PANELS[device]]
     panels = [panel for panel in panels if panel[2]]
     if panels:
-        yield Picture(f"throughput-{device}", "Images a second", f"MobileViT-{MODEL}, {machine}", panels, _throughput)
+        yield Picture(f"throughput-{name}", "Images a second", f"MobileViT-{MODEL}, {machine}", panels, _throughput)
     found = lines(models, LINES[device])
     if found:
         title = f"MobileViT-{MODEL}, {LINES[device]}, {machine}"
-        yield Picture(f"latency-{device}", "Milliseconds for a batch", title, found, _latency)
+        yield Picture(f"latency-{name}", "Milliseconds for a batch", title, found, _latency)
     dtype, batch = REGIONS[device]
     every = regions(operators, device, dtype, batch)
     if every:
         images = "one image" if batch == 1 else f"{batch} images"
         yield Picture(
-            f"regions-{device}", OF_REGIONS, f"MobileViT-{MODEL}, {dtype}, {images}, {machine}", every, _regions
+            f"regions-{name}", OF_REGIONS, f"MobileViT-{MODEL}, {dtype}, {images}, {machine}", every, _regions
         )
 
 

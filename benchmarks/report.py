@@ -13,7 +13,7 @@ import typer
 
 from benchmarks import speedups
 from benchmarks.cpu import table as cpu_table
-from benchmarks.cpu.table import replaced
+from benchmarks.cpu.table import machine_name, machine_text, replaced, slug
 from benchmarks.gpu import table as gpu_table
 from benchmarks.plots import Picture, pictures
 from mobilevit_fast.cli.console import FAILURE, note, usage_error
@@ -24,48 +24,52 @@ FILES = {"cpu": ("cpu-*.json",), "cuda": ("cuda-*.json", "gpu-*/gpu-*.json")}
 
 
 class Sources(NamedTuple):
-    """The newest results of a device: the files that have rows of models and rows of operators."""
+    """The newest results of a machine: the files that have rows of models and rows of operators."""
 
+    device: str
     models: dict[str, Any]
     operators: dict[str, Any]
 
     @property
     def machine(self) -> str:
         """What it was measured on, for titles."""
-        environment = self.models["environment"]
-        gpu = environment.get("gpu")
-        return str(gpu["name"] if gpu else f"{environment['cpu']['name']}, {environment['threads']} threads")
+        return machine_text(self.models["environment"])
+
+    def pictures(self) -> list[Picture]:
+        """Those that there are results for."""
+        name = slug(machine_name(self.models["environment"]))
+        return list(pictures(self.device, name, self.machine, self.models["rows"], self.operators["rows"]))
 
 
-def sources(results: Path, device: str) -> Sources | None:
-    """The results of a device in a folder, None where there are none of models."""
+def sources(results: Path, device: str) -> list[Sources]:
+    """The results of a device in a folder, by machine, the newest first; of machines without rows of models none."""
     files = [path for pattern in FILES[device] for path in sorted(results.glob(pattern))]
     loaded = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     loaded.sort(key=lambda content: content["environment"]["date"])  # stable: the last of a day is the last by name
-    newest: dict[str, dict[str, Any]] = {}
+    newest: dict[str, dict[str, dict[str, Any]]] = {}
     for content in loaded:
-        newest |= dict.fromkeys((row["kind"] for row in content["rows"]), content)
-    models = newest.get("model")
-    return None if models is None else Sources(models, newest.get("operator", {**models, "rows": []}))
+        own = newest.setdefault(machine_name(content["environment"]), {})
+        own |= dict.fromkeys((row["kind"] for row in content["rows"]), content)
+    found = [
+        Sources(device, own["model"], own.get("operator", {**own["model"], "rows": []}))
+        for own in newest.values()
+        if "model" in own
+    ]
+    return sorted(found, key=lambda source: source.models["environment"]["date"], reverse=True)
 
 
-def drawn(found: dict[str, Sources]) -> dict[str, list[Picture]]:
-    """The pictures of each device."""
-    return {
-        device: list(pictures(device, source.machine, source.models["rows"], source.operators["rows"]))
-        for device, source in found.items()
-    }
-
-
-def blocks(found: dict[str, Sources], shown: dict[str, list[Picture]], plots: str) -> Iterator[tuple[str, str, str]]:
+def blocks(found: list[Sources], plots: str) -> Iterator[tuple[str, str, str]]:
     """What goes into the README: tables and pictures, and the markers that these are between."""
-    yield speedups.markdown({device: source.models for device, source in found.items()}), speedups.BEGIN, speedups.END
-    for device, source in found.items():
-        images = "\n".join(f"![{p.what}: {p.title}]({plots}/{p.name}.svg)" for p in shown[device])
-        if device == "cpu":
-            yield f"{cpu_table.markdown(source.models)}\n\n{images}", cpu_table.BEGIN, cpu_table.END
-        else:
-            yield f"{gpu_table.markdown(*source)}\n\n{images}", gpu_table.BEGIN, gpu_table.END
+    yield speedups.markdown([(s.device, s.models) for s in found]), speedups.BEGIN, speedups.END
+    for device, table in (("cpu", cpu_table), ("cuda", gpu_table)):
+        texts = []
+        for source in found:
+            if source.device == device:
+                own = (source.models,) if device == "cpu" else (source.models, source.operators)
+                texts.append(table.markdown(*own))
+                texts.append("\n".join(f"![{p.what}: {p.title}]({plots}/{p.name}.svg)" for p in source.pictures()))
+        if texts:
+            yield "\n\n".join(texts), table.BEGIN, table.END
 
 
 def report(
@@ -76,11 +80,10 @@ def report(
     plots: Annotated[Path, typer.Option(help="Folder of pictures.")] = ROOT / "docs" / "plots",
 ) -> None:
     """Print the tables of the committed results, write them and the pictures, or check both."""
-    found = {device: source for device in FILES if (source := sources(results, device)) is not None}
+    found = [source for device in FILES for source in sources(results, device)]
     if not found:
         raise usage_error(f"--results: expected results of models in {results}, found none")
-    pictured = drawn(found)
-    texts = list(blocks(found, pictured, os.path.relpath(plots, readme.parent)))
+    texts = list(blocks(found, os.path.relpath(plots, readme.parent)))
     if not (update or check):
         typer.echo("\n\n".join(text for text, _, _ in texts))
         return
@@ -92,7 +95,7 @@ def report(
         note(f"error: {readme}: {error}")
         raise typer.Exit(FAILURE) from error
     differing = [] if current == wanted else [readme]
-    shown = {plots / f"{picture.name}.svg": picture for own in pictured.values() for picture in own}
+    shown = {plots / f"{picture.name}.svg": picture for source in found for picture in source.pictures()}
     for path, picture in shown.items():
         if not (path.exists() and picture.is_that_of(path.read_text(encoding="utf-8"))):
             differing.append(path)

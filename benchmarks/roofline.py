@@ -74,7 +74,9 @@ def totals_of(rows: list[dict[str, Any]], batch: int, chip: Chip) -> dict[str, A
     The floor of the model is the sum of its regions' floors: one runs after the other.
     """
     names = (*Work._fields, *TIMES, "floor_us")
-    sums = {name: None if rows[0][name] is None else sum(row["calls"] * row[name] for row in rows) for name in names}
+    sums: dict[str, Any] = {
+        name: None if rows[0][name] is None else sum(row["calls"] * row[name] for row in rows) for name in names
+    }
     times = {name.removesuffix("_us"): sums[name] for name in (*TIMES, "floor_us")}
     times["unfused_memory"] = 1e6 * sums["unfused_bytes"] / chip.bandwidth
     rates = {name: None if us is None else batch / us * 1e6 for name, us in times.items()}

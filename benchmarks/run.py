@@ -14,12 +14,13 @@ import typer
 
 from benchmarks.cpu import measuring
 from benchmarks.cpu.measuring import Settings
-from benchmarks.cpu.table import markdown
+from benchmarks.cpu.table import markdown, slug
 from benchmarks.gpu import device as gpu_device
 from benchmarks.gpu import measuring as gpu_measuring
 from benchmarks.gpu.ops import DTYPE as GPU_OPERATOR_DTYPE
 from benchmarks.registry import BATCHES_ON, DTYPES_ON, MODELS, SIZES, peers_on
 from benchmarks.verify import verify
+from mobilevit_fast import info
 from mobilevit_fast.cli.console import FAILURE, note, usage_error
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -28,8 +29,9 @@ _DEFAULT = Settings()
 
 
 def default_out(what: str, device: str) -> Path:
-    """The file that is meant to be committed."""
-    return RESULTS / f"{device}-{what}-torch{torch.__version__.split('+')[0]}.json"
+    """The file that is meant to be committed, one for a machine."""
+    name = torch.cuda.get_device_name() if device == "cuda" else info.collect()["devices"][0]["description"]
+    return RESULTS / f"{device}-{slug(name)}-{what}.json"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").partition("\n\n")[2])
@@ -116,7 +118,7 @@ def _run(
 ) -> None:
     _known("--device", [device], DEVICES)
     on_gpu = device == "cuda"
-    known = DTYPES_ON[device]
+    known: Sequence[str] = DTYPES_ON[device]
     if on_gpu and what == "ops":
         known = (str(GPU_OPERATOR_DTYPE).removeprefix("torch."),)
     usual = tuple(MODELS) if what == "models" else (*SIZES,)

@@ -1,9 +1,9 @@
 """The README's first table: how many times faster than transformers, and than the fastest of all others."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmarks.cpu.table import Rows, grid
+from benchmarks.cpu.table import Rows, grid, machine_text
 from benchmarks.registry import SIZES
 
 BEGIN, END = "<!-- speedups:begin -->", "<!-- speedups:end -->"
@@ -14,24 +14,23 @@ CASES = {"cpu": (("float32", 1), ("float32", 8), ("bfloat16", 8)), "cuda": (("fl
 _MISSING = "–"
 
 
-def markdown(models: Mapping[str, Mapping[str, Any]]) -> str:
-    """Of results of models by device: a line for each case that was measured."""
-    lines = [line for device, results in models.items() for line in _lines(device, results)]
+def markdown(models: Iterable[tuple[str, dict[str, Any]]]) -> str:
+    """Of devices and results of models on them: a line for each case that was measured."""
+    lines = [line for device, results in models for line in _lines(device, results)]
     header = ["times faster than transformers / than the fastest peer", *SIZES]
     return grid(header, lines)
 
 
-def _lines(device: str, results: Mapping[str, Any]) -> Iterator[list[str]]:
+def _lines(device: str, results: dict[str, Any]) -> Iterator[list[str]]:
     environment = results["environment"]
-    gpu = environment.get("gpu")
-    machine = gpu["name"] if gpu else f"{environment['cpu']['name']}, {environment['threads']} threads"
+    machine = machine_text(environment)
     rows = [row for row in results["rows"] if row["kind"] == "model" and row.get("median_ms")]
     for dtype, batch in CASES[device]:
         cells = [
             _cell([r for r in rows if (r["model"], r["dtype"], r["batch"]) == (s, dtype, batch)], device) for s in SIZES
         ]
         if any(cell != _MISSING for cell in cells):
-            how = ", CUDA graph" if gpu else ""
+            how = ", CUDA graph" if device == "cuda" else ""
             yield [f"{machine}, {dtype}, batch {batch}{how}, {environment['date']}", *cells]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.networks import Networks, logits_of
+from benchmarks.networks import Networks, copied, logits_of
 from benchmarks.registry import MODELS
 
 
@@ -61,8 +61,7 @@ class Case:
 
     def copy_of(self, network: str, dtype: torch.dtype | None = None, channels_last: bool = False) -> nn.Module:
         """A copy of a network, by default in the type to compute in."""
-        layout = torch.channels_last if channels_last else torch.preserve_format
-        return copy.deepcopy(self.networks.get(network)).to(dtype or self.dtype).to(memory_format=layout)
+        return copied(self.networks.get(network), dtype=dtype or self.dtype, channels_last=channels_last)
 
     def copy_of_model(self, dtype: torch.dtype | None = None) -> Any:
         """A copy of transformers' network."""

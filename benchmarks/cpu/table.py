@@ -1,5 +1,6 @@
 """The README's tables of a CPU, from results; `python -m benchmarks.report` writes them."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,23 @@ def commit_text(environment: dict[str, Any]) -> str:
     """The commit that was measured, and whether the tree was another."""
     git = environment["git"]
     return f"{git['commit'][:7]}{' with changes' if git['dirty'] else ''}" if git["commit"] else "unknown"
+
+
+def machine_name(environment: dict[str, Any]) -> str:
+    """The GPU of results or, without one, the processor."""
+    return str((environment.get("gpu") or environment["cpu"])["name"])
+
+
+def machine_text(environment: dict[str, Any]) -> str:
+    """Its name and, of a processor, how many threads were used."""
+    threads = "" if environment.get("gpu") else f", {environment['threads']} threads"
+    return f"{machine_name(environment)}{threads}"
+
+
+def slug(name: str) -> str:
+    """A machine's name for names of files: words without trademarks."""
+    words = re.findall(r"[a-z0-9.]+", re.sub(r"\((r|tm)\)|\b(processor|cpu)\b", " ", name.lower()))
+    return "-".join(words)
 
 
 def grid(header: list[str], lines: list[list[str]], left: int = 1) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cpu.models import exact_and_gmac
-from benchmarks.networks import Networks, logits_of, top1_agreement
+from benchmarks.networks import Networks, copied, logits_of, top1_agreement
 
 CHECKED_IMAGES = 8
 MOST_IMAGES_OF_A_POOL = 256
@@ -39,8 +39,8 @@ class Case:
 
     def model(self, network: str, channels_last: bool = False) -> nn.Module:
         """A copy of a network on the device, in the type to compute in."""
-        layout = torch.channels_last if channels_last else torch.preserve_format
-        return copy.deepcopy(self.networks.get(network)).to(self.device, self.networks.dtype).to(memory_format=layout)
+        dtype = self.networks.dtype
+        return copied(self.networks.get(network), device=self.device, dtype=dtype, channels_last=channels_last)
 
     def exact(self, network: str) -> Tensor:
         """The logits (N, K) of the first images in float64; timm's network is the same function as transformers'."""

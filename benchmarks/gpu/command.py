@@ -60,7 +60,8 @@ def run(names: Sequence[str], seconds: float, out: Path) -> dict[str, Any]:
             note(f"{stage}: {STAGES[stage][1]}; {budget:.0f} s")
             results = Results(file_of(out, stage))
             results.create(common)
-            start, reason = time.monotonic(), "interrupted"
+            start = time.monotonic()
+            reason: str | None = "interrupted"
             try:
                 reason = run_stage(
                     stage, steps(stage, architecture, out, Path(scratch)), results, budget, Path(scratch)

@@ -4,6 +4,7 @@ A provider that is slow to compile, or may bring the process down, has a process
 one, and their rounds are interleaved. Rows are in the file of results as soon as they are known.
 """
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -117,12 +118,12 @@ def prepare(provider: Provider, case: Case, gpu: Any) -> _Prepared:
     facts: dict[str, Any] = {"first_call_s": round(time.perf_counter() - start, 2), "inputs": f"{len(images)} in turn"}
     outputs: list[Callable[[], Tensor]] = []
     if not provider.graph:
-        outputs = [lambda x=x: forward(x) for x in images]
+        outputs = [functools.partial(forward, x) for x in images]
         turns: list[Callable[[], Any]] = list(outputs)
     elif len(images) <= MOST_GRAPHS:
         turns, pool = [], None
         for x in images:
-            replay, logits, pool = gpu.capture(lambda x=x: forward(x), pool)
+            replay, logits, pool = gpu.capture(functools.partial(forward, x), pool)
             turns.append(replay)
             outputs.append(_after(replay, logits))
         facts["inputs"] += ", a graph each"

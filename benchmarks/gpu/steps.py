@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,7 +95,7 @@ def steps(stage: str, architecture: str, out: Path, scratch: Path) -> list[Step]
             ),
         ]
     if stage in ("models", "ops"):
-        tasks: list[models.Task] | list[ops.Task] = models.tasks() if stage == "models" else ops.tasks()
+        tasks: Sequence[models.Task | ops.Task] = models.tasks() if stage == "models" else ops.tasks()
         return [
             Step(
                 task.name,
@@ -105,21 +105,23 @@ def steps(stage: str, architecture: str, out: Path, scratch: Path) -> list[Step]
             for i, task in enumerate(tasks)
         ]
     if stage == "sanitize":
-        pytest = (python, "-m", "pytest", "-m", "gpu", "-q", "-x", *_PLAIN, SANITIZED)
+        one_test = (python, "-m", "pytest", "-m", "gpu", "-q", "-x", *_PLAIN, SANITIZED)
         # Every tensor in an allocation of its own: in the blocks that torch keeps, out of bounds is a neighbour.
         env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         options = ("--error-exitcode", str(SANITIZER_ERRORS), "--print-limit", "20")
         only = ("--kernel-name", "kns=mobilevit_fast")
         tool = find_tool("compute-sanitizer")
         return [
-            Step(f"{check}{name}", (tool, "--tool", check, *options, *filters, *pytest), 36, env, condition)
+            Step(f"{check}{name}", (tool, "--tool", check, *options, *filters, *one_test), 36, env, condition)
             for name, filters, condition in (("", only, None), (ALL_KERNELS, (), "if it did not begin"))
             for check in ("memcheck", "racecheck")
         ]
     if stage == "counters":
         watched = (python, "-m", "benchmarks.gpu.worker", "counters")
-        ncu = (find_tool("ncu"), "--csv", "--page", "raw", "--print-units", "base", "--profile-from-start", "off")
-        ncu += ("--clock-control", "none", "--target-processes", "all")
+        ncu = (
+            *(find_tool("ncu"), "--csv", "--page", "raw", "--print-units", "base", "--profile-from-start", "off"),
+            *("--clock-control", "none", "--target-processes", "all"),
+        )
         sections = tuple(word for name in SECTIONS for word in ("--section", name))
         return [
             Step("metrics", (*ncu, "--metrics", ",".join(METRICS), *watched), 60),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,28 @@ def test_without_results_or_markers_it_says_so(places: list[str], tmp_path: Path
 
 
 def test_a_picture_is_the_same_every_time() -> None:
-    found = report.sources(report.ROOT / "benchmarks" / "results", "cpu")
-    assert found is not None
-    (first, *_), (again, *_) = (report.drawn({"cpu": found})["cpu"] for _ in range(2))
+    found, *_ = report.sources(report.ROOT / "benchmarks" / "results", "cpu")
+    (first, *_), (again, *_) = (found.pictures() for _ in range(2))
     assert first.svg() == again.svg()
     assert "date" not in first.svg()
+
+
+def test_every_machine_has_its_own_tables_and_the_newest_results(tmp_path: Path) -> None:
+    committed = report.ROOT / "benchmarks" / "results"
+    content = json.loads(next(committed.glob("cpu-*-models.json")).read_text(encoding="utf-8"))
+
+    def write(file: str, name: str, date: str) -> None:
+        environment = {**content["environment"], "date": date}
+        environment["cpu"] = {**environment["cpu"], "name": name}
+        (tmp_path / file).write_text(json.dumps({**content, "environment": environment}), encoding="utf-8")
+
+    write("cpu-a.json", "An Old(R) CPU @ 2.5GHz", "2026-01-01")
+    write("cpu-b.json", "A New One", "2026-01-03")
+    write("cpu-c.json", "An Old(R) CPU @ 2.5GHz", "2026-01-02")
+    found = report.sources(tmp_path, "cpu")
+    assert [source.models["environment"]["date"] for source in found] == ["2026-01-03", "2026-01-02"]
+    names = [source.pictures()[0].name for source in found]
+    assert names == ["throughput-a-new-one", "throughput-an-old-2.5ghz"]
 
 
 def test_labels_keep_their_order_and_their_distance() -> None:
@@ -112,5 +130,5 @@ def test_ratios_of_the_first_table() -> None:
         row("S", "transformers", 5.0, batch=8),
     ]
     environment = {"cpu": {"name": "a CPU"}, "threads": 2, "date": "2026-01-02"}
-    lines = speedups.markdown({"cpu": {"environment": environment, "rows": rows}}).splitlines()
+    lines = speedups.markdown([("cpu", {"environment": environment, "rows": rows})]).splitlines()
     assert lines[2:] == ["| a CPU, 2 threads, float32, batch 1, 2026-01-02 | 3.0× / 1.5× | – / 2.5× | – |"]
