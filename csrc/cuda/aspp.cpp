@@ -48,7 +48,9 @@ Tensor aspp_op(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale
   arguments.multiple_of_eight("features of a branch", weights.features());
   arguments.expect(weights.channels() <= kAsppVector && weights.features() <= kAsppVector, "at most ", kAsppVector,
                    " channels, and features of a branch, got ", weights.channels(), " and ", weights.features());
-  for (const int64_t rate : rates) check_conv2d_reach(arguments, x, {rate, rate}, {2 * rate, 2 * rate}, {1, 1});
+  for (const int64_t rate : rates) {
+    check_conv2d_reach(arguments, x, 3, 3, {1, 1}, {rate, rate}, {rate, rate});
+  }
   const int64_t height = x.size(2), width = x.size(3), features = Packed::shared(weights);
   arguments.small("pixels", x.size(0) * height * width);
   arguments.small("channels", features + weights.outputs() + kPairColumns);

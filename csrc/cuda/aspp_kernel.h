@@ -13,10 +13,10 @@ template <class T>
 struct AsppSums {
   using Params = AsppPoolParams;
 
-  static constexpr int kThreads = 256;
+  static constexpr int kThreads = 256, kNumbers = (kThreads + kWarpSize) * kPieceNumbers;
 
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(p.batch * p.slices); }
-  static size_t shared_bytes(const Params&) { return shared_size<float>(kThreads * kPieceNumbers); }
+  static size_t shared_bytes(const Params&) { return shared_size<float>(kNumbers); }
 
   template <class Visit>
   static void arrays(const Params& p, const Visit& visit) {
@@ -29,12 +29,13 @@ struct AsppSums {
     const int begin = block_index() % p.slices * share, end = begin + share < p.pixels ? begin + share : p.pixels;
     const int pieces = p.channels / kPieceNumbers;
     SharedMemory shared;
-    float* partial = shared.template take<float>(kThreads * kPieceNumbers);  // (number of the piece, thread)
+    float* partial = shared.template take<float>(kNumbers);  // (number of the piece, thread)
     const Bytes16* x = static_cast<const Bytes16*>(p.x) + static_cast<int64_t>(image) * p.pixels * pieces;
     float* sums = p.sums + static_cast<int64_t>(block_index()) * p.channels;
     for (int first = 0; first < pieces; first += kThreads) {
       const int together = pieces - first < kThreads ? pieces - first : kThreads, lanes = kThreads / together;
       const int piece = thread_index() % together, lane = thread_index() / together;
+      const int pitch = kThreads + together % kWarpSize;  // what is added up at once lies in different banks
       float sum[kPieceNumbers] = {};
       if (lane < lanes) {
         MVF_UNROLL_SOME
@@ -48,14 +49,13 @@ struct AsppSums {
         }
       }
       MVF_UNROLL
-      for (int i = 0; i < kPieceNumbers; ++i) store_shared(partial + i * kThreads + thread_index(), sum[i]);
+      for (int i = 0; i < kPieceNumbers; ++i) store_shared(partial + i * pitch + thread_index(), sum[i]);
       sync_block();
       for (int at = thread_index(); at < together * kPieceNumbers; at += kThreads) {
         float total = 0.0f;
-        for (int i = 0; i < lanes; ++i) {
-          total += load_shared(partial + at % kPieceNumbers * kThreads + i * together + at / kPieceNumbers);
-        }
-        store_global(sums + first * kPieceNumbers + at, total);
+        const int number = at / together, of = at % together;
+        for (int i = 0; i < lanes; ++i) total += load_shared(partial + number * pitch + i * together + of);
+        store_global(sums + (first + of) * kPieceNumbers + number, total);
       }
       sync_block();  // the sums are read before the next ones come
     }

@@ -80,9 +80,9 @@ Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTe
   const Activation after = arguments.activation("activation", activation);
 
   int64_t out_h = 0, out_w = 0;
+  arguments.pair("stride", stride, 1), arguments.pair("padding", padding, 0), arguments.pair("dilation", dilation, 1);
+  check_conv2d_reach(arguments, x, kernel_h, kernel_w, stride, padding, dilation);
   arguments.window(kernel_h, kernel_w, stride, padding, dilation, out_h, out_w);
-  const std::vector<int64_t> reach{(kernel_h - 1) * dilation[0], (kernel_w - 1) * dilation[1]};
-  check_conv2d_reach(arguments, x, padding, reach, stride);
   arguments.small("pixels", x.size(0) * x.size(2) * x.size(3)), arguments.small("pixels", x.size(0) * out_h * out_w);
   const auto as_int = [&](int64_t value) { return arguments.small("channels", value); };
   const Conv2dShape shape{

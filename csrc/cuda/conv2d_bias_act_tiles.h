@@ -76,7 +76,7 @@ inline int64_t conv2d_place_bytes(const Conv2dTile& t) {
 inline int64_t conv2d_shared_budget(const Conv2dVariant& v) { return (v.warps() > 4 ? 98 : 49) << 10; }
 inline int64_t conv2d_shared_most(const Conv2dVariant& v) { return (v.warps() > 4 ? 98 : 60) << 10; }
 inline int conv2d_stage_bytes(const Conv2dVariant& v) { return (v.warps() > 4 ? 20 : 10) << 10; }
-constexpr int64_t kConv2dStemBudget = 49 << 10;
+constexpr int64_t kConv2dStemBudget = 49 << 10;  // of images of few channels, whose blocks have four warps
 
 // The tile of a variant and a shape, with what follows from them.
 inline Conv2dTile conv2d_tile(const Conv2dShape& s, int variant, int images, int height, int width) {

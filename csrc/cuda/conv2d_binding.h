@@ -31,18 +31,25 @@ struct Conv2dParameters {
   }
 };
 
-// Rows and columns that windows reach are 16-bit numbers. `padding` and `reach`: of the window, in rows and in columns;
-// a tile has at most 64 pixels in a row.
-inline void check_conv2d_reach(const Arguments& arguments, const Tensor& x, const std::vector<int64_t>& padding,
-                               const std::vector<int64_t>& reach, const std::vector<int64_t>& stride) {
-  const auto fits = [&](int i) { return x.size(2 + i) + 2 * padding[i] + reach[i] + 64 * stride[i] < 1 << 15; };
-  arguments.expect(fits(0) && fits(1),
-                   "an image of fewer than 2^15 rows and columns, window and padding included, got one of ", x.size(2),
-                   "x", x.size(3));
+// Kernels keep rows and columns in 16 bits: those of the image, its padding, and the window and 64 pixels of a tile
+// beyond it. Each number is looked at by itself first, so that no sum overflows.
+inline void check_conv2d_reach(const Arguments& arguments, const Tensor& x, int64_t kernel_h, int64_t kernel_w,
+                               const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+                               const std::vector<int64_t>& dilation) {
+  constexpr int64_t kMost = 1 << 15, kTilePixels = 64;
+  const int64_t kernel[] = {kernel_h, kernel_w};
+  for (int i = 0; i < 2; ++i) {
+    const bool small =
+        x.size(2 + i) < kMost && kernel[i] < kMost && stride[i] < kMost && padding[i] < kMost && dilation[i] < kMost;
+    arguments.expect(
+        small && x.size(2 + i) + 2 * padding[i] + (kernel[i] - 1) * dilation[i] + kTilePixels * stride[i] < kMost,
+        "an image of fewer than 2^15 rows and columns, window and padding included, got one of ", x.size(2), "x",
+        x.size(3), " with a window of ", kernel_h, "x", kernel_w, ", stride ", stride[i], ", padding ", padding[i],
+        ", dilation ", dilation[i]);
+  }
 }
 
-// Launches a product over the channels of one or two dense images. `results` is y without its memory: where it begins,
-// how many numbers lie from pixel to pixel, and the biases of each image, if each has its own.
+// Launches a product over the channels of one or two dense images; where its results go, see Conv2dResults.
 inline cudaError_t run_conv2d(const Arguments& arguments, ScalarType type, const void* x, const void* x2,
                               const Conv2dShape& shape, const Conv2dParameters& parameters, Activation activation,
                               const Conv2dResults& results, cudaStream_t stream) {
@@ -51,6 +58,9 @@ inline cudaError_t run_conv2d(const Arguments& arguments, ScalarType type, const
   p.x = x, p.x2 = x2, p.results = results;
   p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
   arguments.small("blocks", conv2d_blocks(shape, p.tile));
+  check(results.aligned(shape.outputs),
+        "mobilevit_fast: a result of convolutions lies at an address that is no "
+        "multiple of 8");
   return type == ScalarType::Half ? conv2d_bias_act<Half>(p, stream) : conv2d_bias_act<BFloat16>(p, stream);
 }
 

@@ -47,6 +47,20 @@ def test_bytes_are_normalised_by_the_first_kernel(mean: float, device: torch.dev
     assert_within_twice(zoo.run(model, x), plain, exact, measure=rms_error)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_block_at_full_size(preset: str, device: torch.device) -> None:
+    """The last one of a 256 pixel image: an inverted residual, 3x3, the stack, and the 3x3 over two inputs."""
+    model = zoo.native(MobileViTConfig.preset(preset, num_labels=10)).to(device).half()
+    block = model.mobilevit.encoder.layer[4]
+    channels = block.downsampling_layer.expand_1x1.convolution.in_channels
+    x = torch.randn(2, channels, 16, 16, generator=torch.Generator().manual_seed(0)).to(device).half()
+    exact, plain = copy.deepcopy(block).double(), copy.deepcopy(block)
+    with torch.no_grad():
+        wanted, usual = exact(x.double()), plain(x)
+        actual = mvf.accelerate(block, backend="cuda", strict=True)(x)
+    assert_within_twice(actual, usual, wanted, measure=rms_error)
+
+
 @pytest.mark.skipif(not EMULATED, reason="launches are counted by the emulator")
 def test_launches_of_a_model(device: torch.device) -> None:
     """MobileViT-S: one a region with many images, one a layer of the transformers with few; torch's for the classes."""

@@ -168,14 +168,16 @@ def test_a_tensor_of_another_type_or_rank_is_refused(op: str, sample: Sample, de
                 overload(*changed_arguments)
 
 
-@pytest.mark.parametrize("op", ["conv2d_bias_act", "depthwise_conv2d", "inverted_residual", "mobilevit_transformer"])
+@pytest.mark.parametrize(
+    "op", ["aspp", "conv2d_bias_act", "depthwise_conv2d", "inverted_residual", "mobilevit_transformer"]
+)
 @given(data=st.data())
 def test_what_the_rules_take_the_binding_takes(op: str, device: torch.device, data: st.DataObject) -> None:
     """A call that the automatic choice may give to the kernel never fails; all others have a reason."""
     size = st.sampled_from([1, 2, 3, 8, 9])
     channels, outputs = data.draw(st.sampled_from([1, 3, 8, 12, 16, 40])), data.draw(st.sampled_from([4, 8, 24]))
     x = torch.zeros(data.draw(st.integers(0, 2)), channels, data.draw(size), data.draw(size), dtype=torch.float16)
-    stride, dilation = (data.draw(st.sampled_from([1, 2, 3, 128])) for _ in range(2))
+    stride, dilation = (data.draw(st.sampled_from([1, 2, 3, 128, 8191, 1 << 40])) for _ in range(2))
     k = data.draw(st.sampled_from([1, 3, 4, 5]))
     geometry = ([stride] * 2, [dilation * (k // 2)] * 2, [dilation] * 2)
 
@@ -186,6 +188,11 @@ def test_what_the_rules_take_the_binding_takes(op: str, device: torch.device, da
         second = data.draw(st.sampled_from([None, 0, 4, 8, 24]))
         x2 = None if second is None else zeros(x.shape[0], second, *x.shape[2:])
         arguments = (x, x2, zeros(outputs, channels + (second or 0), k, k), None, None, *geometry, "relu")
+    elif op == "aspp":
+        features, none = data.draw(st.sampled_from([4, 8, 24])), (None, None)
+        branches = (zeros(features, channels, 1, 1), *none, zeros(2, features, channels, 3, 3), *none)
+        pooled = (zeros(features, channels, 1, 1), *none, zeros(outputs, 4 * features, 1, 1), *none)
+        arguments = (x, *branches, *pooled, [1, dilation], "relu")
     elif op == "depthwise_conv2d":
         arguments = (x, zeros(channels, 1, k, k), None, None, *geometry, "relu")
     elif op == "inverted_residual":

@@ -30,6 +30,7 @@ SANITIZED = any(Path(name).is_file() for name in os.environ.get("LD_PRELOAD", ""
 FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 DEFINITIONS = ["-DMVF_EMULATED", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
 SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+SANITIZERS += ["-fno-sanitize=null,object-size,pointer-overflow"]  # AddressSanitizer sees what these lead to
 TORCH = Path(torch.__file__).parent
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from mobilevit_fast.ops import OPS
+from mobilevit_fast.ops.registry import BackendError
 from tests import samples
 from tests.emulator.run import check, emulated, run
 
@@ -56,7 +58,8 @@ def test_what_moves() -> None:
     x, *rest = make(16, 32, 32, (1, 16, 16))
     sums, biases, *branches, project = check("aspp", (x, *rest), processors=1)
     pixels = 16 * 16 * 2
-    assert sums.arrays["x"] == (x.nbytes, 0)
+    assert sums.arrays["x"] == branches[0].arrays["x"] == (x.nbytes, 0)
+    assert all(x.nbytes <= launch.arrays["x"][0] <= 2 * x.nbytes for launch in branches[1:])
     assert biases.arrays["sums"] == (16 * 4, 0)
     assert biases.arrays["image_bias"] == (0, 32 * 4)
     assert all(launch.arrays["y"] == (0, 32 * pixels) for launch in (*branches, project))
@@ -81,11 +84,46 @@ def test_without_scale_and_bias() -> None:
 
 
 @pytest.mark.parametrize("processors", [1, 3, 1000])
-@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 70), (1, 20, 31)])
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 70), (1, 20, 31), (1, 1, 1025)])
 def test_images_that_blocks_share(size: tuple[int, int, int], processors: int) -> None:
-    """The mean by one block and by several, whose pixels are no whole number of each other's."""
+    """The mean by one block and by several, of which the last have fewer pixels, or none."""
     launches = check("aspp", make(40, 16, 64, size), processors=processors)
     assert launches[0].blocks == size[0] * max(1, min(processors // size[0], size[1] * size[2] // 64))
+
+
+@pytest.mark.parametrize("channels", [80, 96, 160])
+def test_few_accesses_conflict(channels: int) -> None:
+    sums, biases, *_ = check("aspp", make(channels, 32, 16, (1, 8, 9)), watch_banks=True)
+    assert sums.conflicts <= 0.05 * sums.wavefronts
+    assert biases.conflicts <= 0.05 * biases.wavefronts
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"channels": 12}, "input channels that are a multiple of 8, got 12"),
+        ({"features": 12}, "features of a branch that are a multiple of 8, got 12"),
+        ({"channels": 8200}, "at most 8192 channels, and features of a branch, got 8200 and 8"),
+        (
+            {"rates": (1, 8192)},
+            r"an image of fewer than 2\^15 rows and columns, window and padding included, got 32837",
+        ),
+        ({"rates": (1 << 62,)}, r"an image of fewer than 2\^15 rows and columns"),
+    ],
+)
+def test_refusals(change: dict[str, Any], reason: str) -> None:
+    """With a reason where the kernel is chosen, and again by the binding, whoever calls it."""
+    arguments = make(**{"channels": 8, "features": 8, "outputs": 8, "size": (1, 5, 5), "rates": (1,), **change})
+    with pytest.raises(BackendError, match=f"cuda: expected {reason}"):
+        OPS["aspp"]("cuda", *arguments)
+    packed = OPS["aspp"].pack("cuda", arguments)
+    with pytest.raises(RuntimeError, match=r"mobilevit_fast\.aspp: expected "):
+        OPS["aspp"].overload("cuda")(*arguments, packed)
+
+
+def test_as_many_channels_and_features_as_there_may_be() -> None:
+    check("aspp", make(8192, 8, 8, (1, 1, 2), rates=(1,)))
+    check("aspp", make(8, 8192, 8, (1, 1, 2), rates=(1,)))
 
 
 @pytest.mark.parametrize("channels", [8, 520, 2056])

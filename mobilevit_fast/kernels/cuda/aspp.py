@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import conv2d_bias_act
 from mobilevit_fast.kernels.cuda.packing import affine, joined
-from mobilevit_fast.kernels.cuda.rules import all_of, multiples_of_eight
+from mobilevit_fast.kernels.cuda.rules import all_of, multiples_of_eight, reaches
 from mobilevit_fast.support import Support
 
 MOST_NUMBERS = 8192
-"""Channels, and features of a branch: both of an image's mean lie in shared memory."""
+"""Channels, and features of a branch: both of an image's mean lie in shared memory (``kAsppVector``)."""
 
 
 def pack(
@@ -30,7 +30,7 @@ def pack(
     project_bias: Tensor | None,
 ) -> Tensor:
     """Convolutions as their own kernel takes them; the branch of the mean in rows as they come."""
-    own = len(project_weight[0]) - len(pool_weight)  # features that the projection sees pixel by pixel
+    own = len(project_weight[0]) - len(pool_weight)  # (R + 1) * K features that the projection sees pixel by pixel
     parts = [conv2d_bias_act.pack(pointwise_weight, pointwise_scale, pointwise_bias)]
     for i, weight in enumerate(atrous_weight):
         scale, bias = (None if stack is None else stack[i] for stack in (atrous_scale, atrous_bias))
@@ -38,7 +38,8 @@ def pack(
     parts.append(conv2d_bias_act.pack(project_weight[:, :own], project_scale, None))
     pooled = ((pool_weight, pool_scale, pool_bias), (project_weight[:, own:], project_scale, project_bias))
     for weight, scale, bias in pooled:
-        parts += [weight.flatten(1), affine(scale, weight, 1, 1.0), affine(bias, weight, 1, 0.0)]
+        rows = weight.flatten(1)  # (K, C) or (O, K)
+        parts += [rows, affine(scale, weight, 1, 1.0), affine(bias, weight, 1, 0.0)]
     return joined(parts)
 
 
@@ -51,4 +52,7 @@ def takes(arguments: dict[str, Any]) -> Support:
     if max(features, channels) > MOST_NUMBERS:
         got = f"{channels} and {features}"
         return Support(False, f"expected at most {MOST_NUMBERS} channels, and features of a branch, got {got}")
-    return all_of(multiples_of_eight(input_channels=channels), multiples_of_eight(features_of_a_branch=features))
+    windows = (reaches(arguments, (3, 3), (1, 1), (rate, rate), (rate, rate)) for rate in arguments["rates"])
+    return all_of(
+        multiples_of_eight(input_channels=channels), multiples_of_eight(features_of_a_branch=features), *windows
+    )

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
+from mobilevit_fast.kernels.cuda.rules import reaches
 from mobilevit_fast.support import Support
 
 STEM_NUMBERS = 64
@@ -56,6 +57,9 @@ def takes(arguments: dict[str, Any]) -> Support:
     if weight is None:
         return Support(True)
     channels, *window = weight.shape[1:]
+    reach = reaches(arguments, window, *(arguments[name] for name in ("stride", "padding", "dilation")))
+    if not reach.ok:
+        return reach
     x = arguments.get("x")
     if x is not None and x.dtype == torch.uint8 and not is_stem(weight):
         got = f"{channels} channels and {window[0]}x{window[1]}"
