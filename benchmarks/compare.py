@@ -2,8 +2,8 @@
 
 A row of this package regressed if it is slower by more than the threshold and outside the noise, its p20 being above
 the p80 of before, or if its error is more than twice what it was. Libraries beside it are the measure of the machine:
-where they moved too, that is said, but what was measured decides. Exit status 1 where something of this package
-regressed.
+where they moved too, that is said, but what was measured decides. How many times as long they take as this package is
+compared as well, with its spread. Exit status 1 where something of this package regressed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.cpu.table import shape_text
+from benchmarks.ratios import Ratio
 from mobilevit_fast.cli.console import FAILURE, note, stdout, usage_error
 
 Row = dict[str, Any]
@@ -29,6 +30,8 @@ IDENTIFYING = ("kind", "task", "model", "image_size", "batch", "dtype", "operato
 WHERE_NEEDED = ("path", "backend", "device")
 """Only where rows would be the same without it: a kernel on another backend or device is still to be compared."""
 OURS = ("cuda", "triton", "cpu")
+ANCHORS = ("ours", "ours-cuda-graph", "cuda")
+"""This package as users call it: what others are compared with."""
 ERROR_GROWTH = 2.0
 _VARYING = ("date", "git", "load_average", "machine")
 """Parts of an environment that differ from run to run."""
@@ -164,10 +167,14 @@ def name_of(identity: Identity) -> str:
 
 
 class Comparison(NamedTuple):
-    """``changes`` are of rows measured both times; ``lost`` are this package's that now are not, with the reason."""
+    """``changes`` are of rows measured both times; ``lost`` are this package's that now are not, with the reason.
+
+    ``ratios`` are by name of others' rows: how many times as long they take as this package, before and now.
+    """
 
     changes: list[Change]
     lost: list[tuple[str, str]]
+    ratios: dict[str, tuple[Ratio, Ratio]]
     only_old: int
     only_new: int
 
@@ -202,7 +209,24 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
                 lost.append((name_of(identity), str(reason or "no such row")))
         elif second:
             only["new"] += 1
-    return Comparison(sorted(changes, key=lambda change: -change.ratio), lost, only["old"], only["new"])
+    first_ratios, second_ratios = _ratios(before), _ratios(after)
+    ratios = {name_of(i): (ratio, second_ratios[i]) for i, ratio in first_ratios.items() if i in second_ratios}
+    return Comparison(sorted(changes, key=lambda change: -change.ratio), lost, ratios, only["old"], only["new"])
+
+
+def _ratios(rows: dict[Identity, Row]) -> dict[Identity, Ratio]:
+    """Of others' rows, where this package was measured in the same case."""
+
+    def case(identity: Identity) -> Identity:
+        return tuple(entry for entry in identity if entry[0] != "provider")
+
+    timed = {identity: row for identity, row in rows.items() if measured(row)}
+    ours = {case(identity): row for identity, row in timed.items() if row.get("provider") in ANCHORS}
+    return {
+        identity: Ratio.of(row, ours[case(identity)])
+        for identity, row in timed.items()
+        if not is_ours(row) and case(identity) in ours
+    }
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
@@ -282,6 +306,17 @@ def hint(comparison: Comparison, threshold: float) -> str:
     return f"{text}: the machine seems {word}; beside it {beside} rows of this package are slower"
 
 
+def agreement(comparison: Comparison) -> Iterator[str]:
+    """What the ratios say: how many were found again, and which were not."""
+    if not comparison.ratios:
+        return
+    differing = {name: both for name, both in comparison.ratios.items() if not both[0].agrees(both[1])}
+    found = len(comparison.ratios) - len(differing)
+    yield f"{found} of {len(comparison.ratios)} ratios of others to this package agree within their spread"
+    for name, (old, new) in differing.items():
+        yield f"  not {name}: {old} before, {new} now"
+
+
 def summary(comparison: Comparison, threshold: float) -> str:
     """One line."""
     ours = [change for change in comparison.changes if change.ours]
@@ -322,6 +357,8 @@ def main(
     for reason, count in Counter(reason for _, reason in comparison.lost).items():
         first = next(name for name, why in comparison.lost if why == reason)
         console.print(f"no longer measured: {count} of this package, such as {first}: {reason[:120]}", markup=False)
+    for line in agreement(comparison):
+        console.print(line, markup=False)
     console.print(hint(comparison, threshold))
     console.print(summary(comparison, threshold))
     if comparison.regressed(threshold):

@@ -5,6 +5,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -13,13 +14,13 @@ import typer
 
 from benchmarks import speedups
 from benchmarks.cpu import table as cpu_table
-from benchmarks.cpu.table import machine_name, machine_text, replaced, slug
+from benchmarks.cpu.table import machine_text, replaced, slug
 from benchmarks.gpu import table as gpu_table
 from benchmarks.plots import Picture, pictures
 from mobilevit_fast.cli.console import FAILURE, note, usage_error
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = {"cpu": ("cpu-*.json",), "cuda": ("cuda-*.json", "gpu-*/gpu-*.json")}
+FILES = {"cpu": ("*-cpu-*.json",), "cuda": ("*-cuda-*.json", "gpu-*/gpu-*.json")}
 """Where the results of a device are: those of `benchmarks.run`, and the folders of `benchmarks.gpu`."""
 
 
@@ -37,8 +38,8 @@ class Sources(NamedTuple):
 
     def pictures(self) -> list[Picture]:
         """Those that there are results for."""
-        name = slug(machine_name(self.models["environment"]))
-        return list(pictures(self.device, name, self.machine, self.models["rows"], self.operators["rows"]))
+        rows = (self.models["rows"], self.operators["rows"])
+        return list(pictures(self.device, slug(self.machine), self.machine, *rows))
 
 
 def sources(results: Path, device: str) -> list[Sources]:
@@ -48,7 +49,7 @@ def sources(results: Path, device: str) -> list[Sources]:
     loaded.sort(key=lambda content: content["environment"]["date"])  # stable: the last of a day is the last by name
     newest: dict[str, dict[str, dict[str, Any]]] = {}
     for content in loaded:
-        own = newest.setdefault(machine_name(content["environment"]), {})
+        own = newest.setdefault(machine_text(content["environment"]), {})
         own |= dict.fromkeys((row["kind"] for row in content["rows"]), content)
     found = [
         Sources(device, own["model"], own.get("operator", {**own["model"], "rows": []}))
@@ -83,6 +84,9 @@ def report(
     found = [source for device in FILES for source in sources(results, device)]
     if not found:
         raise usage_error(f"--results: expected results of models in {results}, found none")
+    names = Counter(slug(source.machine) for source in found)
+    if doubled := [source.machine for source in found if names[slug(source.machine)] > 1]:
+        raise usage_error(f"--results: expected machines whose pictures have names of their own, got {doubled}")
     texts = list(blocks(found, os.path.relpath(plots, readme.parent)))
     if not (update or check):
         typer.echo("\n\n".join(text for text, _, _ in texts))

@@ -28,10 +28,11 @@ DEVICES = tuple(DTYPES_ON)
 _DEFAULT = Settings()
 
 
-def default_out(what: str, device: str) -> Path:
-    """The file that is meant to be committed, one for a machine."""
+def default_out(what: str, dtypes: Sequence[str], device: str) -> Path:
+    """The file that is meant to be committed: one for a machine, types and version of torch."""
     name = torch.cuda.get_device_name() if device == "cuda" else info.collect()["devices"][0]["description"]
-    return RESULTS / f"{device}-{slug(name)}-{what}.json"
+    version = torch.__version__.split("+")[0]
+    return RESULTS / f"{what}-{'-'.join(dtypes)}-{device}-{slug(name)}-torch{version}.json"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").partition("\n\n")[2])
@@ -121,15 +122,17 @@ def _run(
     known: Sequence[str] = DTYPES_ON[device]
     if on_gpu and what == "ops":
         known = (str(GPU_OPERATOR_DTYPE).removeprefix("torch."),)
-    usual = tuple(MODELS) if what == "models" else (*SIZES,)
+    usual: Sequence[str] = tuple(MODELS)
+    if what == "ops":
+        usual = tuple(SIZES) if on_gpu else tuple(name for name, model in MODELS.items() if model.preset is not None)
     sizes, batches, dtypes = sizes or usual, batches or BATCHES_ON[device], dtypes or known
-    _known("--size", sizes, MODELS)
+    _known("--size", sizes, usual)
     _known("--dtype", dtypes, known)
     _known("--peers", peers or (), peers_on(device))
     if on_gpu and not gpu_device.available():
         note("error: --device cuda: expected a GPU that torch can use, found none")
         raise typer.Exit(FAILURE)
-    target = (out or default_out(what, device)).resolve()
+    target = (out or default_out(what, dtypes, device)).resolve()
     if verified:
         check(device)
     if on_gpu:

@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.ratios import Ratio, fastest
+from benchmarks.registry import YARDSTICK
+
 BEGIN, END = "<!-- cpu-table:begin -->", "<!-- cpu-table:end -->"
 _VERSIONS = ("torch", "transformers", "onnxruntime", "openvino")
 
@@ -13,26 +16,43 @@ Rows = list[dict[str, Any]]
 def markdown(results: dict[str, Any], *, operators: bool = False) -> str:
     """The tables of a file of results, and what they were measured on."""
     rows: Rows = results["rows"]
-    blocks = [_conditions(results["environment"])]
+    blocks = [_conditions(results["environment"], rows)]
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
-        blocks.append(_model_table([r for r in rows if r["kind"] == "model" and r["dtype"] == dtype], dtype))
+        own = [row for row in rows if row["kind"] == "model" and row["dtype"] == dtype]
+        blocks.append(_model_table([row for row in own if row["model"] != YARDSTICK], dtype))
+        # Of another network: its errors are no measure of the others', and its rows are no library's of a MobileViT.
+        beside = [{**row, "label": _engine(row["label"])} for row in own if row["model"] == YARDSTICK]
+        blocks.append(_model_table(beside, dtype))
         if operators:
             blocks.append(_operator_table([r for r in rows if r["kind"] == "operator" and r["dtype"] == dtype], dtype))
     blocks.append(_memory([row for row in rows if row["kind"] == "memory"]))
     return "\n\n".join(block for block in blocks if block)
 
 
-def _conditions(environment: dict[str, Any]) -> str:
+def _engine(label: str) -> str:
+    """Who runs the yardstick, a network of timm's, where the label names whose MobileViT it is otherwise."""
+    return label.removeprefix("transformers, ")
+
+
+def _rounds(environment: dict[str, Any], rows: Rows) -> str:
+    """How many there were; where the time was up, fewer than were asked for."""
+    made = [row["rounds"] for row in rows if row["kind"] == "model" and row.get("rounds")] or [environment["rounds"]]
+    least, most = min(made), max(made)
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def _conditions(environment: dict[str, Any], rows: Rows) -> str:
     cpu, threads = environment["cpu"], environment["threads"]
     versions = [f"{name} {environment['versions'].get(name) or 'not installed'}" for name in _VERSIONS]
     rate = environment["machine"]["peak_gmac_s"]["float32"][str(threads)]
     unverified = "" if environment.get("verified", True) else " The operators' tests were not run before."
     return (
-        f"{cpu['name']}, {threads} thread{'s' if threads > 1 else ''}, kernel variant {cpu['variant'] or 'none'}; "
+        f"{machine_text(environment)}, kernel variant {cpu['variant'] or 'none'}; "
         f"best float32 matrix product measured: {rate:.0f} · 10⁹ multiply-accumulates/s. {', '.join(versions)}; "
-        f"{environment['date']}, commit {commit_text(environment)}. Median of {environment['rounds']} rounds, in each "
-        f"of which every library is measured once, directly after a call that is not, in one process, on images of "
-        f"{_pixels(environment['image_size'])}.{unverified}"
+        f"{environment['date']}, commit {commit_text(environment)}. Median of {_rounds(environment, rows)} rounds, in "
+        f"each of which every library is measured once, directly after a call that is not, in one process, on images "
+        f"of {_pixels(environment['image_size'])}. In brackets what the ratio of the last line is by the quantiles of "
+        f"the rounds, 20 and 80 %.{unverified}"
     )
 
 
@@ -57,9 +77,11 @@ def machine_name(environment: dict[str, Any]) -> str:
 
 
 def machine_text(environment: dict[str, Any]) -> str:
-    """Its name and, of a processor, how many threads were used."""
-    threads = "" if environment.get("gpu") else f", {environment['threads']} threads"
-    return f"{machine_name(environment)}{threads}"
+    """Its name and, of a processor, how many threads were used: what tells one machine's results from another's."""
+    if environment.get("gpu"):
+        return machine_name(environment)
+    threads = environment["threads"]
+    return f"{machine_name(environment)}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def slug(name: str) -> str:
@@ -101,8 +123,8 @@ def _model_table(rows: Rows, dtype: str) -> str:
             shares = [row["top1_agreement"] for row in own.values() if row.get("top1_agreement") is not None]
             lines[-1].append(f"{100 * min(shares):.4g} %")
     for case in cases:
-        ours, peers = _fastest(rows, case)
-        ratios.append(f"{peers / ours:.2f}×" if ours and peers else "–")
+        ratio = _fastest(rows, case)
+        ratios.append("–" if ratio is None else str(ratio))
     if any(ratio != "–" for ratio in ratios):
         lines.append(["**fastest peer / mobilevit_fast**", *ratios, *[""] * (1 + agreed)])
     header = [f"{dtype}, ms per image", *(f"{model}, batch {batch}" for model, batch in cases), "error"]
@@ -123,12 +145,11 @@ def _memory(rows: Rows) -> str:
     return " ".join([*sentences[: bool(found)], *(f"Not measured: peak of memory: {reason}." for reason in reasons)])
 
 
-def _fastest(rows: Rows, case: tuple[str, int]) -> tuple[float | None, float | None]:
-    """Times of this package, as users call it, and of the fastest of the others."""
+def _fastest(rows: Rows, case: tuple[str, int]) -> Ratio | None:
+    """The fastest of the others beside this package as users call it."""
     measured = [row for row in rows if (row["model"], row["batch"]) == case and row.get("median_ms")]
-    ours = [row["median_ms"] for row in measured if row["provider"] == "ours"]
-    peers = [row["median_ms"] for row in measured if not row["provider"].startswith("ours")]
-    return (ours[0] if ours else None), min(peers, default=None)
+    ours = next((row for row in measured if row["provider"] == "ours"), None)
+    return fastest((row for row in measured if not row["provider"].startswith("ours")), ours)
 
 
 def _reasons(rows: Rows) -> Iterator[str]:

@@ -53,6 +53,17 @@ def test_the_noise_is_no_regression(run: Any) -> None:
     assert "within the noise" in result.output
 
 
+def test_ratios_are_to_be_found_again(run: Any) -> None:
+    """However fast the machine is: 2.00 with a spread of 2 % each."""
+    old = [row("ours", 10), row("openvino", 20), row("timm", 40)]
+    again = run(old, [row("ours", 5), row("openvino", 10.3), row("timm", 20)])
+    assert "2 of 2 ratios of others to this package agree within their spread" in again.output
+    other = run(old, [row("ours", 5), row("openvino", 11), row("timm", 20)])
+    assert "1 of 2 ratios" in other.output
+    assert "not S batch 1 float32 openvino: 2.00× (1.96–2.04) before, 2.20× (2.16–2.24) now" in other.output
+    assert "ratios" not in run([row("ours", 10)], [row("ours", 10)]).output
+
+
 @pytest.mark.parametrize("provider", ["ours", "ours-cuda-graph", "cuda", "triton", "cpu"])
 def test_names_of_this_package(run: Any, provider: str) -> None:
     assert run([row(provider, 10)], [row(provider, 12)]).exit_code == 1
@@ -176,5 +187,5 @@ def test_every_committed_file_equals_itself(run: Any, path: Path) -> None:
     result = run(text, text)
     assert result.exit_code == 0, result.output
     assert " 0 slower, 0 faster, 0 less exact; measured only before 0, only now 0" in " ".join(result.output.split())
-    if path.name.endswith("-models.json") or path.name == "gpu-ops.json":
+    if path.name.startswith("models-") or path.name in ("gpu-models.json", "gpu-ops.json"):
         assert "rows of other libraries: median ratio 1.000" in result.output

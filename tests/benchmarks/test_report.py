@@ -85,22 +85,28 @@ def test_a_picture_is_the_same_every_time() -> None:
     assert "date" not in first.svg()
 
 
-def test_every_machine_has_its_own_tables_and_the_newest_results(tmp_path: Path) -> None:
+def test_every_machine_has_its_own_tables_and_the_newest_results(places: list[str], tmp_path: Path) -> None:
     committed = report.ROOT / "benchmarks" / "results"
-    content = json.loads(next(committed.glob("cpu-*-models.json")).read_text(encoding="utf-8"))
+    content = json.loads(next(committed.glob("models-*-cpu-*.json")).read_text(encoding="utf-8"))
 
-    def write(file: str, name: str, date: str) -> None:
-        environment = {**content["environment"], "date": date}
+    def write(file: str, name: str, date: str, threads: int = 2) -> None:
+        environment = {**content["environment"], "date": date, "threads": threads}
         environment["cpu"] = {**environment["cpu"], "name": name}
         (tmp_path / file).write_text(json.dumps({**content, "environment": environment}), encoding="utf-8")
 
-    write("cpu-a.json", "An Old(R) CPU @ 2.5GHz", "2026-01-01")
-    write("cpu-b.json", "A New One", "2026-01-03")
-    write("cpu-c.json", "An Old(R) CPU @ 2.5GHz", "2026-01-02")
+    write("models-cpu-a.json", "An Old(R) CPU @ 2.5GHz", "2026-01-01")
+    write("models-cpu-b.json", "A New One", "2026-01-03")
+    write("models-cpu-c.json", "An Old(R) CPU @ 2.5GHz", "2026-01-02")
     found = report.sources(tmp_path, "cpu")
     assert [source.models["environment"]["date"] for source in found] == ["2026-01-03", "2026-01-02"]
     names = [source.pictures()[0].name for source in found]
-    assert names == ["throughput-a-new-one", "throughput-an-old-2.5ghz"]
+    assert names == ["throughput-a-new-one-2-threads", "throughput-an-old-2.5ghz-2-threads"]
+    write("models-cpu-d.json", "A New One", "2026-01-04", threads=1)  # other results, of which neither hides the other
+    assert len(report.sources(tmp_path, "cpu")) == 3
+    write("models-cpu-e.json", "A(R) New One CPU", "2026-01-04")
+    outcome = invoke("--check", "--results", str(tmp_path), *places)
+    assert outcome.exit_code == 2
+    assert "expected machines whose pictures have names of their own" in " ".join(outcome.output.split())
 
 
 def test_labels_keep_their_order_and_their_distance() -> None:
