@@ -38,15 +38,15 @@ inline void check_conv2d_reach(const Arguments& arguments, const Tensor& x, int6
                                const std::vector<int64_t>& dilation) {
   constexpr int64_t kMost = 1 << 15, kTilePixels = 64;
   const int64_t kernel[] = {kernel_h, kernel_w};
-  for (int i = 0; i < 2; ++i) {
-    const bool small =
-        x.size(2 + i) < kMost && kernel[i] < kMost && stride[i] < kMost && padding[i] < kMost && dilation[i] < kMost;
-    arguments.expect(
-        small && x.size(2 + i) + 2 * padding[i] + (kernel[i] - 1) * dilation[i] + kTilePixels * stride[i] < kMost,
-        "an image of fewer than 2^15 rows and columns, window and padding included, got one of ", x.size(2), "x",
-        x.size(3), " with a window of ", kernel_h, "x", kernel_w, ", stride ", stride[i], ", padding ", padding[i],
-        ", dilation ", dilation[i]);
-  }
+  const auto fits = [&](int i) {
+    return x.size(2 + i) < kMost && kernel[i] < kMost && stride[i] < kMost && padding[i] < kMost &&
+           dilation[i] < kMost &&
+           x.size(2 + i) + 2 * padding[i] + (kernel[i] - 1) * dilation[i] + kTilePixels * stride[i] < kMost;
+  };
+  arguments.expect(
+      fits(0) && fits(1), "an image of fewer than 2^15 rows and columns, window, padding and a tile included, got ",
+      x.size(2), "x", x.size(3), " with a window of ", kernel_h, "x", kernel_w, ", stride [", stride[0], ", ",
+      stride[1], "], padding [", padding[0], ", ", padding[1], "], dilation [", dilation[0], ", ", dilation[1], "]");
 }
 
 // Launches a product over the channels of one or two dense images; where its results go, see Conv2dResults.
@@ -58,9 +58,7 @@ inline cudaError_t run_conv2d(const Arguments& arguments, ScalarType type, const
   p.x = x, p.x2 = x2, p.results = results;
   p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
   arguments.small("blocks", conv2d_blocks(shape, p.tile));
-  check(results.aligned(shape.outputs),
-        "mobilevit_fast: a result of convolutions lies at an address that is no "
-        "multiple of 8");
+  arguments.expect(results.aligned(shape.outputs), "a result at an address that is a multiple of 8");
   return type == ScalarType::Half ? conv2d_bias_act<Half>(p, stream) : conv2d_bias_act<BFloat16>(p, stream);
 }
 

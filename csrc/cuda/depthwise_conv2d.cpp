@@ -20,10 +20,10 @@ Tensor depthwise_conv2d_op(Tensor x, Tensor weight, OptionalTensor scale, Option
   arguments.expect(kernel == 3 || kernel == 5 || kernel == 7, "a window of 3x3, 5x5 or 7x7, got ", kernel, "x", kernel);
 
   DepthwiseConv2dParams p{};
-  int64_t out_h = 0, out_w = 0;
-  arguments.window(kernel, kernel, stride, padding, dilation, out_h, out_w);
   p.padding = arguments.same("padding", padding, 0), p.dilation = arguments.same("dilation", dilation, 1);
   arguments.expect(arguments.same("stride", stride, 1) <= 2, "stride 1 or 2, got ", stride[0]);
+  int64_t out_h = 0, out_w = 0;
+  arguments.window(kernel, kernel, stride, padding, dilation, out_h, out_w);
   const int64_t extent = (kSmallTile - 1) * stride[0] + (kernel - 1) * p.dilation + 1;
   arguments.expect(extent * extent * kDepthwiseChannels * 2 <= kSharedEverywhere,
                    "a window that shared memory holds, got one of ", extent, "x", extent, " pixels");

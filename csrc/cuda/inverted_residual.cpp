@@ -46,10 +46,10 @@ struct Weights {
 int fill(const Arguments& arguments, const Tensor& x, const Weights& weights, const std::vector<int64_t>& stride,
          const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, const Tensor& packed,
          InvertedResidualParams& p) {
-  int64_t out_h = 0, out_w = 0;
-  arguments.window(kWindow, kWindow, stride, padding, dilation, out_h, out_w);
   p.padding = arguments.same("padding", padding, 0), p.dilation = arguments.same("dilation", dilation, 1);
   arguments.expect(arguments.same("stride", stride, 1) <= 2, "stride 1 or 2, got ", stride[0]);
+  int64_t out_h = 0, out_w = 0;
+  arguments.window(kWindow, kWindow, stride, padding, dilation, out_h, out_w);
   p.batch = arguments.small("images", x.size(0)), p.channels = arguments.small("channels", x.size(1));
   p.height = arguments.small("rows", x.size(2)), p.width = arguments.small("columns", x.size(3));
   p.out_h = arguments.small("rows", out_h), p.out_w = arguments.small("columns", out_w);

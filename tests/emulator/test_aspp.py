@@ -105,8 +105,9 @@ def test_few_accesses_conflict(channels: int) -> None:
         ({"features": 12}, "features of a branch that are a multiple of 8, got 12"),
         ({"channels": 8200}, "at most 8192 channels, and features of a branch, got 8200 and 8"),
         (
-            {"rates": (1, 8192)},
-            r"an image of fewer than 2\^15 rows and columns, window and padding included, got 32837",
+            {"rates": (1, 8175)},
+            r"an image of fewer than 2\^15 rows and columns, window, padding and a tile included, got 5x5 with a "
+            r"window of 3x3, stride \[1, 1\], padding \[8175, 8175\], dilation \[8175, 8175\]",
         ),
         ({"rates": (1 << 62,)}, r"an image of fewer than 2\^15 rows and columns"),
     ],
@@ -117,8 +118,14 @@ def test_refusals(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(BackendError, match=f"cuda: expected {reason}"):
         OPS["aspp"]("cuda", *arguments)
     packed = OPS["aspp"].pack("cuda", arguments)
-    with pytest.raises(RuntimeError, match=r"mobilevit_fast\.aspp: expected "):
+    reason = reason.replace("input channels", "channels")
+    with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.aspp: expected {reason}"):
         OPS["aspp"].overload("cuda")(*arguments, packed)
+
+
+def test_the_largest_rate() -> None:
+    """5 rows, a tile of 64, padding and window of together 4 * 8174: 32765."""
+    check("aspp", make(8, 8, 8, (1, 5, 5), rates=(8174,)))
 
 
 def test_as_many_channels_and_features_as_there_may_be() -> None:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from benchmarks.shapes import preset_calls
 from mobilevit_fast.config import PRESETS
+from mobilevit_fast.ops import OPS
+from mobilevit_fast.ops.registry import BackendError
 from tests.emulator.run import check, emulated, run
 
 VARIANTS = range(emulated.conv2d_variants)
@@ -124,6 +126,29 @@ def test_windows(
 def test_shapes_of_tiles(tile: tuple[int, int, int, int]) -> None:
     """A variant's pixels as tiles of any images, height and width."""
     check("conv2d_bias_act", make((16, 0), 48, (3, 10, 9)), tile=list(tile))
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_reach_of_a_window(kernel: int, across: bool) -> None:
+    """Python's rule and the binding draw the same line, in rows and in columns."""
+
+    def both(values: tuple[int, int]) -> list[int]:
+        return list(values[::-1] if across else values)
+
+    x = torch.zeros(1, 8, *both((65, 9)), dtype=torch.float16)
+    weight = torch.zeros(8, 8, *both((kernel, 1)), dtype=torch.float16)
+    operator = OPS["conv2d_bias_act"]
+    # 65 rows and a tile of 64 are 129; 32767 is the most.
+    padding, dilation = (0, (1 << 15) - 1) if kernel == 1 else (8170, 8149)
+    fits = (x, None, weight, None, None, [1, 1], both((padding, 0)), both((dilation, 1)), "none")
+    assert run("conv2d_bias_act", fits)[0].shape[2 + across] == 65 + 2 * padding - (kernel - 1) * dilation
+    more = (*fits[:7], both((dilation + 1, 1)), "none")
+    expected = "expected an image of fewer than 2\\^15 rows and columns"
+    with pytest.raises(BackendError, match=expected):
+        operator("cuda", *more)
+    with pytest.raises(RuntimeError, match=expected):
+        operator.overload("cuda")(*more, operator.pack("cuda", more))
 
 
 @pytest.mark.parametrize("outputs", [1, 6, 12, 21])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import mobilevit_fast as mvf
-from mobilevit_fast.config import PRESETS, MobileViTConfig
+from mobilevit_fast.config import MobileViTConfig
 from tests.integrations import zoo
 from tests.tolerance import assert_within_twice, rms_error
 
@@ -25,8 +25,14 @@ def check(model: nn.Module, size: tuple[int, int], dtype: torch.dtype, device: t
     assert_within_twice(zoo.run(model, x), plain, exact, measure=rms_error)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("preset", "dtype"),
+    [
+        ("small", torch.float16),
+        ("x_small", torch.bfloat16),
+        *(("xx_small", dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)),
+    ],
+)
 def test_every_size(preset: str, dtype: torch.dtype, device: torch.device) -> None:
     check(zoo.native(MobileViTConfig.preset(preset, num_labels=10)), (64, 64), dtype, device)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from mobilevit_fast.support import Support
 
 SHARED_BYTES = 99 << 10
 """Shared memory that a block may have on every GPU from compute capability 8.0 on."""
 
 
+MOST_REACH = 1 << 15
+"""Rows and columns that a dense convolution may look at: kernels keep them in 16 bits."""
 TILE_PIXELS = 64
 """Of a tile in a row, at most."""
 
@@ -33,15 +37,17 @@ def reaches(
 ) -> Support:
     """Whether rows and columns of a dense convolution are numbers of 16 bits (``check_conv2d_reach``).
 
-    The image counts where it is given and its size is a number: of a graph for any size nothing may depend on it.
+    The image counts where it is given, but in a graph, which may be meant for other sizes too.
     """
-    x = arguments.get("x")
+    x = None if torch.compiler.is_compiling() else arguments.get("x")
+    size = (0, 0) if x is None else tuple(x.shape[2:])
     for i in range(2):
-        size = 0 if x is None or not isinstance(x.shape[2 + i], int) else x.shape[2 + i]
-        reach = size + 2 * padding[i] + (kernel[i] - 1) * dilation[i] + TILE_PIXELS * stride[i]
-        if reach >= 1 << 15:
-            expected = "an image of fewer than 2^15 rows and columns, window and padding included"
-            return Support(False, f"expected {expected}, got {reach}")
+        reach = size[i] + 2 * padding[i] + (kernel[i] - 1) * dilation[i] + TILE_PIXELS * stride[i]
+        if max(reach, dilation[i]) >= MOST_REACH:
+            image = "an image" if x is None else f"{size[0]}x{size[1]}"
+            window = f"a window of {kernel[0]}x{kernel[1]}, stride {list(stride)}, padding {list(padding)}"
+            expected = "an image of fewer than 2^15 rows and columns, window, padding and a tile included"
+            return Support(False, f"expected {expected}, got {image} with {window}, dilation {list(dilation)}")
     return Support(True)
 
 
