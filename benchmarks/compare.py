@@ -19,6 +19,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.table import Table
 
+from benchmarks import speedups
 from benchmarks.cpu.table import shape_text
 from benchmarks.ratios import Ratio
 from mobilevit_fast.cli.console import FAILURE, note, stdout, usage_error
@@ -30,7 +31,7 @@ IDENTIFYING = ("kind", "task", "model", "image_size", "batch", "dtype", "operato
 WHERE_NEEDED = ("path", "backend", "device")
 """Only where rows would be the same without it: a kernel on another backend or device is still to be compared."""
 OURS = ("cuda", "triton", "cpu")
-ANCHORS = ("ours", "ours-cuda-graph", "cuda")
+ANCHORS = (*speedups.OURS.values(), "cuda")
 """This package as users call it: what others are compared with."""
 ERROR_GROWTH = 2.0
 _VARYING = ("date", "git", "load_average", "machine")

@@ -25,9 +25,13 @@ FILES = {"cpu": ("*-cpu-*.json",), "cuda": ("*-cuda-*.json", "gpu-*/gpu-*.json")
 
 
 class Sources(NamedTuple):
-    """The newest results of a machine: the files that have rows of models and rows of operators."""
+    """The newest results of a machine: the files that have rows of models and rows of operators.
+
+    Files with other types stand beside each other; ``name`` is that of pictures.
+    """
 
     device: str
+    name: str
     models: dict[str, Any]
     operators: dict[str, Any]
 
@@ -38,24 +42,36 @@ class Sources(NamedTuple):
 
     def pictures(self) -> list[Picture]:
         """Those that there are results for."""
-        rows = (self.models["rows"], self.operators["rows"])
-        return list(pictures(self.device, slug(self.machine), self.machine, *rows))
+        return list(pictures(self.device, self.name, self.machine, self.models["rows"], self.operators["rows"]))
+
+
+Key = tuple[str, tuple[str, ...]]
+"""A machine, and types."""
+
+
+def _newest(contents: list[dict[str, Any]], kind: str) -> dict[Key, dict[str, Any]]:
+    """Of each key the last file that has rows of a kind."""
+    found: dict[Key, dict[str, Any]] = {}
+    for content in contents:
+        dtypes = tuple(dict.fromkeys(row["dtype"] for row in content["rows"] if row["kind"] == kind))
+        if dtypes:
+            found[machine_text(content["environment"]), dtypes] = content
+    return found
 
 
 def sources(results: Path, device: str) -> list[Sources]:
-    """The results of a device in a folder, by machine, the newest first; of machines without rows of models none."""
+    """The results of a device in a folder, the newest first; of machines without rows of models none."""
     files = [path for pattern in FILES[device] for path in sorted(results.glob(pattern))]
     loaded = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     loaded.sort(key=lambda content: content["environment"]["date"])  # stable: the last of a day is the last by name
-    newest: dict[str, dict[str, dict[str, Any]]] = {}
-    for content in loaded:
-        own = newest.setdefault(machine_text(content["environment"]), {})
-        own |= dict.fromkeys((row["kind"] for row in content["rows"]), content)
-    found = [
-        Sources(device, own["model"], own.get("operator", {**own["model"], "rows": []}))
-        for own in newest.values()
-        if "model" in own
-    ]
+    models, operators = _newest(loaded, "model"), _newest(loaded, "operator")
+    files_of = Counter(machine for machine, _ in models)
+    found = []
+    for (machine, dtypes), content in models.items():
+        same = [own for (of, _), own in operators.items() if of == machine]
+        beside = operators.get((machine, dtypes)) or (same[-1] if same else {**content, "rows": []})
+        name = slug(machine if files_of[machine] == 1 else f"{machine} {' '.join(dtypes)}")
+        found.append(Sources(device, name, content, beside))
     return sorted(found, key=lambda source: source.models["environment"]["date"], reverse=True)
 
 
@@ -84,8 +100,8 @@ def report(
     found = [source for device in FILES for source in sources(results, device)]
     if not found:
         raise usage_error(f"--results: expected results of models in {results}, found none")
-    names = Counter(slug(source.machine) for source in found)
-    if doubled := [source.machine for source in found if names[slug(source.machine)] > 1]:
+    names = Counter(source.name for source in found)
+    if doubled := [source.machine for source in found if names[source.name] > 1]:
         raise usage_error(f"--results: expected machines whose pictures have names of their own, got {doubled}")
     texts = list(blocks(found, os.path.relpath(plots, readme.parent)))
     if not (update or check):

@@ -14,7 +14,7 @@ import typer
 
 from benchmarks.cpu import measuring
 from benchmarks.cpu.measuring import Settings
-from benchmarks.cpu.table import markdown, slug
+from benchmarks.cpu.table import machine_text, markdown, slug
 from benchmarks.gpu import device as gpu_device
 from benchmarks.gpu import measuring as gpu_measuring
 from benchmarks.gpu.ops import DTYPE as GPU_OPERATOR_DTYPE
@@ -28,11 +28,14 @@ DEVICES = tuple(DTYPES_ON)
 _DEFAULT = Settings()
 
 
-def default_out(what: str, dtypes: Sequence[str], device: str) -> Path:
-    """The file that is meant to be committed: one for a machine, types and version of torch."""
-    name = torch.cuda.get_device_name() if device == "cuda" else info.collect()["devices"][0]["description"]
+def default_out(what: str, dtypes: Sequence[str], device: str, threads: int) -> Path:
+    """The file that is meant to be committed: one for a machine, on a CPU its threads, types and version of torch."""
+    if device == "cuda":
+        machine = machine_text({"gpu": {"name": torch.cuda.get_device_name()}})
+    else:
+        machine = machine_text({"cpu": {"name": info.collect()["devices"][0]["description"]}, "threads": threads})
     version = torch.__version__.split("+")[0]
-    return RESULTS / f"{what}-{'-'.join(dtypes)}-{device}-{slug(name)}-torch{version}.json"
+    return RESULTS / f"{what}-{'-'.join(dtypes)}-{device}-{slug(machine)}-torch{version}.json"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").partition("\n\n")[2])
@@ -50,6 +53,14 @@ def _words(names: Iterable[object]) -> str:
 
 Device = Annotated[str, _option(f"One of {', '.join(DEVICES)}.", "cpu")]
 Sizes = Annotated[list[str] | None, _option("Models.", _words(MODELS), "NAME ...")]
+WITH_OPERATORS = {
+    "cpu": tuple(name for name, model in MODELS.items() if model.preset is not None),
+    "cuda": tuple(SIZES),
+}
+"""Models whose operators are measured."""
+OperatorSizes = Annotated[
+    list[str] | None, _option("Models.", f"{_words(WITH_OPERATORS['cpu'])}, on a GPU {_words(SIZES)}", "NAME ...")
+]
 Batches = Annotated[list[int] | None, _option("Images in a call.", "1 8, on a GPU 1 256", "N ...", min=1)]
 Types = Annotated[list[str] | None, _option("Types to compute in.", "those of the device", "TYPE ...")]
 Peers = Annotated[list[str] | None, _option("What to compare with.", "all; slow ones in a few cases", "NAME ...")]
@@ -87,7 +98,7 @@ def models(
 @app.command()
 def ops(
     device: Device = "cpu",
-    size: Sizes = None,
+    size: OperatorSizes = None,
     batch: Batches = None,
     dtype: Types = None,
     threads: Threads = _DEFAULT.threads,
@@ -122,9 +133,7 @@ def _run(
     known: Sequence[str] = DTYPES_ON[device]
     if on_gpu and what == "ops":
         known = (str(GPU_OPERATOR_DTYPE).removeprefix("torch."),)
-    usual: Sequence[str] = tuple(MODELS)
-    if what == "ops":
-        usual = tuple(SIZES) if on_gpu else tuple(name for name, model in MODELS.items() if model.preset is not None)
+    usual = tuple(MODELS) if what == "models" else WITH_OPERATORS[device]
     sizes, batches, dtypes = sizes or usual, batches or BATCHES_ON[device], dtypes or known
     _known("--size", sizes, usual)
     _known("--dtype", dtypes, known)
@@ -132,7 +141,7 @@ def _run(
     if on_gpu and not gpu_device.available():
         note("error: --device cuda: expected a GPU that torch can use, found none")
         raise typer.Exit(FAILURE)
-    target = (out or default_out(what, dtypes, device)).resolve()
+    target = (out or default_out(what, dtypes, device, threads)).resolve()
     if verified:
         check(device)
     if on_gpu:

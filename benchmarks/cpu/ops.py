@@ -114,12 +114,12 @@ def _row(case: Case, work: Work, rounds: int, seconds: float) -> dict[str, Any]:
     calls = {"ours": lambda: call.overload(*call.arguments), "plain": lambda: plain(*channels_last)}
     with torch.inference_mode():
         errors = {name: relative_error(run(), exact) for name, run in calls.items()}
-        times = {
-            name: statistics(seconds) for name, seconds in interleaved(calls, rounds, rest=0, limit=seconds).items()
-        }
+        taken = interleaved(calls, rounds, rest=0, limit=seconds)
+        times = {name: statistics(values) for name, values in taken.items()}
     rate = gmac / times["ours"]["median_ms"] * 1e3
     return {
         "kind": "operator",
+        "rounds": len(taken["ours"]),
         "model": case.size,
         "batch": case.batch,
         "dtype": case.dtype_name,

@@ -36,7 +36,7 @@ def _engine(label: str) -> str:
 
 def _rounds(environment: dict[str, Any], rows: Rows) -> str:
     """How many there were; where the time was up, fewer than were asked for."""
-    made = [row["rounds"] for row in rows if row["kind"] == "model" and row.get("rounds")] or [environment["rounds"]]
+    made = [row["rounds"] for row in rows if row.get("rounds")] or [environment["rounds"]]
     least, most = min(made), max(made)
     return str(most) if least == most else f"{least} to {most}"
 
@@ -51,8 +51,7 @@ def _conditions(environment: dict[str, Any], rows: Rows) -> str:
         f"best float32 matrix product measured: {rate:.0f} · 10⁹ multiply-accumulates/s. {', '.join(versions)}; "
         f"{environment['date']}, commit {commit_text(environment)}. Median of {_rounds(environment, rows)} rounds, in "
         f"each of which every library is measured once, directly after a call that is not, in one process, on images "
-        f"of {_pixels(environment['image_size'])}. In brackets what the ratio of the last line is by the quantiles of "
-        f"the rounds, 20 and 80 %.{unverified}"
+        f"of {_pixels(environment['image_size'])}. {unverified}"
     )
 
 
@@ -109,7 +108,8 @@ def _model_table(rows: Rows, dtype: str) -> str:
     if not rows:
         return ""
     cases = list(dict.fromkeys((row["model"], row["batch"]) for row in rows))
-    lines, ratios = [], []
+    lines: list[list[str]] = []
+    ratios, remarks = [], list[str]()
     agreed = any(row.get("top1_agreement") is not None for row in rows)
     for provider in dict.fromkeys(row["provider"] for row in rows):
         own = {(row["model"], row["batch"]): row for row in rows if row["provider"] == provider}
@@ -127,9 +127,10 @@ def _model_table(rows: Rows, dtype: str) -> str:
         ratios.append("–" if ratio is None else str(ratio))
     if any(ratio != "–" for ratio in ratios):
         lines.append(["**fastest peer / mobilevit_fast**", *ratios, *[""] * (1 + agreed)])
+        remarks = ["In brackets: the peer's 20 % quantile by this package's 80 % quantile, and the other way round."]
     header = [f"{dtype}, ms per image", *(f"{model}, batch {batch}" for model, batch in cases), "error"]
     header += ["top-1"] * agreed
-    return "\n\n".join([grid(header, lines), *_reasons(rows)])
+    return "\n\n".join([grid(header, lines)] * bool(lines) + remarks + list(_reasons(rows)))
 
 
 def _memory(rows: Rows) -> str:

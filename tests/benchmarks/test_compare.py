@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from benchmarks import compare
+from benchmarks import compare, ratios
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 Row = dict[str, Any]
@@ -62,6 +62,14 @@ def test_ratios_are_to_be_found_again(run: Any) -> None:
     assert "1 of 2 ratios" in other.output
     assert "not S batch 1 float32 openvino: 2.00× (1.96–2.04) before, 2.20× (2.16–2.24) now" in other.output
     assert "ratios" not in run([row("ours", 10)], [row("ours", 10)]).output
+
+
+def test_a_ratio_without_quantiles_has_no_spread() -> None:
+    theirs, ours = {"median_ms": 20.0, "p20_ms": None}, {"median_ms": 10.0, "p20_ms": 8.0, "p80_ms": 12.5}
+    assert ratios.Ratio.of(theirs, ours) == (2.0, 1.6, 2.5)
+    assert ratios.fastest([{"median_ms": 30.0}, theirs], ours) == (2.0, 1.6, 2.5)
+    assert ratios.fastest([], ours) is None
+    assert ratios.fastest([theirs], None) is None
 
 
 @pytest.mark.parametrize("provider", ["ours", "ours-cuda-graph", "cuda", "triton", "cpu"])

@@ -271,3 +271,37 @@ def test_shapes_follow_the_network() -> None:
     stem, fusion = calls[0].shape, next(call.shape for call in calls if call.part == "fusion")
     assert table.shape_text(stem) == "3→16, 256×256, kernel 3, stride 2"
     assert table.shape_text(fusion) == "48+48→48, 32×32, kernel 3, stride 1"
+
+
+def test_the_yardstick_has_a_table_of_its_own_and_rounds_are_those_that_were_made() -> None:
+    def row(model: str, provider: str, label: str, ms: float, rounds: int, error: float) -> dict[str, Any]:
+        times = {"median_ms": ms, "p20_ms": 0.9 * ms, "p80_ms": 1.1 * ms, "rounds": rounds}
+        case = {"kind": "model", "model": model, "batch": 1, "dtype": "float32"}
+        return {**case, **times, "provider": provider, "label": label, "error": error, "reason": None}
+
+    environment = {
+        "cpu": {"name": "A CPU", "variant": "avx2"},
+        "threads": 1,
+        "rounds": 15,
+        "date": "2026-01-02",
+        "machine": {"peak_gmac_s": {"float32": {"1": 40.0}}},
+        "versions": {},
+        "image_size": 256,
+        "git": {"commit": None, "dirty": False},
+    }
+    compiled = ("transformers-compile", "transformers, torch.compile")
+    rows = [
+        row("S", "ours", "mobilevit_fast", 10, 15, 1e-6),
+        row("S", *compiled, 20, 15, 2e-6),
+        row(registry.YARDSTICK, *compiled, 30, 4, 9e-5),
+    ]
+    text = table.markdown({"environment": environment, "rows": rows})
+    assert text.startswith("A CPU, 1 thread, kernel variant avx2")
+    assert "Median of 4 to 15 rounds" in text
+    assert "| transformers, torch.compile | 20 | 2e-06 |" in text
+    assert "| torch.compile | 30 | 9e-05 |" in text
+    assert "| **fastest peer / mobilevit_fast** | 2.00× (1.64–2.44) |" in text
+    assert text.count("In brackets") == 1
+    for one in rows[:2]:
+        del one["rounds"]
+    assert "Median of 15 rounds" in table.markdown({"environment": environment, "rows": rows[:2]})

@@ -87,12 +87,14 @@ def test_a_picture_is_the_same_every_time() -> None:
 
 def test_every_machine_has_its_own_tables_and_the_newest_results(places: list[str], tmp_path: Path) -> None:
     committed = report.ROOT / "benchmarks" / "results"
-    content = json.loads(next(committed.glob("models-*-cpu-*.json")).read_text(encoding="utf-8"))
+    content = json.loads(next(committed.glob("models-float32-bfloat16-cpu-*.json")).read_text(encoding="utf-8"))
 
-    def write(file: str, name: str, date: str, threads: int = 2) -> None:
+    def write(file: str, name: str, date: str, threads: int = 2, rows: Any = content["rows"]) -> None:
         environment = {**content["environment"], "date": date, "threads": threads}
         environment["cpu"] = {**environment["cpu"], "name": name}
-        (tmp_path / file).write_text(json.dumps({**content, "environment": environment}), encoding="utf-8")
+        (tmp_path / file).write_text(
+            json.dumps({**content, "environment": environment, "rows": rows}), encoding="utf-8"
+        )
 
     write("models-cpu-a.json", "An Old(R) CPU @ 2.5GHz", "2026-01-01")
     write("models-cpu-b.json", "A New One", "2026-01-03")
@@ -101,6 +103,11 @@ def test_every_machine_has_its_own_tables_and_the_newest_results(places: list[st
     assert [source.models["environment"]["date"] for source in found] == ["2026-01-03", "2026-01-02"]
     names = [source.pictures()[0].name for source in found]
     assert names == ["throughput-a-new-one-2-threads", "throughput-an-old-2.5ghz-2-threads"]
+    bfloat16 = [row for row in content["rows"] if row["dtype"] == "bfloat16"]
+    write("models-bfloat16-cpu-b.json", "A New One", "2026-01-05", rows=bfloat16)
+    beside = {source.name: source for source in report.sources(tmp_path, "cpu")}
+    assert {"a-new-one-2-threads-bfloat16", "a-new-one-2-threads-float32-bfloat16"} < beside.keys()
+    (tmp_path / "models-bfloat16-cpu-b.json").unlink()
     write("models-cpu-d.json", "A New One", "2026-01-04", threads=1)  # other results, of which neither hides the other
     assert len(report.sources(tmp_path, "cpu")) == 3
     write("models-cpu-e.json", "A(R) New One CPU", "2026-01-04")

@@ -114,3 +114,21 @@ def test_rows_say_whether_tests_were_run(
     monkeypatch.setattr(run, "markdown", lambda results, operators: "")
     assert invoke("models", "--out", str(tmp_path / "f.json"), *words).exit_code == 0
     assert verified == [not words]
+
+
+def test_every_machine_and_choice_of_types_has_a_file_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.info, "collect", lambda: {"devices": [{"description": "Some(R) CPU X @ 2.5GHz"}]})
+    version = torch.__version__.split("+")[0]
+    two = run.default_out("models", ["float32", "bfloat16"], "cpu", 2)
+    assert two.name == f"models-float32-bfloat16-cpu-some-x-2.5ghz-2-threads-torch{version}.json"
+    one = run.default_out("ops", ["float32"], "cpu", 1)
+    assert one.name == f"ops-float32-cpu-some-x-2.5ghz-1-thread-torch{version}.json"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    gpu = run.default_out("models", ["float16"], "cuda", 2)
+    assert gpu.name == f"models-float16-cuda-nvidia-h100-torch{version}.json"
+
+
+def test_operators_of_what_has_none_are_refused(tmp_path: Path) -> None:
+    outcome = invoke("ops", "--size", "ResNet-50", "--no-verify", "--out", str(tmp_path / "f.json"))
+    assert outcome.exit_code == 2
+    assert "--size: expected some of S, XS, XXS, XXS-segmentation, got ResNet-50" in " ".join(outcome.output.split())
