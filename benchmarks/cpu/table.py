@@ -50,8 +50,8 @@ def _conditions(environment: dict[str, Any], rows: Rows) -> str:
         f"{machine_text(environment)}, kernel variant {cpu['variant'] or 'none'}; "
         f"best float32 matrix product measured: {rate:.0f} · 10⁹ multiply-accumulates/s. {', '.join(versions)}; "
         f"{environment['date']}, commit {commit_text(environment)}. Median of {_rounds(environment, rows)} rounds, in "
-        f"each of which every library is measured once, directly after a call that is not, in one process, on images "
-        f"of {_pixels(environment['image_size'])}. {unverified}"
+        f"each of which every library is measured once, directly after a call of its own that is not, in one process, "
+        f"on images of {_pixels(environment['image_size'])}.{unverified}"
     )
 
 
@@ -127,7 +127,7 @@ def _model_table(rows: Rows, dtype: str) -> str:
         ratios.append("–" if ratio is None else str(ratio))
     if any(ratio != "–" for ratio in ratios):
         lines.append(["**fastest peer / mobilevit_fast**", *ratios, *[""] * (1 + agreed)])
-        remarks = ["In brackets: the peer's 20 % quantile by this package's 80 % quantile, and the other way round."]
+        remarks = ["In brackets: the peer's 20 % quantile by this package's 80 %, and its 80 % by our 20 %."]
     header = [f"{dtype}, ms per image", *(f"{model}, batch {batch}" for model, batch in cases), "error"]
     header += ["top-1"] * agreed
     return "\n\n".join([grid(header, lines)] * bool(lines) + remarks + list(_reasons(rows)))
