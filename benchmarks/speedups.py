@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from benchmarks.cpu.table import Rows, grid, machine_text
+from benchmarks.ratios import fastest
 from benchmarks.registry import SIZES
 
 BEGIN, END = "<!-- speedups:begin -->", "<!-- speedups:end -->"
@@ -36,10 +37,8 @@ def _lines(device: str, results: dict[str, Any]) -> Iterator[list[str]]:
 
 def _cell(rows: Rows, device: str) -> str:
     """Two ratios of medians; of each that was not measured, a dash."""
-    ours = next((row["median_ms"] for row in rows if row["provider"] == OURS[device]), None)
-    if ours is None:
-        return _MISSING
-    peers = {row["provider"]: row["median_ms"] for row in rows if not row["provider"].startswith("ours")}
-    ratios = (peers.get(THEIRS), min(peers.values(), default=None))
-    texts = [_MISSING if time is None else f"{time / ours:.1f}×" for time in ratios]
+    ours = next((row for row in rows if row["provider"] == OURS[device]), None)
+    peers = [row for row in rows if not row["provider"].startswith("ours")]
+    ratios = (fastest((row for row in peers if row["provider"] == THEIRS), ours), fastest(peers, ours))
+    texts = [_MISSING if ratio is None else f"{ratio.median:.1f}×" for ratio in ratios]
     return _MISSING if set(texts) == {_MISSING} else " / ".join(texts)

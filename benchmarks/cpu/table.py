@@ -70,17 +70,12 @@ def commit_text(environment: dict[str, Any]) -> str:
     return f"{git['commit'][:7]}{' with changes' if git['dirty'] else ''}" if git["commit"] else "unknown"
 
 
-def machine_name(environment: dict[str, Any]) -> str:
-    """The GPU of results or, without one, the processor."""
-    return str((environment.get("gpu") or environment["cpu"])["name"])
-
-
 def machine_text(environment: dict[str, Any]) -> str:
-    """Its name and, of a processor, how many threads were used: what tells one machine's results from another's."""
-    if environment.get("gpu"):
-        return machine_name(environment)
+    """The GPU, or the processor and how many threads were used: what tells one machine's results from another's."""
+    if gpu := environment.get("gpu"):
+        return str(gpu["name"])
     threads = environment["threads"]
-    return f"{machine_name(environment)}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{environment['cpu']['name']}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def slug(name: str) -> str:
