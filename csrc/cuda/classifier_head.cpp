@@ -3,7 +3,7 @@
 
 #include <array>
 
-#include "binding.h"
+#include "conv2d_binding.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
@@ -51,11 +51,10 @@ Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_
   p.batch = static_cast<int>(x.size(0)), p.pixels = static_cast<int>(x.size(2) * x.size(3));
   p.channels = static_cast<int>(channels), p.outputs = arguments.small("channels", expanded);
   p.activation = arguments.activation("activation", activation);
-  const int64_t pairs = (expanded + 15) / 16;
   PackedParts parts(packed);
-  p.weight = parts.take<Bytes16>((channels + 15) / 16 * pairs * kWarpSize);
-  p.scale = parts.take<Float2>(pairs * 8), p.bias = parts.take<Float2>(pairs * 8);
+  const Conv2dParameters parameters(parts, (channels + 15) / 16, expanded);
   arguments.check_packed(packed, parts);
+  p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
 
   const Target target(x);
   Tensor mean = empty(x, {x.size(0), expanded});

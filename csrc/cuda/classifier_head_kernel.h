@@ -87,8 +87,8 @@ struct ClassifierHead {
   static MVF_DEVICE void add_pixels(const Params& p, int first, int pair, const float (&sum)[kRows][2][4],
                                     float (&total)[4]) {
     const int channel = pair * kPairColumns + lane_index() % 4 * 4;
-    const Float2 scale[2] = {load_global(p.scale + channel / 2), load_global(p.scale + channel / 2 + 1)};
-    const Float2 bias[2] = {load_global(p.bias + channel / 2), load_global(p.bias + channel / 2 + 1)};
+    Float2 scale[2], bias[2];
+    load_pairs(p.scale, channel, scale), load_pairs(p.bias, channel, bias);
     MVF_UNROLL
     for (int i = 0; i < 2 * kRows; ++i) {
       if (first + i * 8 + lane_index() / 4 >= p.pixels) continue;

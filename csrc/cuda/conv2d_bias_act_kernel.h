@@ -15,6 +15,11 @@ struct alignas(8) Bytes8 {
   uint32_t word[2];
 };
 
+// Scales or biases of a lane's four outputs.
+MVF_DEVICE void load_pairs(const Float2* from, int channel, Float2 (&values)[2]) {
+  values[0] = load_global(from + channel / 2), values[1] = load_global(from + channel / 2 + 1);
+}
+
 MVF_DEVICE Four finish(const float* first, const float* second, const Float2 (&scale)[2], const Float2 (&bias)[2],
                        Activation activation) {
   return {{activate(activation, first[0] * scale[0].x + bias[0].x),
@@ -71,10 +76,6 @@ struct Conv2dBiasAct {
   }
 
  private:
-  static MVF_DEVICE void load_pairs(const Float2* from, int channel, Float2 (&values)[2]) {
-    values[0] = load_global(from + channel / 2), values[1] = load_global(from + channel / 2 + 1);
-  }
-
   // The image's own biases. Most tiles have pixels of one image only.
   static MVF_DEVICE const Float2* biases_of(const Params& p, const typename Product::Tile& tile, int pixel) {
     const int image = p.tile.images == 1 ? tile.image : pixel / (p.shape.out_h * p.shape.out_w);

@@ -62,8 +62,8 @@ struct Conv2dStem {
         load_weights<2>(p.weight + (step * pairs + pair) * kWarpSize + lane, b[step]);
       }
       const int channel = pair * 16 + lane % 4 * 4;
-      const Float2 scale[2] = {load_global(p.scale + channel / 2), load_global(p.scale + channel / 2 + 1)};
-      const Float2 bias[2] = {load_global(p.bias + channel / 2), load_global(p.bias + channel / 2 + 1)};
+      Float2 scale[2], bias[2];
+      load_pairs(p.scale, channel, scale), load_pairs(p.bias, channel, bias);
       for (int tile = warp; tile < tiles; tile += kWarps) {
         int at[2], row[2], column[2];  // the lane's two pixels
         MVF_UNROLL
