@@ -92,6 +92,8 @@ class PackedParts {
     return reinterpret_cast<const T*>(part);
   }
   int64_t floats() const { return used_ / static_cast<int64_t>(sizeof(float)); }
+  // Whether there is more behind the parts taken so far: weights for the kernels of csrc/cuda/sm90.
+  bool more(const Tensor& packed) const { return packed.dim() == 1 && packed.size(0) > floats(); }
 
  private:
   const char* begin_;

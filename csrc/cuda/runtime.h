@@ -19,24 +19,32 @@ inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaS
 
 namespace mobilevit_fast::cuda {
 
-// What decides about tiles.
+// What decides about kernels and tiles.
 struct Chip {
   int processors, shared_bytes;  // multiprocessors; shared memory that a block may have
+  int capability;                // compute capability: 90 for 9.0
 
   size_t shared_memory() const { return static_cast<size_t>(shared_bytes); }
 };
 
 #if defined(MVF_EMULATED)
 
-inline Chip current_chip() { return {emulator::Log::get().processors, emulator::Log::get().shared_bytes}; }
+inline Chip current_chip() {
+  const emulator::Log& log = emulator::Log::get();
+  return {log.processors, log.shared_bytes, log.capability};
+}
 
 #else
 
 // Of the current device; the runtime answers from memory.
 inline Chip current_chip() {
   int device = 0;
-  Chip chip{1, 48 << 10};
+  Chip chip{1, 48 << 10, 0};
+  int major = 0, minor = 0;
   cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  chip.capability = 10 * major + minor;
   cudaDeviceGetAttribute(&chip.processors, cudaDevAttrMultiProcessorCount, device);
   cudaDeviceGetAttribute(&chip.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   return chip;

@@ -24,6 +24,7 @@ from tests.paths import REPOSITORY
 HERE = Path(__file__).resolve().parent
 NAME = "mvf_emulated"
 SOURCES = [HERE / "bindings.cpp", *sorted((REPOSITORY / "csrc/cuda").glob("*.c*"))]
+SOURCES += sorted((REPOSITORY / "csrc/cuda/sm90").glob("*.c*"))
 SANITIZED = any(Path(name).is_file() for name in os.environ.get("LD_PRELOAD", "").split() if "libasan" in name)
 """AddressSanitizer has to be in the process from its start, so `make test` preloads it."""
 
@@ -64,7 +65,7 @@ def _compiler() -> list[str]:
 
 def _compile(source: Path, folder: Path) -> Path:
     """The object of a source, compiled anew if it, a header or the command changed."""
-    ours = [REPOSITORY / "csrc", REPOSITORY / "csrc/include", REPOSITORY / "csrc/cuda", HERE]
+    ours = [REPOSITORY / "csrc", REPOSITORY / "csrc/include", REPOSITORY / "csrc/cuda", REPOSITORY / "csrc/cuda/sm90", HERE]
     others = [TORCH / "include", pybind11.get_include(), sysconfig.get_paths()["include"]]
     command = [*_compiler(), *DEFINITIONS, *(f"-I{path}" for path in ours), *(f"-isystem{path}" for path in others)]
     texts = [source, *sorted([*HERE.glob("*.h"), *(REPOSITORY / "csrc").rglob("*.h")])]

@@ -19,6 +19,18 @@ TILE_PIXELS = 64
 """Of a tile in a row, at most."""
 
 
+SM90_DEVICE_TYPES: list[str] = []
+"""Of tensors that the kernels for compute capability 9.0 take besides those on such a GPU. An emulator adds the CPU."""
+
+
+def has_sm90(device: torch.device) -> bool:
+    """Whether weights on this device are packed for the kernels of ``csrc/cuda/sm90`` too."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(device)
+        return (properties.major, properties.minor) == (9, 0)
+    return device.type in SM90_DEVICE_TYPES
+
+
 def same_in_both_directions(arguments: dict[str, Any], *names: str) -> Support:
     """Strides, paddings and dilations by name, where they are given."""
     for name in names:

@@ -1,0 +1,67 @@
+// Starts a kernel of compute capability 9.0 on a stream, or, with MVF_EMULATED, runs it.
+//
+// Such a kernel is a class as launch.h takes it, and has besides
+//   kCluster    blocks of a cluster, by which `blocks` is divisible;
+//   kRegisters  a thread's registers, or 0: as many as one block of kThreads leaves (then setmaxnreg works as well).
+// It is started dependently: it may begin before the kernel before it on the stream has ended, so it calls grid_wait()
+// before it touches any global memory but its packed weights, and grid_launch_dependents() as early as it likes.
+// `Params` may hold TensorMaps: it stays where the constant bank has it, so `run` takes it by reference.
+#pragma once
+
+#include "device_sm90.h"
+#include "launch.h"
+
+namespace mobilevit_fast::cuda {
+
+#if defined(MVF_EMULATED)
+
+template <class Kernel>
+cudaError_t launch_sm90(const typename Kernel::Params& params, cudaStream_t) {
+  return emulated_launch_sm90<Kernel>(params);
+}
+
+#else
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, 1)
+    start_sm90(const __grid_constant__ typename Kernel::Params params) {
+  Kernel::run(params);
+}
+template <class Kernel>
+__global__ void __maxnreg__(Kernel::kRegisters)
+    start_sm90_registers(const __grid_constant__ typename Kernel::Params params) {
+  Kernel::run(params);
+}
+
+template <class Kernel>
+cudaError_t launch_sm90(const typename Kernel::Params& params, cudaStream_t stream) {
+  void (*kernel)(typename Kernel::Params);
+  if constexpr (Kernel::kRegisters > 0) {
+    kernel = start_sm90_registers<Kernel>;
+  } else {
+    kernel = start_sm90<Kernel>;
+  }
+  const size_t bytes = Kernel::shared_bytes(params);
+  cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (status == cudaSuccess && Kernel::kCluster > 8) {
+    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+  }
+  if (status != cudaSuccess) return status;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {static_cast<unsigned>(Kernel::kCluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = static_cast<unsigned>(Kernel::blocks(params)), config.blockDim = Kernel::kThreads;
+  config.dynamicSmemBytes = bytes, config.stream = stream;
+  config.attrs = attributes, config.numAttrs = Kernel::kCluster > 1 ? 2 : 1;
+  typename Kernel::Params copy = params;
+  void* arguments[] = {&copy};
+  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
+}
+
+#endif
+
+}  // namespace mobilevit_fast::cuda
