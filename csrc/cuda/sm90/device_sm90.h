@@ -21,6 +21,10 @@ struct alignas(8) Bytes8 {
   uint32_t word[2];
 };
 
+struct alignas(16) Float4 {
+  float x, y, z, w;
+};
+
 // A matrix in shared memory as an operand of wgmma; offsets are in bytes. In a cluster, addresses have the block's rank
 // in bits 24 and up, which a descriptor leaves out.
 MVF_HOST_DEVICE constexpr uint64_t matrix_descriptor(uint32_t address, int leading, int stride, int swizzle) {
@@ -43,7 +47,8 @@ namespace mobilevit_fast::cuda {
 // The first byte of the block's dynamic shared memory; kernels round it up to 1024 where a swizzle wants that.
 MVF_DEVICE uint32_t shared_memory_begin() { return shared_address(shared_memory); }
 
-// T: uint32_t, float, Float2, Bytes8, Bytes16, at a multiple of its size.
+// T: uint32_t, float, Float2, Bytes8, Bytes16, at a multiple of its size. Of data that nothing writes any more also
+// Float4.
 template <class T>
 MVF_DEVICE T load_shared_at(uint32_t address);
 template <>
@@ -114,6 +119,12 @@ MVF_DEVICE Bytes16 load_shared_constant(uint32_t address) {
       : "r"(address));
   return v;
 }
+template <>
+MVF_DEVICE Float4 load_shared_constant(uint32_t address) {
+  Float4 v;
+  asm("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address));
+  return v;
+}
 
 MVF_DEVICE void store_shared_at(uint32_t address, uint32_t v) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
@@ -168,6 +179,22 @@ MVF_DEVICE void copy_async_at(uint32_t target, const void* source, bool there) {
                : "memory");
 }
 
+// --- Global memory ---------------------------------------------------------------------------------------------------
+
+template <>
+MVF_DEVICE Bytes8 load_global(const Bytes8* source) {
+  const uint2 v = __ldg(reinterpret_cast<const uint2*>(source));
+  return {{v.x, v.y}};
+}
+template <>
+MVF_DEVICE Float4 load_global(const Float4* source) {
+  const float4 v = __ldg(reinterpret_cast<const float4*>(source));
+  return {v.x, v.y, v.z, v.w};
+}
+// Nought. The compiler believes that it depends on the number, so that what is loaded from an address to which it is
+// added is loaded once the number is there, and not kept in registers while it is computed.
+MVF_DEVICE int zero_behind(float number) { return __float_as_int(number) == 0x7fc12345 ? 1 : 0; }
+
 // --- Warps -----------------------------------------------------------------------------------------------------------
 
 MVF_DEVICE uint32_t shuffle(uint32_t value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
@@ -215,6 +242,21 @@ MVF_DEVICE uint32_t exp2_half2(uint32_t x) {
 // Four bytes of the eight in {high, low}, by the nibbles of `selector`: prmt.
 MVF_DEVICE uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
   return __byte_perm(low, high, selector);
+}
+
+// d = a b and d += a b of m16n8k16 as multiply_matrix has it, but free to be moved; the sums of the first begin as
+// zeros that take no register.
+MVF_DEVICE void begin_products(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%10, %10, %10, %10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.0f));
+}
+MVF_DEVICE void add_products(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 // --- Warpgroups ------------------------------------------------------------------------------------------------------
