@@ -16,24 +16,29 @@ import typer
 from benchmarks.cpu.environment import environment
 from benchmarks.gpu import device
 from benchmarks.gpu.plan import STAGES, Allowance, budgets, planned
+from benchmarks.gpu.process import Background
 from benchmarks.gpu.report import short, tables
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.stages import run_stage
-from benchmarks.gpu.steps import file_of, steps
+from benchmarks.gpu.steps import ahead, file_of, steps
 from benchmarks.gpu.timing import reason_of
 from mobilevit_fast.cli.console import FAILURE, note, stdout, usage_error
 
 NO_GPU = "python -m benchmarks.gpu: expected a GPU that torch can use, found none; --dry-run needs none"
 _CAPTION = "Time that steps and stages leave goes to those after them; 0: only if some is left."
+_MOST_WAITING = 60.0
+"""Seconds that models wait for compilers that began with the first stage."""
 _UNKNOWN = "native"
 """The GPU of the machine, by the name that the build knows for it."""
 
 
-def dry_run(names: Sequence[str], seconds: float, out: Path) -> Iterator[str]:
+def dry_run(names: Sequence[str], seconds: float, out: Path, prebuilt: bool = False) -> Iterator[str]:
     """Lines of what would be run, in order, with the time that each has if those before it use all of theirs."""
+    if "models" in names:
+        yield from (f"beside the stages before models: {' '.join(['python', *words[1:]])}" for words in ahead())
     for stage, budget in budgets(names, seconds).items():
         yield f"{stage}: {budget:.0f} s; {STAGES[stage][1]}; results: {file_of(out, stage)}"
-        programs = steps(stage, _UNKNOWN, out, Path("scratch"))
+        programs = steps(stage, _UNKNOWN, out, Path("scratch"), prebuilt)
         for step, time_of_step in zip(programs, planned(stage, budget, [s.seconds for s in programs]), strict=True):
             condition = f", {step.condition}" if step.condition else ""
             yield f"  {time_of_step:3.0f} s  {step.name}{condition}: {step.text}"
@@ -49,13 +54,15 @@ def head() -> dict[str, Any]:
     return {"environment": found, "stamp": {**stamp, "commit": found["git"]["commit"], "date": found["date"]}}
 
 
-def run(names: Sequence[str], seconds: float, out: Path) -> dict[str, Any]:
+def run(names: Sequence[str], seconds: float, out: Path, prebuilt: bool = False) -> dict[str, Any]:
     """Run stages one after the other; returns the summary, which is in a file after each of them."""
     allowance = Allowance(budgets(names, seconds), seconds)
     common, architecture = head(), device.architecture()
     summary: dict[str, Any] = {**common, "minutes": seconds / 60, "stages": {}, "models": [], "operators": []}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, Background(ahead() if "models" in names else []) as compilers:
         for stage in budgets(names, seconds):
+            if stage == "models":
+                note(f"compiled ahead: {compilers.finish(min(_MOST_WAITING, allowance.left / 10))}")
             budget = allowance.take(stage)
             note(f"{stage}: {STAGES[stage][1]}; {budget:.0f} s")
             results = Results(file_of(out, stage))
@@ -64,7 +71,7 @@ def run(names: Sequence[str], seconds: float, out: Path) -> dict[str, Any]:
             reason: str | None = "interrupted"
             try:
                 reason = run_stage(
-                    stage, steps(stage, architecture, out, Path(scratch)), results, budget, Path(scratch)
+                    stage, steps(stage, architecture, out, Path(scratch), prebuilt), results, budget, Path(scratch)
                 )
             except Exception as error:  # the next stage is worth having all the same
                 reason = reason_of(error)
@@ -97,6 +104,9 @@ def gpu(
     minutes: Annotated[float, typer.Option(help="For everything together.", min=0.1)] = 12.0,
     stages: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(STAGES),
     dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run; needs no GPU.")] = False,
+    prebuilt: Annotated[
+        bool, typer.Option("--prebuilt", help="Measure the libraries in the package's folder; build none.")
+    ] = False,
 ) -> None:
     """Build, test and measure on this machine's first GPU; whatever is known when the time is up is in the results."""
     names = stages.split(",")
@@ -105,13 +115,13 @@ def gpu(
         raise usage_error(f"--stages: expected some of {', '.join(STAGES)}, got {', '.join(unknown)}")
     out = out.resolve()  # the programs run in the repository
     if dry:
-        typer.echo("\n".join(dry_run(names, 60 * minutes, out)))
+        typer.echo("\n".join(dry_run(names, 60 * minutes, out, prebuilt)))
         return
     if not device.available():
         note(f"error: {NO_GPU}")
         raise typer.Exit(FAILURE)
     signal.signal(signal.SIGTERM, _stop)
-    summary = run(names, 60 * minutes, out)
+    summary = run(names, 60 * minutes, out, prebuilt)
     stdout().print(*tables(summary))
     if any(outcome["reason"] for outcome in summary["stages"].values()):
         raise typer.Exit(FAILURE)

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 STAGES: dict[str, tuple[float, str]] = {
-    "build": (28, "builds the package's libraries in place, for this GPU, and loads them"),
-    "test": (11, "the tests of the CUDA and of the Triton kernels on the GPU"),
-    "models": (34, "whole models: this package, transformers, timm, torch.compile, ResNet-50"),
-    "ops": (10, "every operator by itself against its floor, and what the GPU does at best"),
-    "sanitize": (10, "the CUDA kernels under compute-sanitizer: memcheck, racecheck"),
-    "counters": (7, "hardware counters of the CUDA kernels, by ncu"),
+    "build": (20, "builds the package's libraries in place, for this GPU, and loads them"),
+    "test": (22, "the tests of the CUDA and of the Triton kernels on the GPU"),
+    "models": (40, "whole models: this package, transformers, timm, torch.compile, ResNet-50"),
+    "ops": (8, "every operator by itself against its floor, and what the GPU does at best"),
+    "sanitize": (6, "the CUDA kernels under compute-sanitizer: memcheck, racecheck"),
+    "counters": (4, "hardware counters of the CUDA kernels, by ncu"),
 }
 """Stages in their order: share of the time, and what for.
 

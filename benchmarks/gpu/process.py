@@ -70,6 +70,41 @@ def run(command: Sequence[str], limit: float, env: Mapping[str, str] | None = No
     return Outcome(process.returncode, _reason(process.returncode, text), text, seconds)
 
 
+class Background:
+    """Programs beside others; whatever becomes of them, they are over after ``finish``."""
+
+    def __init__(self, commands: Sequence[Sequence[str]]) -> None:
+        self._running = [
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                process_group=0,
+            )
+            for command in commands
+        ]
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish(0)
+
+    def finish(self, seconds: float) -> int:
+        """Wait for them so long at most, then end them; how many did their work."""
+        end = time.monotonic() + seconds
+        for process in self._running:
+            try:
+                process.wait(timeout=max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _end(process)
+        done = sum(process.returncode == 0 for process in self._running)
+        self._running = []
+        return done
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program and whatever is left of its group."""
     for number, patience in ((signal.SIGTERM, _MERCY), (signal.SIGKILL, None)):

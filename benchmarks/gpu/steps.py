@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.gpu import models, ops
+from benchmarks.gpu import models, ops, process
 from benchmarks.gpu.plan import STAGES
 
 CHECK_LIBRARY = (
@@ -72,19 +72,28 @@ def find_tool(name: str) -> str:
     return found or name
 
 
-def steps(stage: str, architecture: str, out: Path, scratch: Path) -> list[Step]:
-    """What a stage runs, in its order. ``scratch`` is for files that nobody needs afterwards."""
+def ahead() -> list[tuple[str, ...]]:
+    """Programs that fill the compiler's cache beside the build and the tests."""
+    worker = (sys.executable, "-m", "benchmarks.gpu.worker", "compile")
+    return [(*worker, str(i)) for i in range(len(models.compiled_ahead()))]
+
+
+def steps(stage: str, architecture: str, out: Path, scratch: Path, prebuilt: bool = False) -> list[Step]:
+    """What a stage runs, in its order. ``scratch`` is for files that nobody needs afterwards.
+
+    With ``prebuilt`` nothing is built: the libraries in the package's folder are those that are measured.
+    """
     python = sys.executable
     if stage == "build":
         env = {"MVF_CUDA": "on", "MVF_CUDA_ARCHITECTURES": architecture}
-        return [
-            Step("build", (python, "setup.py", "build_ext", "--inplace"), 190, env),
-            Step("load", (python, "-c", CHECK_LIBRARY), 20),
-        ]
+        build = Step("build", (python, "setup.py", "build_ext", "--inplace"), 190, env)
+        return [*([] if prebuilt else [build]), Step("load", (python, "-c", CHECK_LIBRARY), 20)]
     if stage == "test":
         pytest = (python, "-m", "pytest", "-m", "gpu", "-q", *_PLAIN)
         workers = ("-n", str(min(8, os.cpu_count() or 1))) if importlib.util.find_spec("xdist") else ()
+        newest = sorted(str(path.relative_to(process.ROOT)) for path in process.ROOT.glob("tests/cuda/test_sm90_*.py"))
         return [
+            Step("sm90", (*pytest, *newest, *workers, f"--junitxml={scratch / 'sm90.xml'}"), 90),
             Step("cuda", (*pytest, "tests/cuda", "-x", f"--junitxml={scratch / 'cuda.xml'}"), 60),
             Step("triton", (*pytest, "tests/triton", *workers, f"--junitxml={scratch / 'triton.xml'}"), 60),
             Step(

@@ -19,10 +19,13 @@ DEVICE_LOST = 75
 def main(arguments: list[str]) -> int:
     """Measure a task until a time of the system's clock; returns the exit status.
 
-    ``counters`` runs each operator once for a profiler that watches.
+    ``counters`` runs each operator once for a profiler that watches, ``compile`` a compiled model for its cache.
     """
     if arguments[0] == "counters":
         return run_for_counters(Gpu())
+    if arguments[0] == "compile":
+        models.compile_ahead(models.compiled_ahead()[int(arguments[1])], Gpu())
+        return 0
     stage, number, file, until = arguments
     module: Any = STAGES[stage]
     gc.freeze()  # a capture begins with a collection, which need not look at every module that was imported

@@ -18,7 +18,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.gpu import command, device, plan, process, providers, report, steps, timing
+from benchmarks.gpu import command, device, models, plan, process, providers, report, steps, timing
 from benchmarks.gpu.process import Outcome
 from benchmarks.gpu.results import Results
 
@@ -45,7 +45,9 @@ def test_a_dry_run_lists_everything_within_the_minutes(minutes: float) -> None:
     assert outcome.exit_code == 0, outcome.output
     assert not Path("somewhere").exists()
     begun: dict[str, list[float]] = {}
-    for line in outcome.output.splitlines()[:-1]:
+    beside = [line for line in outcome.output.splitlines() if line.startswith("beside")]
+    assert len(beside) == len(models.compiled_ahead()) == 4  # S, XS, XXS and the yardstick
+    for line in outcome.output.splitlines()[len(beside) : -1]:
         name, budget = re.fullmatch(r"(\w+): (\d+) s; .*|  +(\d+) s  .*", line).group(1, 2)
         if name:
             begun[name] = [float(budget)]
@@ -62,9 +64,28 @@ def test_a_dry_run_lists_everything_within_the_minutes(minutes: float) -> None:
 
 
 def test_chosen_stages_share_all_the_time_in_their_order() -> None:
-    found = plan.budgets(["ops", "models"], 440)
+    found = plan.budgets(["ops", "models"], 480)
     assert list(found) == ["models", "ops"]
-    assert found == {"models": pytest.approx(340), "ops": pytest.approx(100)}
+    assert found == {"models": pytest.approx(400), "ops": pytest.approx(80)}
+
+
+def test_prebuilt_libraries_are_loaded_and_not_built() -> None:
+    arguments = ["--out", "somewhere", "--dry-run", "--stages", "build", "--prebuilt"]
+    outcome = CliRunner().invoke(command.app, arguments)
+    assert "setup.py" not in outcome.output
+    assert "load: python -c" in outcome.output
+
+
+def test_programs_beside_others_end_with_them() -> None:
+    sleeper = (sys.executable, "-c", "import time; time.sleep(60)")
+    start = time.monotonic()
+    with process.Background([(sys.executable, "-c", ""), (sys.executable, "-c", "raise SystemExit(1)"), sleeper]) as it:
+        processes = list(it._running)
+        for short in processes[:2]:
+            short.wait(timeout=30)
+        assert it.finish(0.1) == 1
+    assert all(one.poll() is not None for one in processes)
+    assert time.monotonic() - start < 30
 
 
 def test_time_that_is_left_goes_to_those_after() -> None:
@@ -81,8 +102,8 @@ def test_time_that_is_left_goes_to_those_after() -> None:
 
 def test_steps_take_what_they_need_in_order() -> None:
     usual = plan.budgets(plan.STAGES, plan.USUAL_SECONDS)["ops"]
-    assert plan.planned("ops", usual, [50, 20, 60, 10]) == pytest.approx([50, 20, usual - 70, 0])
-    assert plan.planned("ops", usual / 2, [30, 20]) == pytest.approx([30, usual / 2 - 30])
+    assert plan.planned("ops", usual, [40, 10, 60, 10]) == pytest.approx([40, 10, usual - 50, 0])
+    assert plan.planned("ops", usual / 2, [20, 20]) == pytest.approx([20, usual / 2 - 20])
     assert plan.planned("ops", 3 * usual, [20, 30]) == pytest.approx([60, 90])
     clock = Ticking()
     queue = plan.Queue("ops", usual, clock)
