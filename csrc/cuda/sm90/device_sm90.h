@@ -47,8 +47,7 @@ namespace mobilevit_fast::cuda {
 // The first byte of the block's dynamic shared memory; kernels round it up to 1024 where a swizzle wants that.
 MVF_DEVICE uint32_t shared_memory_begin() { return shared_address(shared_memory); }
 
-// T: uint32_t, float, Float2, Bytes8, Bytes16, at a multiple of its size. Of data that nothing writes any more also
-// Float4.
+// T: uint32_t, float, Float2, Float4, Bytes8, Bytes16, at a multiple of its size.
 template <class T>
 MVF_DEVICE T load_shared_at(uint32_t address);
 template <>
@@ -84,7 +83,17 @@ MVF_DEVICE Bytes16 load_shared_at(uint32_t address) {
                : "memory");
   return v;
 }
-// The same of data that nothing writes any more: the compiler may move these loads.
+template <>
+MVF_DEVICE Float4 load_shared_at(uint32_t address) {
+  Float4 v;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+// The same of data that nothing writes any more: the compiler may move these loads, out of loops as well, where it then
+// keeps what they loaded.
 template <class T>
 MVF_DEVICE T load_shared_constant(uint32_t address);
 template <>
@@ -190,6 +199,15 @@ template <>
 MVF_DEVICE Float4 load_global(const Float4* source) {
   const float4 v = __ldg(reinterpret_cast<const float4*>(source));
   return {v.x, v.y, v.z, v.w};
+}
+// Results, as one instruction whatever the compiler takes them apart for.
+MVF_DEVICE void store_global_whole(Bytes8* target, Bytes8 value) {
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(target), "r"(value.word[0]), "r"(value.word[1]) : "memory");
+}
+MVF_DEVICE void store_global_whole(Bytes16* target, Bytes16 value) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(target), "r"(value.word[0]), "r"(value.word[1]),
+               "r"(value.word[2]), "r"(value.word[3])
+               : "memory");
 }
 // Nought. The compiler believes that it depends on the number, so that what is loaded from an address to which it is
 // added is loaded once the number is there, and not kept in registers while it is computed.

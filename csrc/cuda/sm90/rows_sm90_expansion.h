@@ -1,0 +1,347 @@
+// What the warps of rows_sm90_kernel.h do that have expanded channels: rows of input come into a ring, are expanded,
+// convolved, and written to tiles.
+#pragma once
+
+#include "rows_sm90.h"
+#include "sizes.h"
+
+namespace mobilevit_fast::cuda {
+
+// SiLU of scale · x + bias, of two channels whose scales and biases are halved: x/2 (1 + tanh(x/2)).
+MVF_DEVICE uint32_t silu_pair(float x, float y, const Float4& affine) {
+  const float u = x * affine.x + affine.z, v = y * affine.y + affine.w;
+  return pack<Half>(u * tanh_approximate(u) + u, v * tanh_approximate(v) + v);
+}
+
+template <class K>
+class RowsExpansion {
+ public:
+  MVF_DEVICE RowsExpansion(const RowsParams& p, const typename K::Block& b, int out_height)
+      : p_(p), b_(b), out_height_(out_height) {}
+
+  MVF_DEVICE void run() {
+    load_weights();
+    barrier_wait(b_.constants_came(), 0);
+    grid_wait();
+    if (K::kPhased) grid_launch_dependents();
+    rows_ = b_.last * K::kStep + (K::kStep == 1 && b_.last % out_height_ != 0) - b_.first_input();
+    if (b_.warp == 0) {
+      for (int row = 0; row < K::kRing && row < rows_; ++row) fetch(row);
+    }
+    clear();
+    if constexpr (K::kStep == 1) {
+      go_down();
+    } else {
+      go_down_two();
+    }
+    if (row_of_tile_ > 0) finish_tile();
+  }
+
+ private:
+  static constexpr int kStrips = K::kStrips, kGroups = K::kGroups, kDepth = K::kDepth;
+  static constexpr int kState = K::kStep == 1 ? 4 : 1;
+  static constexpr int kPart = K::kStep == 2 && kStrips > 4 ? 4 : kStrips;  // strips at a time
+
+  MVF_DEVICE void load_weights() {
+    MVF_UNROLL
+    for (int g = 0; g < kGroups; g += 2) {
+      const int pair = b_.warp * (kGroups / 2) + g / 2;
+      MVF_UNROLL
+      for (int s = 0; s < kDepth; ++s) {
+        const Bytes16 w =
+            load_global(p_.expand_weight + ((pair / 2 * kDepth + s) * 2 + pair % 2) * kWarpSize + b_.lane);
+        weight_[g][s][0] = w.word[0], weight_[g][s][1] = w.word[1];
+        weight_[g + 1][s][0] = w.word[2], weight_[g + 1][s][1] = w.word[3];
+      }
+    }
+  }
+
+  // A row of input, its even pixels before its odd ones.
+  MVF_DEVICE void fetch(int row) const {
+    const Half* x = p_.x + static_cast<size_t>(b_.first_input() + row) * (K::kRowWidth * K::kChannels);
+    if (b_.lane == 0) barrier_expect(b_.came(row), K::kRowWidth * K::kChannels * 2);
+    sync_warp();
+    MVF_UNROLL
+    for (int j = 0; j < K::kRowWidth; j += kWarpSize) {
+      const int i = j + b_.lane, place = i / 2 + i % 2 * (K::kRowWidth / 2);
+      if (K::kRowWidth % kWarpSize != 0 && i >= K::kRowWidth) break;
+      copy_bulk(b_.row(row) + place * K::kPitch, x + i * K::kChannels, K::kChannels * 2, b_.came(row));
+    }
+  }
+
+  MVF_DEVICE void begin_row() const {
+    const int next = row_ - 1 + K::kRing;
+    if (row_ >= 1 && next < rows_ && row_ % K::kWarps == b_.warp) {
+      barrier_wait(b_.read(row_ - 1), (row_ - 1) / K::kRing & 1);
+      fetch(next);
+    }
+    barrier_wait(b_.came(row_), row_ / K::kRing & 1);
+  }
+  MVF_DEVICE void end_row() {
+    sync_warp();
+    if (b_.lane == 0) barrier_arrive(b_.read(row_));
+    ++row_;
+  }
+
+  MVF_DEVICE uint32_t constants(int group) const {
+    return b_.base + K::kAtConstants + (b_.warp * kGroups + group) * (kRowsConstantPieces * 16);
+  }
+  // Halves of scales and biases: of the expansion, of the depthwise convolution.
+  MVF_DEVICE Float4 affine(int group, bool depthwise) const {
+    return load_shared_at<Float4>(constants(group) + (depthwise ? 13 : 9) * 16 + b_.lane % 4 * 16);
+  }
+  MVF_DEVICE void load_taps(int group, uint32_t (&tap)[9]) const {
+    const int t = b_.lane % 4;
+    const Bytes16 first = load_shared_at<Bytes16>(constants(group) + t * 32);
+    const Bytes16 second = load_shared_at<Bytes16>(constants(group) + t * 32 + 16);
+    MVF_UNROLL
+    for (int i = 0; i < 4; ++i) tap[i] = first.word[i], tap[4 + i] = second.word[i];
+    tap[8] = load_shared_at<uint32_t>(constants(group) + 128 + t * 4);
+  }
+
+  MVF_DEVICE void clear() {
+    MVF_UNROLL
+    for (int s = 0; s < kStrips; ++s) {
+      MVF_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        MVF_UNROLL
+        for (int i = 0; i < kState; ++i) state_[s][g][i] = 0;
+      }
+    }
+  }
+
+  // Expands a part of the row at hand into values_.
+  MVF_DEVICE void expand(int first) {
+    const int lane = b_.lane;
+    // A lane's row of load_matrix: pixel lane % 8 of the even ones or the odd ones, lower or upper 8 channels.
+    const uint32_t from = b_.row(row_) + (lane % 8 + lane / 8 % 2 * (K::kRowWidth / 2)) * K::kPitch + lane / 16 * 16 +
+                          first * 8 * K::kPitch;
+    Float4 scales[kGroups];
+    MVF_UNROLL
+    for (int g = 0; g < kGroups; ++g) scales[g] = affine(g, false);
+    MVF_UNROLL
+    for (int s = 0; s < kPart; ++s) {
+      float sums[kGroups][4];
+      MVF_UNROLL
+      for (int k = 0; k < kDepth; ++k) {
+        uint32_t pixels[4];
+        load_matrix_at(pixels, from + s * 8 * K::kPitch + k * 32);
+        MVF_UNROLL
+        for (int g = 0; g < kGroups; ++g) {
+          if (k == 0) {
+            begin_products(sums[g], pixels, weight_[g][k]);
+          } else {
+            add_products(sums[g], pixels, weight_[g][k]);
+          }
+        }
+      }
+      MVF_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        values_[s][g][0] = silu_pair(sums[g][0], sums[g][1], scales[g]);
+        values_[s][g][1] = silu_pair(sums[g][2], sums[g][3], scales[g]);
+      }
+    }
+  }
+
+  MVF_DEVICE void wait_tile() const {
+    if (!K::kPhased && row_of_tile_ == 0) barrier_wait(b_.empty(tile_), tile_ / 2 & 1 ^ 1);
+  }
+  // Writes a part of a convolved row, which lies in values_, to the tile.
+  MVF_DEVICE void store(int first) const {
+    const int lane = b_.lane, column = row_of_tile_ * K::kOutWidth + first * (16 / K::kStep);
+    const int unit = b_.warp * kGroups + (K::kStep == 1 ? lane / 16 : lane / 8);
+    const int row = lane % 8 + (K::kStep == 1 ? lane / 8 % 2 * 8 : 0) + column;
+    const uint32_t to = b_.tile(tile_) + unit / 8 * 8192 + (unit % 8 ^ lane % 8) * 16 + row * 128;
+    MVF_UNROLL
+    for (int s = 0; s < kPart; ++s) {
+      if constexpr (K::kStep == 1) {
+        store_matrix_at(to + s * 2048, {values_[s][0][0], values_[s][0][1], values_[s][1][0], values_[s][1][1]});
+      } else {
+        store_matrix_at(to + s * 1024, {values_[s][0][0], values_[s][1][0], values_[s][2][0], values_[s][3][0]});
+      }
+    }
+  }
+  MVF_DEVICE void end_stored_row() {
+    if (++row_of_tile_ == K::kRowsOfTile) finish_tile();
+  }
+  MVF_DEVICE void finish_tile() {
+    if constexpr (K::kPhased) {
+      sync_block();
+      project();
+    } else {
+      fence_async();
+      sync_warp();
+      if (b_.lane == 0) barrier_arrive(b_.full(tile_));
+    }
+    ++tile_, row_of_tile_ = 0;
+  }
+
+  // The word of the lane four before, or of the last four of the strip before; of the lane four after, or of the first
+  // four of the next strip.
+  MVF_DEVICE uint32_t left(uint32_t word, uint32_t before) const {
+    return shuffle(b_.lane >= 28 ? before : word, b_.lane + 28 & 31);
+  }
+  MVF_DEVICE uint32_t right(uint32_t word, uint32_t after) const {
+    return shuffle(b_.lane < 4 ? after : word, b_.lane + 4 & 31);
+  }
+
+  // --- Stride 1: a row ends the row of results above it, adds to its own, and begins the one below.
+
+  MVF_DEVICE void go_down() {
+    int y = b_.first_input() % out_height_;
+    MVF_NO_UNROLL
+    while (row_ < rows_) {
+      const bool ends_one = y > 0 && row_ > static_cast<int>(b_.cut);
+      begin_row();
+      expand(0);
+      end_row();
+      if (ends_one) wait_tile();
+      convolve();
+      if (ends_one) store(0), end_stored_row();
+      if (++y == out_height_) {
+        y = 0;
+        if (b_.first_input() + row_ <= b_.last) end_image();
+        clear();
+      }
+    }
+  }
+
+  MVF_DEVICE void convolve() {
+    MVF_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      uint32_t tap[9], before = 0;
+      load_taps(g, tap);
+      const Float4 scales = affine(g, true);
+      MVF_UNROLL
+      for (int s = 0; s < kStrips; ++s) {
+        uint32_t (&value)[2] = values_[s][g];
+        const uint32_t after = s + 1 < kStrips ? values_[s + 1 < kStrips ? s + 1 : s][g][0] : 0u;
+        const uint32_t x[4] = {left(value[1], before), value[0], value[1], right(value[0], after)};
+        before = value[1];
+        MVF_UNROLL
+        for (int m = 0; m < 2; ++m) {
+          uint32_t above = state_[s][g][m], here = state_[s][g][2 + m], below = multiply_half2(x[m], tap[0]);
+          MVF_UNROLL
+          for (int k = 0; k < 3; ++k) {
+            above = fma_half2(x[m + k], tap[6 + k], above), here = fma_half2(x[m + k], tap[3 + k], here);
+            if (k > 0) below = fma_half2(x[m + k], tap[k], below);
+          }
+          state_[s][g][m] = here, state_[s][g][2 + m] = below;
+          const Float2 sums = unpack<Half>(above);
+          value[m] = silu_pair(sums.x, sums.y, scales);
+        }
+      }
+    }
+  }
+
+  // The last row of results of an image has no row of input below it.
+  MVF_DEVICE void end_image() {
+    wait_tile();
+    MVF_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      const Float4 scales = affine(g, true);
+      MVF_UNROLL
+      for (int s = 0; s < kStrips; ++s) {
+        MVF_UNROLL
+        for (int m = 0; m < 2; ++m) {
+          const Float2 sums = unpack<Half>(state_[s][g][m]);
+          values_[s][g][m] = silu_pair(sums.x, sums.y, scales);
+        }
+      }
+    }
+    store(0), end_stored_row();
+  }
+
+  // --- Stride 2: the even row adds to a row of results, the odd one ends it and begins the next.
+
+  MVF_DEVICE void go_down_two() {
+    int y = b_.first % out_height_ - b_.cut;
+    MVF_NO_UNROLL
+    for (int row = b_.first - b_.cut; row < b_.last; ++row) {
+      const bool whole = row >= b_.first;
+      if (whole) row_of_stride_2<0>(false);
+      row_of_stride_2<1>(whole);
+      if (whole) end_stored_row();
+      if (++y == out_height_) y = 0, clear();
+    }
+  }
+
+  template <int kOdd>
+  MVF_DEVICE void row_of_stride_2(bool stored) {
+    uint32_t before[kGroups] = {};
+    begin_row();
+    MVF_UNROLL
+    for (int part = 0; part < kStrips; part += kPart) {
+      expand(part);
+      if (part + kPart == kStrips) end_row();
+      if (kOdd == 1 && part == 0 && stored) wait_tile();
+      MVF_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        uint32_t tap[9];
+        load_taps(g, tap);
+        const Float4 scales = affine(g, true);
+        MVF_UNROLL
+        for (int s = 0; s < kPart; ++s) {
+          uint32_t (&value)[2] = values_[s][g];
+          const uint32_t x[3] = {left(value[1], before[g]), value[0], value[1]};
+          before[g] = value[1];
+          uint32_t sum = state_[part + s][g][0];
+          MVF_UNROLL
+          for (int k = 0; k < 3; ++k) sum = fma_half2(x[k], tap[3 + 3 * kOdd + k], sum);
+          if (kOdd == 1) {
+            const Float2 sums = unpack<Half>(sum);
+            value[0] = silu_pair(sums.x, sums.y, scales);
+            sum = multiply_half2(x[0], tap[0]);
+            sum = fma_half2(x[1], tap[1], sum), sum = fma_half2(x[2], tap[2], sum);
+          }
+          state_[part + s][g][0] = sum;
+        }
+      }
+      if (kOdd == 1 && stored) store(part);
+    }
+  }
+
+  // --- Phased: a warp projects a quarter of a tile's pixels, and of the outputs as many as there are warps for.
+
+  MVF_DEVICE void project() const {
+    constexpr int kParts = K::kWarps / 4, kMine = K::kColumns / kParts;
+    static_assert(!K::kPhased || (K::kWarps % 4 == 0 && K::kColumns % kParts == 0));
+    const int lane = b_.lane, first = b_.warp / 4 * kMine, row = b_.warp % 4 * 16 + lane % 16;
+    const Bytes8* weights = reinterpret_cast<const Bytes8*>(p_.project_weight) + first * kWarpSize + lane;
+    float sums[kMine][4] = {};
+    MVF_UNROLL_SOME
+    for (int k = 0; k < K::kExpanded / 16; ++k) {
+      uint32_t pixels[4];
+      load_matrix_at(pixels, b_.tile(tile_) + k / 4 * 8192 + row * 128 + (k % 4 * 2 + lane / 16 ^ row % 8) * 16);
+      MVF_UNROLL
+      for (int n = 0; n < kMine; ++n) {
+        const Bytes8 weight = load_global(weights + (k * K::kColumns + n) * kWarpSize);
+        add_products(sums[n], pixels, weight.word);
+      }
+    }
+    MVF_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int at = tile_ * K::kTile + b_.warp % 4 * 16 + K::pixel(half, lane);
+      if (at >= (b_.last - b_.first) * K::kOutWidth) continue;
+      const size_t pixel = static_cast<size_t>(b_.first) * K::kOutWidth + at;
+      MVF_UNROLL
+      for (int n = 0; n < kMine; ++n) {
+        const Float4 a = load_global(p_.project_affine + (first + n) * 4 + lane % 4);
+        const Float2 v = {sums[n][half * 2] * a.x + a.z, sums[n][half * 2 + 1] * a.y + a.w};
+        store_global(reinterpret_cast<uint32_t*>(p_.y + pixel * K::kOutputs) + (first + n) * 4 + lane % 4,
+                     pack<Half>(v.x, v.y));
+      }
+    }
+  }
+
+  const RowsParams& p_;
+  const typename K::Block& b_;
+  const int out_height_;
+  int rows_ = 0, row_ = 0;  // of input
+  int tile_ = 0, row_of_tile_ = 0;
+  uint32_t weight_[kGroups][kDepth][2];
+  uint32_t state_[kStrips][kGroups][kState];  // sums of the rows of results that have begun
+  uint32_t values_[kPart][kGroups][2];        // expanded, then convolved: even and odd pixels
+};
+
+}  // namespace mobilevit_fast::cuda

@@ -1,0 +1,189 @@
+// Inverted residual by whole rows: a warp has 16 or 32 expanded channels for good, their weights in registers, and goes
+// down the images row by row, full width, so that no pixel is expanded twice. Of what it convolves, two rows wait in
+// registers. Convolved rows go to a tile of 64 pixels and all channels in shared memory; while the warps fill the next,
+// a warpgroup projects it by wgmma. Of a phased kernel all warps project, weights from the second-level cache: where
+// they are larger than shared memory.
+//
+// In products, rows 0 to 7 are the even pixels of 16 columns and rows 8 to 15 the odd ones. So a lane's sums are two
+// neighbouring pixels of two channels, and the other columns of its windows are those of the lanes four before and
+// after it.
+//
+// Rows of all images are one sequence, of which a block takes a range that may begin and end inside of images.
+#pragma once
+
+#include <type_traits>
+
+#include "rows_sm90.h"
+#include "rows_sm90_expansion.h"
+#include "sizes.h"
+#include "wgmma.h"
+
+namespace mobilevit_fast::cuda {
+
+// kC, kE, kO: channels of the input, expanded, of the result. kRowsAhead: rows of input that shared memory holds.
+template <int kC, int kE, int kO, int kWidth, int kStride, int kRowsAhead, bool kAllProject = false>
+struct Rows {
+  using Params = RowsParams;
+  static constexpr int kChannels = kC, kExpanded = kE, kOutputs = kO, kRowWidth = kWidth, kStep = kStride;
+  static constexpr int kRing = kRowsAhead;
+  static constexpr bool kPhased = kAllProject;
+  static constexpr int kOutWidth = kWidth / kStride, kStrips = kWidth / 16, kDepth = kC / 16, kTile = 64;
+  static constexpr int kGroups = kStride == 1 ? 2 : 4;  // of a warp
+  static constexpr int kWarps = kE / kRowsGroup / kGroups, kChannelThreads = kWarps * kWarpSize;
+  static constexpr int kThreads = kChannelThreads + (kPhased ? 0 : 128), kCluster = 1, kRegisters = 0;
+  static constexpr int kRowsOfTile = kTile / kOutWidth, kColumns = kO / kMatrixColumns;
+  static constexpr int kPitch = (kC + 8) * 2, kRowBytes = kWidth * kPitch, kTileBytes = kTile * kE * 2;
+  static constexpr int kProjectBytes = kPhased ? 0 : kO * kE * 2;
+  static constexpr int kConstantBytes = kE / kRowsGroup * kRowsConstantPieces * 16;
+  static constexpr int kAtTiles = kProjectBytes, kAtRing = kAtTiles + 2 * kTileBytes;
+  static constexpr int kAtConstants = kAtRing + kRing * kRowBytes, kAtBarriers = kAtConstants + kConstantBytes;
+  static constexpr int kBytes = kAtBarriers + (2 * kRing + 6) * 8, kAlignment = 1024;
+  // What a block is launched with is all that its warpgroups can share out.
+  static constexpr int kLaunched = 65536 / kThreads / 8 * 8;
+  static constexpr int left(int project) {
+    const int each = (kLaunched * kThreads - 128 * project) / kChannelThreads / 8 * 8;
+    return each > 240 ? 240 : each;
+  }
+  static constexpr int kAtLeast = left(kO / 2 + 40) > kLaunched ? kO / 2 + 40 : kO / 2 + 32;
+  static constexpr int kChannelRegisters = left(kAtLeast);
+  static constexpr int kProjectRegisters = (kLaunched * kThreads - kChannelThreads * kChannelRegisters) / 128 / 8 * 8;
+  static constexpr bool kMoves =
+      !kPhased && kChannelThreads % 128 == 0 && kProjectRegisters < kLaunched && kChannelRegisters > kLaunched;
+  static_assert(kE % 64 == 0 && kC % 16 == 0 && kWidth % 16 == 0 && kTile % kOutWidth == 0);
+
+  static int blocks(const Params& p) { return p.blocks; }
+  static size_t shared_bytes(const Params&) { return kBytes + kAlignment; }
+  template <class Visit>
+  static void arrays(const Params& p, const Visit& visit) {
+    const RowsSizes size(p);
+    visit("x", p.x, size.x * 2);
+    visit("y", p.y, size.y * 2);
+    visit("expand_weight", p.expand_weight, size.expand_weight * 16);
+    visit("constants", p.constants, size.constants * 16);
+    visit("project_weight", p.project_weight, size.project_weight * 16);
+    visit("project_affine", p.project_affine, size.project_affine * 16);
+  }
+
+  // A thread's place, the block's shared memory and its rows.
+  struct Block {
+    uint32_t base;
+    int warp, lane;
+    int first, last;  // rows of results of all images
+    bool cut;         // the first one is not an image's first
+
+    // Rows of input, and which of all is the first: with a row above the first result and, of stride 1, one below the
+    // last, but for the edges of images.
+    MVF_DEVICE int first_input() const { return first * kStride - cut; }
+
+    // Barriers: rows that came, rows that all have read, tiles that are full, tiles that were read, weights that came.
+    MVF_DEVICE uint32_t came(int row) const { return base + kAtBarriers + row % kRing * 8; }
+    MVF_DEVICE uint32_t read(int row) const { return base + kAtBarriers + (kRing + row % kRing) * 8; }
+    MVF_DEVICE uint32_t full(int tile) const { return base + kAtBarriers + (2 * kRing + tile % 2) * 8; }
+    MVF_DEVICE uint32_t empty(int tile) const { return base + kAtBarriers + (2 * kRing + 2 + tile % 2) * 8; }
+    MVF_DEVICE uint32_t constants_came() const { return base + kAtBarriers + (2 * kRing + 4) * 8; }
+    MVF_DEVICE uint32_t projection_came() const { return base + kAtBarriers + (2 * kRing + 5) * 8; }
+
+    MVF_DEVICE uint32_t tile(int index) const { return base + kAtTiles + index % 2 * kTileBytes; }
+    MVF_DEVICE uint32_t row(int index) const { return base + kAtRing + index % kRing * kRowBytes; }
+  };
+
+  static MVF_DEVICE void run(const Params& p) {
+    const int out_height = p.height / kStride, rows = p.batch * out_height, block = block_index();
+    const int share = rows / p.blocks, longer = rows % p.blocks;
+    Block b;
+    b.base = (shared_memory_begin() + kAlignment - 1) / kAlignment * kAlignment;
+    b.warp = warp_uniform(thread_index() / kWarpSize), b.lane = thread_index() % kWarpSize;
+    b.first = block * share + (block < longer ? block : longer), b.last = b.first + share + (block < longer ? 1 : 0);
+    b.cut = b.first % out_height != 0;
+    if (thread_index() == 0) {
+      for (int i = 0; i < kRing; ++i) barrier_init(b.came(i), 1), barrier_init(b.read(i), kWarps);
+      for (int i = 0; i < 2; ++i) barrier_init(b.full(i), kWarps), barrier_init(b.empty(i), 4);
+      barrier_init(b.constants_came(), 1), barrier_init(b.projection_came(), 1);
+      barrier_init_fence();
+      barrier_expect(b.constants_came(), kConstantBytes);
+      copy_bulk(b.base + kAtConstants, p.constants, kConstantBytes, b.constants_came());
+      if constexpr (!kPhased) {
+        barrier_expect(b.projection_came(), kProjectBytes);
+        copy_bulk(b.base, p.project_weight, kProjectBytes, b.projection_came());
+      }
+    }
+    sync_block();
+    if (!kPhased && b.warp >= kWarps) {
+      if constexpr (kMoves) give_registers<kProjectRegisters>();
+      grid_wait();
+      grid_launch_dependents();
+      project(p, b);
+    } else {
+      if constexpr (kMoves) take_registers<kChannelRegisters>();
+      RowsExpansion<Rows>(p, b, out_height).run();
+    }
+  }
+
+  static constexpr bool kAdds = kC == kO && kStride == 1;
+  static constexpr int kRun = kO % 32 == 0 ? 4 : 2;  // tiles whose columns are neighbours in a lane
+  using Words = std::conditional_t<kRun == 4, Bytes16, Bytes8>;
+
+  // Which pixel of a tile is row `half` of a lane's two in the 16 of a product.
+  static MVF_DEVICE int pixel(int half, int lane) { return kStride == 1 ? lane / 4 * 2 + half : half * 8 + lane / 4; }
+
+  static MVF_DEVICE void project(const Params& p, const Block& b) {
+    const int warp = b.warp - kWarps, t = b.lane % 4, pixels = (b.last - b.first) * kOutWidth;
+    barrier_wait(b.projection_came(), 0);
+    MVF_NO_UNROLL
+    for (int tile = 0; tile * kTile < pixels; ++tile) {
+      barrier_wait(b.full(tile), tile / 2 & 1);
+      float sums[kO / 2] = {};
+      wgmma_fence();
+      MVF_UNROLL
+      for (int k = 0; k < kE / 16; ++k) {
+        const uint64_t pixel = matrix_descriptor(b.tile(tile) + k / 4 * 8192 + k % 4 * 32, 16, 1024, kSwizzle128);
+        const uint64_t weight = matrix_descriptor(b.base + k / 4 * kO * 128 + k % 4 * 32, 16, 1024, kSwizzle128);
+        Wgmma<Half, kO>::ss(sums, pixel, weight, k > 0);
+      }
+      wgmma_commit();
+      wgmma_wait<0>();
+      keep(sums);
+      if (b.lane == 0) barrier_arrive(b.empty(tile));
+      // The compiler would load all scales and biases before the products end, and spill them.
+      const Float4* affine = p.project_affine + t + zero_behind(sums[0]);
+      const int first = tile * kTile + warp * 16;
+      const Half* x = p.x + static_cast<size_t>(b.first) * kOutWidth * kC;
+      Half* y = p.y + static_cast<size_t>(b.first) * kOutWidth * kO;
+      MVF_UNROLL
+      for (int n = 0; n < kColumns; n += kRun) {
+        Float4 a[kRun];
+        MVF_UNROLL
+        for (int j = 0; j < kRun; ++j) a[j] = load_global(affine + (n + j) * 4);
+        MVF_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          const int at = first + pixel(half, b.lane), column = n * 8 + t * 2 * kRun;
+          Words words{};
+          if (kAdds && p.residual) {
+            const int there = at < pixels ? at : pixels - 1;
+            words = load_global(reinterpret_cast<const Words*>(x + there * kC + column));
+          }
+          const Words out = finish(a, &sums[n * 4 + half * 2], kAdds && p.residual, words);
+          if (at < pixels) store_global_whole(reinterpret_cast<Words*>(y + at * kO + column), out);
+        }
+      }
+    }
+  }
+
+  // Scale, bias and residual of 2 kRun outputs of a pixel, whose sums are pairs of every fourth.
+  static MVF_DEVICE Words finish(const Float4 (&affine)[kRun], const float* sums, bool adds, const Words& words) {
+    Words out;
+    MVF_UNROLL
+    for (int j = 0; j < kRun; ++j) {
+      const Float4& a = affine[j];
+      Float2 v = {sums[j * 4] * a.x + a.z, sums[j * 4 + 1] * a.y + a.w};
+      if (adds) {
+        const Float2 term = unpack<Half>(words.word[j]);
+        v.x += term.x, v.y += term.y;
+      }
+      out.word[j] = pack<Half>(v.x, v.y);
+    }
+    return out;
+  }
+};
+
+}  // namespace mobilevit_fast::cuda
