@@ -200,6 +200,13 @@ MVF_DEVICE Float4 load_global(const Float4* source) {
   const float4 v = __ldg(reinterpret_cast<const float4*>(source));
   return {v.x, v.y, v.z, v.w};
 }
+// Global memory that the kernel before this one wrote, after grid_wait(). load_global is for what nothing writes while
+// this kernel or the one before it runs: the compiler may move it to before grid_wait(), and L1 may have older lines.
+MVF_DEVICE uint32_t load_result(const uint32_t* source) {
+  uint32_t v;
+  asm volatile("ld.global.cg.b32 %0, [%1];" : "=r"(v) : "l"(source) : "memory");
+  return v;
+}
 // Results, as one instruction whatever the compiler takes them apart for.
 MVF_DEVICE void store_global_whole(Bytes8* target, Bytes8 value) {
   asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(target), "r"(value.word[0]), "r"(value.word[1]) : "memory");

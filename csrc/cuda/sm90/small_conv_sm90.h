@@ -10,9 +10,9 @@ namespace mobilevit_fast::cuda {
 
 // Stride 1, a margin of one pixel, silu behind scale and bias. Images are dense in channels_last order, float16.
 struct SmallConvParams {
-  const Half *x, *x2;      // (batch, height, width, channels or channels2), the second one null where channels2 is 0
-  Half* y;                 // (batch, height, width, outputs)
-  const Bytes16* weight;   // (outputs / 8, 9 * (channels + channels2) / 32, 32) times 16 bytes: fragments of two steps
+  const Half *x, *x2;     // (batch, height, width, channels or channels2), the second one null where channels2 is 0
+  Half* y;                // (batch, height, width, outputs)
+  const Bytes16* weight;  // (outputs / 8, 9 * (channels + channels2) / 32, 32) times 16 bytes: fragments of two steps
   const float *scale, *bias;  // (outputs)
   int batch, height, width, channels, channels2, outputs;
 };

@@ -8,7 +8,8 @@
 
 namespace mobilevit_fast::cuda::few {
 
-// Of kFirst channels of one image and, beside them, kSecond of another; a block has kHigh x 8 pixels, kTiles x 8 outputs.
+// Of kFirst channels of one image and, beside them, kSecond of another; a block has kHigh x 8 pixels, kTiles x 8
+// outputs.
 template <int kFirst_, int kSecond_, int kOutputs_, int kHigh_, int kTiles_>
 struct ConvShape {
   static constexpr int kFirst = kFirst_, kSecond = kSecond_, kOutputs = kOutputs_, kHigh = kHigh_, kTiles = kTiles_;
@@ -185,13 +186,12 @@ struct ConvKernel {
 };
 
 // Of the three sizes of MobileViT; where there are two tiles, the larger one comes first.
-using ConvShapes =
-    List<ConvShape<96, 0, 96, 4, 3>, ConvShape<96, 0, 96, 2, 1>, ConvShape<96, 96, 96, 4, 3>,
-         ConvShape<96, 96, 96, 2, 1>, ConvShape<128, 0, 128, 4, 1>, ConvShape<128, 128, 128, 4, 1>,
-         ConvShape<160, 0, 160, 2, 1>, ConvShape<160, 160, 160, 2, 1>, ConvShape<64, 0, 64, 4, 2>,
-         ConvShape<64, 0, 64, 2, 1>, ConvShape<64, 64, 64, 4, 2>, ConvShape<64, 64, 64, 2, 1>,
-         ConvShape<80, 0, 80, 4, 1>, ConvShape<80, 0, 80, 2, 1>, ConvShape<80, 80, 80, 4, 1>,
-         ConvShape<80, 80, 80, 2, 1>, ConvShape<48, 0, 48, 4, 2>, ConvShape<48, 48, 48, 4, 2>>;
+using ConvShapes = List<ConvShape<96, 0, 96, 4, 3>, ConvShape<96, 0, 96, 2, 1>, ConvShape<96, 96, 96, 4, 3>,
+                        ConvShape<96, 96, 96, 2, 1>, ConvShape<128, 0, 128, 4, 1>, ConvShape<128, 128, 128, 4, 1>,
+                        ConvShape<160, 0, 160, 2, 1>, ConvShape<160, 160, 160, 2, 1>, ConvShape<64, 0, 64, 4, 2>,
+                        ConvShape<64, 0, 64, 2, 1>, ConvShape<64, 64, 64, 4, 2>, ConvShape<64, 64, 64, 2, 1>,
+                        ConvShape<80, 0, 80, 4, 1>, ConvShape<80, 0, 80, 2, 1>, ConvShape<80, 80, 80, 4, 1>,
+                        ConvShape<80, 80, 80, 2, 1>, ConvShape<48, 0, 48, 4, 2>, ConvShape<48, 48, 48, 4, 2>>;
 
 constexpr int kEnoughBlocks = 64;  // a larger tile that makes fewer leaves half of the chip idle
 

@@ -77,8 +77,7 @@ MVF_DEVICE void multiply_rows(uint32_t rows, int pitch, uint32_t weights, uint32
       MVF_UNROLL
       for (int j = 0; j < kOwn; ++j) {
         if (kTiles % kWide == 0 || wide + j * kWide < kTiles) {
-          b[j] =
-              load_shared_at<Bytes16>(weights + ((wide + j * kWide) * kPairs + pair) * kFragment + lane * 16);
+          b[j] = load_shared_at<Bytes16>(weights + ((wide + j * kWide) * kPairs + pair) * kFragment + lane * 16);
         }
       }
       MVF_UNROLL
@@ -115,7 +114,8 @@ MVF_DEVICE void multiply_rows(uint32_t rows, int pitch, uint32_t weights, uint32
     static_assert(kDeep * kWide * kItems * kFragment <= kReduceBytes);
     MVF_UNROLL
     for (int i = 0; i < kItems; ++i) {
-      if (deep < kDeep && i % kDeep != deep) store_shared_at(place(deep, i), bits_of(sums[0][i / kRowTiles][i % kRowTiles]));
+      if (deep < kDeep && i % kDeep != deep)
+        store_shared_at(place(deep, i), bits_of(sums[0][i / kRowTiles][i % kRowTiles]));
     }
     sync_block();
   }
@@ -124,7 +124,7 @@ MVF_DEVICE void multiply_rows(uint32_t rows, int pitch, uint32_t weights, uint32
   for (int i = 0; i < kItems; ++i) {
     const int tile = wide + i / kRowTiles * kWide;
     if ((kDeep > 1 && i % kDeep != deep) || tile >= tiles) continue;
-    float(&v)[4] = sums[0][i / kRowTiles][i % kRowTiles];
+    float (&v)[4] = sums[0][i / kRowTiles][i % kRowTiles];
     if constexpr (kDeep > 1) {
       MVF_UNROLL
       for (int d = 0; d < kDeep; ++d) {

@@ -42,24 +42,23 @@ struct ResidualShape {
   }
 };
 
-using ResidualShapes =
-    List<ResidualShape<16, 64, 32, 1, 1, 8, 16, Split<2, 1, 4>, Split<1, 1, 8>>,  // S and XS
-         ResidualShape<32, 128, 64, 2, 1, 4, 8, Split<4, 1, 2>, Split<4, 1, 2>>,  // S
-         ResidualShape<64, 256, 64, 1, 1, 4, 8, Split<8, 1, 1>, Split<4, 1, 2>>,
-         ResidualShape<64, 256, 96, 2, 1, 2, 4, Split<8, 1, 1>, Split<4, 2, 1>>,
-         ResidualShape<96, 384, 128, 2, 4, 2, 4, Split<6, 1, 1>, Split<4, 2, 1>>,
-         ResidualShape<128, 512, 160, 2, 8, 2, 4, Split<8, 1, 1>, Split<3, 2, 1>>,
-         ResidualShape<32, 128, 48, 2, 1, 4, 8, Split<4, 1, 2>, Split<3, 1, 2>>,  // XS
-         ResidualShape<48, 192, 48, 1, 1, 4, 8, Split<8, 1, 1>, Split<3, 1, 2>>,
-         ResidualShape<48, 192, 64, 2, 1, 2, 4, Split<8, 1, 1>, Split<4, 2, 1>>,
-         ResidualShape<64, 256, 80, 2, 4, 2, 4, Split<8, 1, 1>, Split<3, 2, 1>>,
-         ResidualShape<80, 320, 96, 2, 8, 2, 4, Split<5, 1, 1>, Split<2, 4, 1>>,
-         ResidualShape<16, 32, 16, 1, 1, 8, 16, Split<2, 1, 4>, Split<1, 1, 8>>,  // XXS
-         ResidualShape<16, 32, 24, 2, 1, 4, 8, Split<2, 1, 4>, Split<3, 1, 2>>,
-         ResidualShape<24, 48, 24, 1, 1, 4, 8, Split<2, 1, 4>, Split<3, 1, 2>>,
-         ResidualShape<24, 48, 48, 2, 1, 2, 4, Split<2, 1, 3>, Split<6, 1, 1>>,
-         ResidualShape<48, 96, 64, 2, 1, 2, 4, Split<6, 1, 1>, Split<8, 1, 1>>,
-         ResidualShape<64, 128, 80, 2, 1, 2, 4, Split<8, 1, 1>, Split<5, 1, 1>>>;
+using ResidualShapes = List<ResidualShape<16, 64, 32, 1, 1, 8, 16, Split<2, 1, 4>, Split<1, 1, 8>>,  // S and XS
+                            ResidualShape<32, 128, 64, 2, 1, 4, 8, Split<4, 1, 2>, Split<4, 1, 2>>,  // S
+                            ResidualShape<64, 256, 64, 1, 1, 4, 8, Split<8, 1, 1>, Split<4, 1, 2>>,
+                            ResidualShape<64, 256, 96, 2, 1, 2, 4, Split<8, 1, 1>, Split<4, 2, 1>>,
+                            ResidualShape<96, 384, 128, 2, 4, 2, 4, Split<6, 1, 1>, Split<4, 2, 1>>,
+                            ResidualShape<128, 512, 160, 2, 8, 2, 4, Split<8, 1, 1>, Split<3, 2, 1>>,
+                            ResidualShape<32, 128, 48, 2, 1, 4, 8, Split<4, 1, 2>, Split<3, 1, 2>>,  // XS
+                            ResidualShape<48, 192, 48, 1, 1, 4, 8, Split<8, 1, 1>, Split<3, 1, 2>>,
+                            ResidualShape<48, 192, 64, 2, 1, 2, 4, Split<8, 1, 1>, Split<4, 2, 1>>,
+                            ResidualShape<64, 256, 80, 2, 4, 2, 4, Split<8, 1, 1>, Split<3, 2, 1>>,
+                            ResidualShape<80, 320, 96, 2, 8, 2, 4, Split<5, 1, 1>, Split<2, 4, 1>>,
+                            ResidualShape<16, 32, 16, 1, 1, 8, 16, Split<2, 1, 4>, Split<1, 1, 8>>,  // XXS
+                            ResidualShape<16, 32, 24, 2, 1, 4, 8, Split<2, 1, 4>, Split<3, 1, 2>>,
+                            ResidualShape<24, 48, 24, 1, 1, 4, 8, Split<2, 1, 4>, Split<3, 1, 2>>,
+                            ResidualShape<24, 48, 48, 2, 1, 2, 4, Split<2, 1, 3>, Split<6, 1, 1>>,
+                            ResidualShape<48, 96, 64, 2, 1, 2, 4, Split<6, 1, 1>, Split<8, 1, 1>>,
+                            ResidualShape<64, 128, 80, 2, 1, 2, 4, Split<8, 1, 1>, Split<5, 1, 1>>>;
 
 // Calls visit(shape) with that of these channels; false, calling nothing, where there is none.
 template <class Visit, class... Shapes>

@@ -1,6 +1,6 @@
-// An inverted residual of few images: a block, or a cluster of blocks that shares out the expanded channels, has a small
-// tile of output pixels. In a cluster the convolved channels go to all of its blocks, each of which projects them to
-// some of the outputs, so that no sums cross blocks.
+// An inverted residual of few images: a block, or a cluster of blocks that shares out the expanded channels, has a
+// small tile of output pixels. In a cluster the convolved channels go to all of its blocks, each of which projects them
+// to some of the outputs, so that no sums cross blocks.
 #pragma once
 
 #include "small_parts_sm90.h"
@@ -101,8 +101,7 @@ struct ResidualKernel {
       uint32_t a[S::kSteps][4];
       MVF_UNROLL
       for (int k = 0; k < S::kSteps; ++k) {
-        load_matrix_at(
-            a[k], shared + S::kAtInput + ((r * 16 + lane % 16) * S::kInPitch + lane / 16 * 8 + k * 16) * 2);
+        load_matrix_at(a[k], shared + S::kAtInput + ((r * 16 + lane % 16) * S::kInPitch + lane / 16 * 8 + k * 16) * 2);
       }
       float sums[kOwn][4] = {};
       MVF_UNROLL
@@ -197,7 +196,7 @@ struct ResidualKernel {
   static MVF_DEVICE void project(const Params& p, uint32_t shared, int slice, const Tile& tile) {
     const int lane = thread_index() % kWarpSize, rest = S::kOutputs / 8 - slice * S::kOutTiles;
     const int tiles = rest < S::kOutTiles ? (rest > 0 ? rest : 0) : S::kOutTiles;
-    const auto store = [&](int column_tile, int row_tile, const float(&sums)[4]) {
+    const auto store = [&](int column_tile, int row_tile, const float (&sums)[4]) {
       const uint32_t vectors = shared + S::kAtProjectScale + (column_tile * 8 + lane % 4 * 2) * 4;
       const Float2 scale = load_shared_at<Float2>(vectors);
       const Float2 bias = load_shared_at<Float2>(vectors + S::kOutTiles * 32);

@@ -42,3 +42,26 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     """Parts one after the other in words of 32 bits, each rounded up to 16 bytes (read by ``csrc/cuda/binding.h``)."""
     words = [part.contiguous().flatten().view(torch.float32) for part in parts]
     return torch.cat([F.pad(part, (0, padded(part.numel(), 4) - part.numel())) for part in words])
+
+
+def pair_tiles(weight: Tensor) -> Tensor:
+    """A linear layer (O, I) as (O / 8, I / 32, 32, 8), I rounded up and filled with zeros.
+
+    Entry (tile, pair, lane) is what a lane holds of two products m16n8k16, one over input channels 32·pair and on, one
+    over the next 16: output channels 8·tile and on.
+    """
+    o, i = weight.shape[0], padded(weight.shape[1], 32)
+    filled = F.pad(weight, (0, i - weight.shape[1]))
+    # Output channel 8·tile + group, input channel 32·pair + 8·register + 2·member + half; lane 4·group + member.
+    tile_group_pair_register_member_half = filled.reshape(o // 8, 8, i // 32, 4, 4, 2)
+    return tile_group_pair_register_member_half.permute(0, 2, 1, 4, 3, 5).reshape(o // 8, i // 32, 32, 8)
+
+
+def slices_joined(parts: Sequence[Tensor], slices: int) -> Tensor:
+    """Parts that are cut along their first dimension, slice after slice as float32 (slices, words).
+
+    A slice is rounded up to 128 bytes.
+    """
+    words = [part.contiguous().view(slices, -1).view(torch.float32) for part in parts]
+    joined_words = torch.cat(words, 1)
+    return F.pad(joined_words, (0, padded(joined_words.shape[1], 32) - joined_words.shape[1]))

@@ -1,0 +1,1 @@
+"""What the kernels of ``csrc/cuda/sm90`` need besides themselves."""

@@ -1,0 +1,62 @@
+"""Parameters of inverted residuals in the order of the kernel for few images, ``small_residual_shapes_sm90.h``."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobilevit_fast.kernels.cuda.packing import affine, padded, pair_tiles, slices_joined
+
+SLICES = {
+    **{(16, 64, 32): 1, (32, 128, 64): 1, (64, 256, 64): 1, (64, 256, 96): 1, (96, 384, 128): 4, (128, 512, 160): 8},
+    **{(32, 128, 48): 1, (48, 192, 48): 1, (48, 192, 64): 1, (64, 256, 80): 4, (80, 320, 96): 8},
+    **{(16, 32, 16): 1, (16, 32, 24): 1, (24, 48, 24): 1, (24, 48, 48): 1, (48, 96, 64): 1, (64, 128, 80): 1},
+}
+"""Blocks that share out the expanded channels, by channels, expanded channels and outputs (``ResidualShapes``)."""
+
+
+def _key(expand_weight: Tensor, project_weight: Tensor) -> tuple[int, int, int]:
+    expanded, channels = expand_weight.shape[:2]
+    return channels, expanded, project_weight.shape[0]
+
+
+def has(expand_weight: Tensor, depthwise_weight: Tensor, project_weight: Tensor) -> bool:
+    """Whether the kernel computes with such weights."""
+    known = _key(expand_weight, project_weight) in SLICES and depthwise_weight.shape[2:] == (3, 3)
+    return known and expand_weight.dtype == torch.float16
+
+
+def pack(
+    expand_weight: Tensor,
+    expand_scale: Tensor | None,
+    expand_bias: Tensor | None,
+    depthwise_weight: Tensor,
+    depthwise_scale: Tensor | None,
+    depthwise_bias: Tensor | None,
+    project_weight: Tensor,
+    project_scale: Tensor | None,
+    project_bias: Tensor | None,
+) -> Tensor:
+    """What a block needs, slice by slice: expansion, depthwise convolution, projection, each with scales and biases.
+
+    A slice is some of the expanded channels, and some of the outputs.
+    """
+    slices = SLICES[_key(expand_weight, project_weight)]
+    outputs = project_weight.shape[0]
+    rows = padded(-(-outputs // 8), slices) * 8  # of the projection, so that slices are whole tiles
+    project = F.pad(project_weight.flatten(1), (0, 0, 0, rows - outputs))
+    parts = [
+        pair_tiles(expand_weight.flatten(1)),  # (E / 8, C / 32, 32, 8)
+        affine(expand_scale, expand_weight, 8, 1.0),
+        affine(expand_bias, expand_weight, 8, 0.0),
+        depthwise_weight.flatten(1).unflatten(0, (slices, -1)).transpose(1, 2),  # (slices, 9, E / slices)
+        affine(depthwise_scale, depthwise_weight, 8, 1.0),
+        affine(depthwise_bias, depthwise_weight, 8, 0.0),
+    ]
+    projection = [
+        pair_tiles(project),  # (rows / 8, E / 32, 32, 8)
+        affine(project_scale, project_weight, rows, 1.0),
+        affine(project_bias, project_weight, rows, 0.0),
+    ]
+    return torch.cat([slices_joined(parts, slices), slices_joined(projection, slices)], 1)
