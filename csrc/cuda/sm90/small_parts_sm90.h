@@ -26,6 +26,11 @@ constexpr int kFragment = kWarpSize * static_cast<int>(sizeof(Bytes16));
 // Numbers from row to row where eight rows of 16 bytes lie in different banks.
 MVF_HOST_DEVICE constexpr int odd_pitch(int width) { return width / kPieceNumbers % 2 ? width : width + kPieceNumbers; }
 
+MVF_DEVICE uint32_t word_of(float v) {
+  uint32_t word;
+  std::memcpy(&word, &v, sizeof word);
+  return word;
+}
 MVF_DEVICE Bytes16 bits_of(const float (&v)[4]) {
   Bytes16 bits;
   std::memcpy(&bits, v, sizeof bits);

@@ -1,0 +1,28 @@
+// Classifier heads of few images on compute capability 9.0: parameters and entry points.
+#pragma once
+
+#include <cstdint>
+
+#include "mobilevit_fast/device.h"
+#include "runtime.h"
+
+namespace mobilevit_fast::cuda {
+
+// Silu is the activation of the expansion. Images are dense in channels_last order, float16.
+struct SmallHeadParams {
+  const Half* x;               // (batch, pixels, channels)
+  Half* y;                     // (batch, classes)
+  const Bytes16* expand;       // (expanded / 8, channels / 32, 32) times 16 bytes: fragments of two steps
+  const float *scale, *shift;  // (expanded), of the expansion
+  const Half* weight;          // (classes, expanded), and zeros up to small_head_rows
+  const float* bias;           // (classes), and zeros
+  int batch, pixels, channels, expanded, classes;
+};
+
+// Classes with those that fill the last block; 0 where there is no kernel for so many channels and classes.
+int small_head_rows(int channels, int expanded, int classes);
+constexpr int kSmallHeadPixels = 64;  // of an image, at most
+// Launches the kernel; cudaErrorInvalidValue where there is none.
+cudaError_t small_head(const SmallHeadParams& params, cudaStream_t stream);
+
+}  // namespace mobilevit_fast::cuda
