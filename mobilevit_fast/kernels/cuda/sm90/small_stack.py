@@ -9,9 +9,15 @@ from torch import Tensor
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, padded
 
 SLICES = {
-    **{(96, 144, 2): 4, (128, 192, 4): 4, (160, 240, 3): 8},
-    **{(64, 96, 2): 4, (80, 120, 4): 4, (96, 144, 3): 8},
-    **{(48, 64, 2): 4, (64, 80, 4): 4, (80, 96, 3): 8},
+    (96, 144, 2): 4,
+    (128, 192, 4): 4,
+    (160, 240, 3): 8,
+    (64, 96, 2): 4,
+    (80, 120, 4): 4,
+    (96, 144, 3): 8,
+    (48, 64, 2): 4,
+    (64, 80, 4): 4,
+    (80, 96, 3): 8,
 }
 """Blocks that share out the columns of layers, by channels, features and layers (``StackShapes``)."""
 HEADS = 4
