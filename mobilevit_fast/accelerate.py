@@ -14,6 +14,7 @@ from mobilevit_fast.integrations import Integration, integrations, supported_lib
 from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
 from mobilevit_fast.nn.exchange import compute_in, give_back, original_class
 from mobilevit_fast.nn.fused import Fused, Rule, fuse, parameter_dtype, read_parts
+from mobilevit_fast.nn.graphs import GraphRoot, as_graphs
 from mobilevit_fast.nn.parts import Unsupported
 from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.ops.registry import BackendError, check_backend
@@ -49,6 +50,7 @@ def accelerate(
     strict: bool = False,
     include: Iterable[str] | None = None,
     uint8_images: Any = None,
+    cuda_graphs: bool = False,
 ) -> Model:
     """Make the regions of a MobileViT run as fused operators, in place.
 
@@ -69,6 +71,9 @@ def accelerate(
             (N, 3, H, W), RGB as files hold them, resized and cropped but nothing else. The CUDA kernels have the rest
             in the first convolution's weights; before other kernels, and in training, it is computed. None: it takes
             floating point images only.
+        cuda_graphs: capture the model's forward as a CUDA graph for each shape of images, at its first call without
+            gradients, and replay it at later ones, which spares the host the launches of few images. Results are the
+            caller's own, other weights are noticed, and :func:`report` says why a call was not a graph's.
 
     Returns:
         ``model``.
@@ -99,6 +104,8 @@ def accelerate(
             fuse(module, rule, backend, pixels if sees_image else None)
     if compute_dtype is not None:
         compute_in(model, compute_dtype)
+    if cuda_graphs:
+        as_graphs(model)
     model.__dict__["_mvf_request"] = _Request(backend, compute_dtype, include)
     return model
 
@@ -121,6 +128,7 @@ def accelerated(
     strict: bool = False,
     include: Iterable[str] | None = None,
     uint8_images: Any = None,
+    cuda_graphs: bool = False,
 ) -> Iterator[Model]:
     """Accelerate a model within a ``with`` block; after it the model is as it was before. See :func:`accelerate`."""
     before = [(m, type(m), {k: v for k, v in m.__dict__.items() if k.startswith("_mvf")}) for m in model.modules()]
@@ -132,6 +140,7 @@ def accelerated(
         strict=strict,
         include=include,
         uint8_images=uint8_images,
+        cuda_graphs=cuda_graphs,
     )
     try:
         yield model
@@ -167,7 +176,7 @@ def report(model: nn.Module) -> Report:
         elif region.fused and region.kind == ConvNormAct.kind:
             region = region._replace(remark=module.remark(dtype or parameter_dtype(module, type(module).rule)))
         rows.append(region)
-    return Report(rows)
+    return Report(rows, str(model._mvf_graphs) if isinstance(model, GraphRoot) else "")
 
 
 def _pixels(uint8_images: Any) -> PixelNormalization | None:

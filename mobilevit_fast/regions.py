@@ -38,10 +38,16 @@ class Region(NamedTuple):
 
 
 class Report(Sequence[Region]):
-    """The regions of a model, in the order in which the model holds them. ``str(report)`` is a table."""
+    """The regions of a model, in the order in which the model holds them. ``str(report)`` is a table.
 
-    def __init__(self, regions: Sequence[Region]) -> None:
+    Attributes:
+        cuda_graphs: how many shapes are captured and why the last call that was no graph's was none; empty where the
+            model was accelerated without.
+    """
+
+    def __init__(self, regions: Sequence[Region], cuda_graphs: str = "") -> None:
         self.regions = tuple(regions)
+        self.cuda_graphs = cuda_graphs
 
     @property
     def fused(self) -> list[Region]:
@@ -81,7 +87,8 @@ class Report(Sequence[Region]):
                 backends = names[0] if names else "skipped"
             table.add_row(region.path or "(model)", region.kind, backends, region.reason or region.remark)
         passed_over = sorted({sentence for region in self.regions for sentence in region.passed_over})
-        return Group(table, *(f"passed over: {sentence}" for sentence in passed_over))
+        graphs = [f"CUDA graphs: {self.cuda_graphs}"] if self.cuda_graphs else []
+        return Group(table, *graphs, *(f"passed over: {sentence}" for sentence in passed_over))
 
     def __str__(self) -> str:
         text = io.StringIO()

@@ -80,17 +80,22 @@ def original_class(module: nn.Module) -> type[nn.Module]:
     return getattr(type(module), "_mvf_original", type(module))
 
 
+def put_in_front(root: nn.Module, mixin: type[Exchanged], **state: Any) -> None:
+    """Put one more mixin in front of a module's class, and what it keeps in the module."""
+    mixins = getattr(type(root), "_mvf_mixins", ())
+    root.__dict__.update(state)
+    root.__class__ = exchanged_class((mixin, *mixins), original_class(root))
+
+
 def compute_in(root: nn.Module, dtype: torch.dtype) -> None:
     """Make ``root`` compute in ``dtype`` from now on."""
-    mixins = getattr(type(root), "_mvf_mixins", ())
-    root.__class__ = exchanged_class((AutocastRoot, *mixins), original_class(root))
-    root.__dict__["_mvf_compute_dtype"] = dtype
+    put_in_front(root, AutocastRoot, _mvf_compute_dtype=dtype)
 
 
 def give_back(module: nn.Module) -> None:
     """Give ``module`` its own class back."""
     module.__class__ = original_class(module)
-    for name in ("_mvf", "_mvf_compute_dtype", "_mvf_request"):
+    for name in ("_mvf", "_mvf_compute_dtype", "_mvf_graphs", "_mvf_request"):
         module.__dict__.pop(name, None)
 
 

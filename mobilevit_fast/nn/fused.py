@@ -233,7 +233,7 @@ class Fused(Exchanged):
         dtype = parameter_dtype(self, rule) if takes_bytes and not _autocasting(x) else compute_dtype(x)
         compiling = torch.compiler.is_compiling()
         if not compiling:
-            if _globally_observed():
+            if globally_observed():
                 return None
             derived = state.derived.get((dtype, takes_bytes))
             if derived is not None and derived.watch.is_unchanged():
@@ -297,7 +297,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(x.device.type) if _autocasting(x) else x.dtype
 
 
-def _globally_observed() -> bool:
+def globally_observed() -> bool:
     """Whether something wants to see every module called: hooks on all modules, or forward-mode differentiation."""
     hooks = torch.nn.modules.module
     observed = hooks._global_forward_hooks or hooks._global_forward_pre_hooks

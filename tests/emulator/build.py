@@ -65,7 +65,7 @@ def _compiler() -> list[str]:
 
 def _compile(source: Path, folder: Path) -> Path:
     """The object of a source, compiled anew if it, a header or the command changed."""
-    ours = [REPOSITORY / "csrc", REPOSITORY / "csrc/include", REPOSITORY / "csrc/cuda", REPOSITORY / "csrc/cuda/sm90", HERE]
+    ours = [*(REPOSITORY / name for name in ("csrc", "csrc/include", "csrc/cuda", "csrc/cuda/sm90")), HERE]
     others = [TORCH / "include", pybind11.get_include(), sysconfig.get_paths()["include"]]
     command = [*_compiler(), *DEFINITIONS, *(f"-I{path}" for path in ours), *(f"-isystem{path}" for path in others)]
     texts = [source, *sorted([*HERE.glob("*.h"), *(REPOSITORY / "csrc").rglob("*.h")])]
