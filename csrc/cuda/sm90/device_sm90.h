@@ -207,6 +207,19 @@ MVF_DEVICE uint32_t load_result(const uint32_t* source) {
   asm volatile("ld.global.cg.b32 %0, [%1];" : "=r"(v) : "l"(source) : "memory");
   return v;
 }
+MVF_DEVICE Bytes8 load_result(const Bytes8* source) {
+  Bytes8 v;
+  asm volatile("ld.global.cg.v2.b32 {%0, %1}, [%2];" : "=r"(v.word[0]), "=r"(v.word[1]) : "l"(source) : "memory");
+  return v;
+}
+MVF_DEVICE Bytes16 load_result(const Bytes16* source) {
+  Bytes16 v;
+  asm volatile("ld.global.cg.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
+               : "l"(source)
+               : "memory");
+  return v;
+}
 // Results, as one instruction whatever the compiler takes them apart for.
 MVF_DEVICE void store_global_whole(Bytes8* target, Bytes8 value) {
   asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(target), "r"(value.word[0]), "r"(value.word[1]) : "memory");

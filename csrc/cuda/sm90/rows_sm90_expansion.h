@@ -70,9 +70,9 @@ class RowsExpansion {
   }
 
   MVF_DEVICE void begin_row() const {
-    const int next = row_ - 1 + K::kRing;
-    if (row_ >= 1 && next < rows_ && row_ % K::kWarps == b_.warp) {
-      barrier_wait(b_.read(row_ - 1), (row_ - 1) / K::kRing & 1);
+    const int before = row_ - K::kBehind, next = before + K::kRing;
+    if (before >= 0 && next < rows_ && row_ % K::kWarps == b_.warp) {
+      barrier_wait(b_.read(before), before / K::kRing & 1);
       fetch(next);
     }
     barrier_wait(b_.came(row_), row_ / K::kRing & 1);

@@ -27,6 +27,8 @@ struct Rows {
   static constexpr int kChannels = kC, kExpanded = kE, kOutputs = kO, kRowWidth = kWidth, kStep = kStride;
   static constexpr int kRing = kRowsAhead;
   static constexpr bool kPhased = kAllProject;
+  // A row is fetched so many rows after the one whose place it takes, lest a warp wait there for the slowest.
+  static constexpr int kBehind = kRing >= 6 ? 3 : 1;
   static constexpr int kOutWidth = kWidth / kStride, kStrips = kWidth / 16, kDepth = kC / 16, kTile = 64;
   static constexpr int kGroups = kStride == 1 ? 2 : 4;  // of a warp
   static constexpr int kWarps = kE / kRowsGroup / kGroups, kChannelThreads = kWarps * kWarpSize;
@@ -136,9 +138,9 @@ struct Rows {
       wgmma_fence();
       MVF_UNROLL
       for (int k = 0; k < kE / 16; ++k) {
-        const uint64_t pixel = matrix_descriptor(b.tile(tile) + k / 4 * 8192 + k % 4 * 32, 16, 1024, kSwizzle128);
+        const uint64_t convolved = matrix_descriptor(b.tile(tile) + k / 4 * 8192 + k % 4 * 32, 16, 1024, kSwizzle128);
         const uint64_t weight = matrix_descriptor(b.base + k / 4 * kO * 128 + k % 4 * 32, 16, 1024, kSwizzle128);
-        Wgmma<Half, kO>::ss(sums, pixel, weight, k > 0);
+        Wgmma<Half, kO>::ss(sums, convolved, weight, k > 0);
       }
       wgmma_commit();
       wgmma_wait<0>();
@@ -146,43 +148,40 @@ struct Rows {
       if (b.lane == 0) barrier_arrive(b.empty(tile));
       // The compiler would load all scales and biases before the products end, and spill them.
       const Float4* affine = p.project_affine + t + zero_behind(sums[0]);
-      const int first = tile * kTile + warp * 16;
       const Half* x = p.x + static_cast<size_t>(b.first) * kOutWidth * kC;
       Half* y = p.y + static_cast<size_t>(b.first) * kOutWidth * kO;
+      int at[2];
+      MVF_UNROLL
+      for (int half = 0; half < 2; ++half) at[half] = tile * kTile + warp * 16 + pixel(half, b.lane);
       MVF_UNROLL
       for (int n = 0; n < kColumns; n += kRun) {
-        Float4 a[kRun];
+        const int column = n * 8 + t * 2 * kRun;
+        Words out[2] = {};
         MVF_UNROLL
-        for (int j = 0; j < kRun; ++j) a[j] = load_global(affine + (n + j) * 4);
+        for (int half = 0; half < 2 && kAdds && p.residual; ++half) {
+          const int there = at[half] < pixels ? at[half] : pixels - 1;
+          out[half] = load_result(reinterpret_cast<const Words*>(x + there * kC + column));
+        }
+        MVF_UNROLL
+        for (int j = 0; j < kRun; ++j) {
+          const Float4 a = load_global(affine + (n + j) * 4);
+          MVF_UNROLL
+          for (int half = 0; half < 2; ++half) {
+            const float* sum = &sums[(n + j) * 4 + half * 2];
+            Float2 v = {sum[0] * a.x + a.z, sum[1] * a.y + a.w};
+            if (kAdds) {
+              const Float2 term = unpack<Half>(out[half].word[j]);  // zeros without a residual
+              v.x += term.x, v.y += term.y;
+            }
+            out[half].word[j] = pack<Half>(v.x, v.y);
+          }
+        }
         MVF_UNROLL
         for (int half = 0; half < 2; ++half) {
-          const int at = first + pixel(half, b.lane), column = n * 8 + t * 2 * kRun;
-          Words words{};
-          if (kAdds && p.residual) {
-            const int there = at < pixels ? at : pixels - 1;
-            words = load_global(reinterpret_cast<const Words*>(x + there * kC + column));
-          }
-          const Words out = finish(a, &sums[n * 4 + half * 2], kAdds && p.residual, words);
-          if (at < pixels) store_global_whole(reinterpret_cast<Words*>(y + at * kO + column), out);
+          if (at[half] < pixels) store_global_whole(reinterpret_cast<Words*>(y + at[half] * kO + column), out[half]);
         }
       }
     }
-  }
-
-  // Scale, bias and residual of 2 kRun outputs of a pixel, whose sums are pairs of every fourth.
-  static MVF_DEVICE Words finish(const Float4 (&affine)[kRun], const float* sums, bool adds, const Words& words) {
-    Words out;
-    MVF_UNROLL
-    for (int j = 0; j < kRun; ++j) {
-      const Float4& a = affine[j];
-      Float2 v = {sums[j * 4] * a.x + a.z, sums[j * 4 + 1] * a.y + a.w};
-      if (adds) {
-        const Float2 term = unpack<Half>(words.word[j]);
-        v.x += term.x, v.y += term.y;
-      }
-      out.word[j] = pack<Half>(v.x, v.y);
-    }
-    return out;
   }
 };
 

@@ -1,0 +1,82 @@
+"""Weights of an inverted residual as ``csrc/cuda/sm90/rows_sm90_kernel.h`` reads them.
+
+Those of the expansion are the ones that every CUDA kernel takes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mobilevit_fast.kernels.cuda.packing import affine, fragments
+
+PHASED = {
+    (64, 256, 64): False,
+    (96, 384, 128): False,
+    (128, 512, 160): True,
+    (48, 192, 48): False,
+    (64, 256, 80): False,
+    (80, 320, 96): False,
+}
+"""Input, expanded and output channels of the kernels in ``csrc/cuda/sm90/rows_sm90.cu``, and whether all warps project."""
+
+
+def _channels(expand_weight: Tensor, project_weight: Tensor) -> tuple[int, int, int]:
+    return expand_weight.shape[1], expand_weight.shape[0], project_weight.shape[0]
+
+
+def takes(expand_weight: Tensor, project_weight: Tensor) -> bool:
+    """Whether there is a kernel for these weights."""
+    return expand_weight.dtype == torch.float16 and _channels(expand_weight, project_weight) in PHASED
+
+
+def _constants(taps: Tensor, expand: Tensor, depthwise: Tensor) -> Tensor:
+    """Windows (E, 1, 3, 3), scales and biases (E / 8, 4, 4) as (E / 8, 68) words of a group of 8 channels."""
+    pairs = taps.reshape(-1, 4, 2, 9).transpose(2, 3).contiguous().view(torch.float32).flatten(2)  # (E / 8, 4, 9)
+    parts = (pairs[..., :8], pairs[..., 8:], expand / 2, depthwise / 2)  # SiLU takes half of its number
+    return torch.cat([part.flatten(1) for part in parts], 1)
+
+
+def _pairs(scale: Tensor, bias: Tensor) -> Tensor:
+    """(C,) and (C,) as (C / 8, 4, 4): scales of two channels, then their biases."""
+    return torch.cat((scale.unflatten(0, (-1, 4, 2)), bias.unflatten(0, (-1, 4, 2))), 2)
+
+
+def _columns(values: Tensor) -> Tensor:
+    """Outputs (O, ...) in the order of the product's columns: those of a lane in some tiles are neighbours."""
+    run = 4 if values.shape[0] % 32 == 0 else 2
+    return values.unflatten(0, (-1, 4, run, 2)).transpose(1, 2).flatten(0, 3)
+
+
+def _swizzled(weight: Tensor) -> Tensor:
+    """(O, E) as (E / 64, O, 8, 8): of each row the pieces of 16 bytes where a swizzle of 128 bytes has them."""
+    outputs = weight.shape[0]
+    row = torch.arange(outputs, device=weight.device)[:, None]
+    piece = torch.arange(8, device=weight.device)[None]
+    chunk_row_piece = weight.unflatten(1, (-1, 8, 8)).transpose(0, 1)
+    return chunk_row_piece[:, row, piece ^ row % 8]
+
+
+def pack(
+    expand_weight: Tensor,
+    expand_scale: Tensor | None,
+    expand_bias: Tensor | None,
+    depthwise_weight: Tensor,
+    depthwise_scale: Tensor | None,
+    depthwise_bias: Tensor | None,
+    project_weight: Tensor,
+    project_scale: Tensor | None,
+    project_bias: Tensor | None,
+) -> list[Tensor]:
+    """Parts in the order of ``csrc/cuda/sm90/rows_sm90.h``."""
+    expand = _pairs(affine(expand_scale, expand_weight, 1, 1.0), affine(expand_bias, expand_weight, 1, 0.0))
+    depthwise = _pairs(
+        affine(depthwise_scale, depthwise_weight, 1, 1.0), affine(depthwise_bias, depthwise_weight, 1, 0.0)
+    )
+    weight = project_weight.flatten(1)
+    scale, bias = affine(project_scale, project_weight, 1, 1.0), affine(project_bias, project_weight, 1, 0.0)
+    if PHASED[_channels(expand_weight, project_weight)]:
+        project = fragments(weight).unflatten(-1, (2, 4)).transpose(2, 3)  # (E / 16, O / 16, 2, 32, 4)
+    else:
+        project, scale, bias = _swizzled(_columns(weight)), _columns(scale), _columns(bias)
+    return [_constants(depthwise_weight, expand, depthwise), project, _pairs(scale, bias)]
