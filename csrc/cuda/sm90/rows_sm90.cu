@@ -47,7 +47,10 @@ cudaError_t rows_sm90(RowsParams p, cudaStream_t stream) {
   cudaError_t result = cudaErrorInvalidValue;
   each_rows_kernel([&](auto kernel) {
     using Kernel = typename decltype(kernel)::Type;
-    if (fits<Kernel>(p)) result = launch_sm90<Kernel>(p, stream);
+    if (!fits<Kernel>(p)) return;
+    const ImageBox pixels{p.x, p.batch * p.height, p.width / 2,     2, p.channels, 1, p.width / 2,
+                          1,   Kernel::kBox,       Kernel::kSwizzle};
+    if (encode(p.rows, pixels)) result = launch_sm90<Kernel>(p, stream);
   });
   return result;
 }

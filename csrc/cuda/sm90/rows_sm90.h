@@ -3,6 +3,7 @@
 
 #include "device_sm90.h"
 #include "runtime.h"
+#include "tensor_map.h"
 
 namespace mobilevit_fast::cuda {
 
@@ -26,7 +27,9 @@ struct RowsParams {
   const Float4* project_affine;
   int batch, height, width, channels, expanded, outputs, stride;
   bool residual;
+
   int blocks;
+  TensorMap rows;  // of x: a row is an image of `width` / 2 rows and two columns, which are its even and odd pixels
 };
 
 // How many entries the arrays have.

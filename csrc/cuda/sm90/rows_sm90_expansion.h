@@ -56,16 +56,12 @@ class RowsExpansion {
     }
   }
 
-  // A row of input, its even pixels before its odd ones.
   MVF_DEVICE void fetch(int row) const {
-    const Half* x = p_.x + static_cast<size_t>(b_.first_input() + row) * (K::kRowWidth * K::kChannels);
-    if (b_.lane == 0) barrier_expect(b_.came(row), K::kRowWidth * K::kChannels * 2);
+    if (b_.lane == 0) barrier_expect(b_.came(row), K::kRowBytes);
     sync_warp();
-    MVF_UNROLL
-    for (int j = 0; j < K::kRowWidth; j += kWarpSize) {
-      const int i = j + b_.lane, place = i / 2 + i % 2 * (K::kRowWidth / 2);
-      if (K::kRowWidth % kWarpSize != 0 && i >= K::kRowWidth) break;
-      copy_bulk(b_.row(row) + place * K::kPitch, x + i * K::kChannels, K::kChannels * 2, b_.came(row));
+    if (b_.lane < K::kRowBytes / K::kBoxBytes) {
+      copy_tile(b_.row(row) + b_.lane * K::kBoxBytes, &p_.rows, b_.lane / 2 * K::kBox, b_.lane % 2, 0,
+                b_.first_input() + row, b_.came(row));
     }
   }
 
@@ -113,9 +109,11 @@ class RowsExpansion {
   // Expands a part of the row at hand into values_.
   MVF_DEVICE void expand(int first) {
     const int lane = b_.lane;
-    // A lane's row of load_matrix: pixel lane % 8 of the even ones or the odd ones, lower or upper 8 channels.
-    const uint32_t from = b_.row(row_) + (lane % 8 + lane / 8 % 2 * (K::kRowWidth / 2)) * K::kPitch + lane / 16 * 16 +
-                          first * 8 * K::kPitch;
+    // A lane's row of load_matrix: pixel lane % 8 of the even ones or the odd ones, lower or upper 8 channels. Further
+    // channels of a box are where bits 5 and 6 are others.
+    const int swizzled = lane / 16 ^ lane % 8 / (64 / K::kBox);
+    const uint32_t from =
+        b_.row(row_) + lane / 8 % 2 * K::kBoxBytes + (lane % 8 + first * 8) * K::kBox * 2 + swizzled * 16;
     Float4 scales[kGroups];
     MVF_UNROLL
     for (int g = 0; g < kGroups; ++g) scales[g] = affine(g, false);
@@ -125,7 +123,8 @@ class RowsExpansion {
       MVF_UNROLL
       for (int k = 0; k < kDepth; ++k) {
         uint32_t pixels[4];
-        load_matrix_at(pixels, from + s * 8 * K::kPitch + k * 32);
+        constexpr int kSteps = K::kBox / 16;  // of a box
+        load_matrix_at(pixels, (from ^ k % kSteps * 32) + k / kSteps * 2 * K::kBoxBytes + s * 16 * K::kBox);
         MVF_UNROLL
         for (int g = 0; g < kGroups; ++g) {
           if (k == 0) {

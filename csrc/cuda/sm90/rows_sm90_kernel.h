@@ -30,11 +30,15 @@ struct Rows {
   // A row is fetched so many rows after the one whose place it takes, lest a warp wait there for the slowest.
   static constexpr int kBehind = kRing >= 6 ? 3 : 1;
   static constexpr int kOutWidth = kWidth / kStride, kStrips = kWidth / 16, kDepth = kC / 16, kTile = 64;
+  // A row of input lies in shared memory by so many channels of its even pixels, then of its odd ones, with a swizzle
+  // by which eight pixels of a parity have their 16 bytes in different banks.
+  static constexpr int kBox = kC % 64 == 0 ? 64 : kC % 32 == 0 ? 32 : 16, kBoxBytes = kWidth / 2 * kBox * 2;
+  static constexpr int kSwizzle = kBox == 64 ? kSwizzle128 : kBox == 32 ? kSwizzle64 : kSwizzle32;
   static constexpr int kGroups = kStride == 1 ? 2 : 4;  // of a warp
   static constexpr int kWarps = kE / kRowsGroup / kGroups, kChannelThreads = kWarps * kWarpSize;
   static constexpr int kThreads = kChannelThreads + (kPhased ? 0 : 128), kCluster = 1, kRegisters = 0;
   static constexpr int kRowsOfTile = kTile / kOutWidth, kColumns = kO / kMatrixColumns;
-  static constexpr int kPitch = (kC + 8) * 2, kRowBytes = kWidth * kPitch, kTileBytes = kTile * kE * 2;
+  static constexpr int kRowBytes = kWidth * kC * 2, kTileBytes = kTile * kE * 2;
   static constexpr int kProjectBytes = kPhased ? 0 : kO * kE * 2;
   static constexpr int kConstantBytes = kE / kRowsGroup * kRowsConstantPieces * 16;
   static constexpr int kAtTiles = kProjectBytes, kAtRing = kAtTiles + 2 * kTileBytes;
@@ -109,6 +113,7 @@ struct Rows {
         copy_bulk(b.base, p.project_weight, kProjectBytes, b.projection_came());
       }
     }
+    if (b.warp == 0 && b.lane == 0) prefetch_map(&p.rows);
     sync_block();
     if (!kPhased && b.warp >= kWarps) {
       if constexpr (kMoves) give_registers<kProjectRegisters>();
