@@ -143,7 +143,7 @@ class RowsExpansion {
   }
 
   MVF_DEVICE void wait_tile() const {
-    if (!K::kPhased && row_of_tile_ == 0) barrier_wait(b_.empty(tile_), tile_ / 2 & 1 ^ 1);
+    if (!K::kPhased && row_of_tile_ == 0) barrier_wait(b_.empty(tile_), (tile_ / 2 & 1) ^ 1);
   }
   // Writes a part of a convolved row, which lies in values_, to the tile.
   MVF_DEVICE void store(int first) const {
@@ -178,10 +178,10 @@ class RowsExpansion {
   // The word of the lane four before, or of the last four of the strip before; of the lane four after, or of the first
   // four of the next strip.
   MVF_DEVICE uint32_t left(uint32_t word, uint32_t before) const {
-    return shuffle(b_.lane >= 28 ? before : word, b_.lane + 28 & 31);
+    return shuffle(b_.lane >= 28 ? before : word, (b_.lane + 28) & 31);
   }
   MVF_DEVICE uint32_t right(uint32_t word, uint32_t after) const {
-    return shuffle(b_.lane < 4 ? after : word, b_.lane + 4 & 31);
+    return shuffle(b_.lane < 4 ? after : word, (b_.lane + 4) & 31);
   }
 
   // --- Stride 1: a row ends the row of results above it, adds to its own, and begins the one below.
@@ -311,7 +311,7 @@ class RowsExpansion {
     MVF_UNROLL_SOME
     for (int k = 0; k < K::kExpanded / 16; ++k) {
       uint32_t pixels[4];
-      load_matrix_at(pixels, b_.tile(tile_) + k / 4 * 8192 + row * 128 + (k % 4 * 2 + lane / 16 ^ row % 8) * 16);
+      load_matrix_at(pixels, b_.tile(tile_) + k / 4 * 8192 + row * 128 + ((k % 4 * 2 + lane / 16) ^ row % 8) * 16);
       MVF_UNROLL
       for (int n = 0; n < kMine; ++n) {
         const Bytes8 weight = load_global(weights + (k * K::kColumns + n) * kWarpSize);

@@ -34,8 +34,9 @@ struct Rows {
   // by which eight pixels of a parity have their 16 bytes in different banks.
   static constexpr int kBox = kC % 64 == 0 ? 64 : kC % 32 == 0 ? 32 : 16, kBoxBytes = kWidth / 2 * kBox * 2;
   static constexpr int kSwizzle = kBox == 64 ? kSwizzle128 : kBox == 32 ? kSwizzle64 : kSwizzle32;
-  static constexpr int kGroups = kStride == 1 ? 2 : 4;  // of a warp
-  static constexpr int kWarps = kE / kRowsGroup / kGroups, kChannelThreads = kWarps * kWarpSize;
+  static constexpr int kGroups = kStride == 1 ? 2 : 4;                      // of a warp
+  static constexpr int kWarps = kE / kRowsGroup / kGroups;                  // with channels
+  static constexpr int kChannelThreads = (kWarps + 3) / 4 * 4 * kWarpSize;  // whole warpgroups
   static constexpr int kThreads = kChannelThreads + (kPhased ? 0 : 128), kCluster = 1, kRegisters = 0;
   static constexpr int kRowsOfTile = kTile / kOutWidth, kColumns = kO / kMatrixColumns;
   static constexpr int kRowBytes = kWidth * kC * 2, kTileBytes = kTile * kE * 2;
@@ -53,9 +54,9 @@ struct Rows {
   static constexpr int kAtLeast = left(kO / 2 + 40) > kLaunched ? kO / 2 + 40 : kO / 2 + 32;
   static constexpr int kChannelRegisters = left(kAtLeast);
   static constexpr int kProjectRegisters = (kLaunched * kThreads - kChannelThreads * kChannelRegisters) / 128 / 8 * 8;
-  static constexpr bool kMoves =
-      !kPhased && kChannelThreads % 128 == 0 && kProjectRegisters < kLaunched && kChannelRegisters > kLaunched;
-  static_assert(kE % 64 == 0 && kC % 16 == 0 && kWidth % 16 == 0 && kTile % kOutWidth == 0);
+  static constexpr bool kMoves = !kPhased && kProjectRegisters < kLaunched && kChannelRegisters > kLaunched;
+  static_assert((!kPhased || kWarps % 4 == 0) && kE % 64 == 0 && kC % 16 == 0 && kWidth % 16 == 0 &&
+                kTile % kOutWidth == 0);
 
   static int blocks(const Params& p) { return p.blocks; }
   static size_t shared_bytes(const Params&) { return kBytes + kAlignment; }
@@ -64,10 +65,10 @@ struct Rows {
     const RowsSizes size(p);
     visit("x", p.x, size.x * 2);
     visit("y", p.y, size.y * 2);
-    visit("expand_weight", p.expand_weight, size.expand_weight * 16);
-    visit("constants", p.constants, size.constants * 16);
-    visit("project_weight", p.project_weight, size.project_weight * 16);
-    visit("project_affine", p.project_affine, size.project_affine * 16);
+    visit("packed_expand", p.expand_weight, size.expand_weight * 16);
+    visit("packed_constants", p.constants, size.constants * 16);
+    visit("packed_project", p.project_weight, size.project_weight * 16);
+    visit("packed_affine", p.project_affine, size.project_affine * 16);
   }
 
   // A thread's place, the block's shared memory and its rows.
@@ -115,14 +116,14 @@ struct Rows {
     }
     if (b.warp == 0 && b.lane == 0) prefetch_map(&p.rows);
     sync_block();
-    if (!kPhased && b.warp >= kWarps) {
+    if (!kPhased && b.warp >= kChannelThreads / kWarpSize) {
       if constexpr (kMoves) give_registers<kProjectRegisters>();
       grid_wait();
       grid_launch_dependents();
       project(p, b);
     } else {
       if constexpr (kMoves) take_registers<kChannelRegisters>();
-      RowsExpansion<Rows>(p, b, out_height).run();
+      if (b.warp < kWarps) RowsExpansion<Rows>(p, b, out_height).run();
     }
   }
 
@@ -134,7 +135,7 @@ struct Rows {
   static MVF_DEVICE int pixel(int half, int lane) { return kStride == 1 ? lane / 4 * 2 + half : half * 8 + lane / 4; }
 
   static MVF_DEVICE void project(const Params& p, const Block& b) {
-    const int warp = b.warp - kWarps, t = b.lane % 4, pixels = (b.last - b.first) * kOutWidth;
+    const int warp = b.warp % 4, t = b.lane % 4, pixels = (b.last - b.first) * kOutWidth;
     barrier_wait(b.projection_came(), 0);
     MVF_NO_UNROLL
     for (int tile = 0; tile * kTile < pixels; ++tile) {
