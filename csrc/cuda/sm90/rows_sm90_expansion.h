@@ -17,7 +17,7 @@ template <class K>
 class RowsExpansion {
  public:
   MVF_DEVICE RowsExpansion(const RowsParams& p, const typename K::Block& b, int out_height)
-      : p_(p), b_(b), out_height_(out_height) {}
+      : p_(p), b_(b), out_height_(out_height), from_(kept_sum(from(b.lane))), to_(kept_sum(to(b.warp, b.lane))) {}
 
   MVF_DEVICE void run() {
     load_weights();
@@ -42,6 +42,19 @@ class RowsExpansion {
   static constexpr int kState = K::kStep == 1 ? 4 : 1;
   static constexpr int kPart = K::kStep == 2 && kStrips > 4 ? 4 : kStrips;  // strips at a time
 
+  // What a lane names to load_matrix, in a row of input: pixel lane % 8 of the even ones or the odd ones, lower or
+  // upper 8 channels. Further channels of a box are where bits 5 and 6 are others.
+  static MVF_DEVICE uint32_t from(int lane) {
+    const int swizzled = (lane / 16) ^ lane % 8 / (64 / K::kBox);
+    return lane / 8 % 2 * K::kBoxBytes + lane % 8 * K::kBox * 2 + swizzled * 16;
+  }
+  // And to store_matrix, in a tile: pixel lane % 8, of stride 1 even or odd, channels of a group.
+  static MVF_DEVICE uint32_t to(int warp, int lane) {
+    const int group = warp * kGroups + (K::kStep == 1 ? lane / 16 : lane / 8);
+    const int pixel = lane % 8 + (K::kStep == 1 ? lane / 8 % 2 * 8 : 0);
+    return group / 8 * 8192 + (group % 8 ^ lane % 8) * 16 + pixel * 128;
+  }
+
   MVF_DEVICE void load_weights() {
     MVF_UNROLL
     for (int g = 0; g < kGroups; g += 2) {
@@ -65,17 +78,17 @@ class RowsExpansion {
     }
   }
 
-  MVF_DEVICE void begin_row() const {
-    const int before = row_ - K::kBehind, next = before + K::kRing;
-    if (before >= 0 && next < rows_ && row_ % K::kWarps == b_.warp) {
-      barrier_wait(b_.read(before), before / K::kRing & 1);
-      fetch(next);
-    }
-    barrier_wait(b_.came(row_), row_ / K::kRing & 1);
-  }
+  MVF_DEVICE void begin_row() const { barrier_wait(b_.came(row_), row_ / K::kRing & 1); }
+  // This warp has read the row. One warp, another for each row, fetches a row to the place of one that all have read:
+  // most likely they have, since it is kBehind rows above.
   MVF_DEVICE void end_row() {
     sync_warp();
     if (b_.lane == 0) barrier_arrive(b_.read(row_));
+    const int above = row_ - K::kBehind, next = above + K::kRing;
+    if (above >= 0 && next < rows_ && row_ % K::kWarps == b_.warp) {
+      barrier_wait(b_.read(above), above / K::kRing & 1);
+      fetch(next);
+    }
     ++row_;
   }
 
@@ -108,12 +121,7 @@ class RowsExpansion {
 
   // Expands a part of the row at hand into values_.
   MVF_DEVICE void expand(int first) {
-    const int lane = b_.lane;
-    // A lane's row of load_matrix: pixel lane % 8 of the even ones or the odd ones, lower or upper 8 channels. Further
-    // channels of a box are where bits 5 and 6 are others.
-    const int swizzled = lane / 16 ^ lane % 8 / (64 / K::kBox);
-    const uint32_t from =
-        b_.row(row_) + lane / 8 % 2 * K::kBoxBytes + (lane % 8 + first * 8) * K::kBox * 2 + swizzled * 16;
+    const uint32_t from = b_.row(row_) + from_ + first * 16 * K::kBox;
     Float4 scales[kGroups];
     MVF_UNROLL
     for (int g = 0; g < kGroups; ++g) scales[g] = affine(g, false);
@@ -147,10 +155,7 @@ class RowsExpansion {
   }
   // Writes a part of a convolved row, which lies in values_, to the tile.
   MVF_DEVICE void store(int first) const {
-    const int lane = b_.lane, column = row_of_tile_ * K::kOutWidth + first * (16 / K::kStep);
-    const int unit = b_.warp * kGroups + (K::kStep == 1 ? lane / 16 : lane / 8);
-    const int row = lane % 8 + (K::kStep == 1 ? lane / 8 % 2 * 8 : 0) + column;
-    const uint32_t to = b_.tile(tile_) + unit / 8 * 8192 + (unit % 8 ^ lane % 8) * 16 + row * 128;
+    const uint32_t to = b_.tile(tile_) + to_ + (row_of_tile_ * K::kOutWidth + first * (16 / K::kStep)) * 128;
     MVF_UNROLL
     for (int s = 0; s < kPart; ++s) {
       if constexpr (K::kStep == 1) {
@@ -336,6 +341,7 @@ class RowsExpansion {
   const RowsParams& p_;
   const typename K::Block& b_;
   const int out_height_;
+  const uint32_t from_, to_;
   int rows_ = 0, row_ = 0;  // of input
   int tile_ = 0, row_of_tile_ = 0;
   uint32_t weight_[kGroups][kDepth][2];

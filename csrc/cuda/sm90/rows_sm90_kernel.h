@@ -27,8 +27,7 @@ struct Rows {
   static constexpr int kChannels = kC, kExpanded = kE, kOutputs = kO, kRowWidth = kWidth, kStep = kStride;
   static constexpr int kRing = kRowsAhead;
   static constexpr bool kPhased = kAllProject;
-  // A row is fetched so many rows after the one whose place it takes, lest a warp wait there for the slowest.
-  static constexpr int kBehind = kRing >= 6 ? 3 : 1;
+  static constexpr int kBehind = kRing >= 6 ? 2 : 1;  // rows from one whose place is taken to the one at hand
   static constexpr int kOutWidth = kWidth / kStride, kStrips = kWidth / 16, kDepth = kC / 16, kTile = 64;
   // A row of input lies in shared memory by so many channels of its even pixels, then of its odd ones, with a swizzle
   // by which eight pixels of a parity have their 16 bytes in different banks.

@@ -18,7 +18,7 @@ PHASED = {
     (64, 256, 80): False,
     (80, 320, 96): False,
 }
-"""Input, expanded and output channels of the kernels in ``csrc/cuda/sm90/rows_sm90.cu``, and whether all warps project."""
+"""Channels of the kernels in ``csrc/cuda/sm90/rows_sm90.cu``, input, expanded and output: whether all warps project."""
 
 
 def _channels(expand_weight: Tensor, project_weight: Tensor) -> tuple[int, int, int]:
