@@ -1,7 +1,10 @@
 // torch.ops.mobilevit_fast.inverted_residual.cuda and depthwise_separable_conv2d.cuda: checks, memory, launch.
 #include "inverted_residual.h"
 
+#include <functional>
+
 #include "binding.h"
+#include "sm90/strips_sm90.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
@@ -42,10 +45,38 @@ struct Weights {
   }
 };
 
+// Weights of the kernels for compute capability 9.0; null where there are none for these channels.
+struct Sm90Weights {
+  const Bytes16* strips = nullptr;
+};
+
+Sm90Weights take_sm90(const InvertedResidualParams& p, PackedParts& parts) {
+  Sm90Weights weights;
+  if (const int words = strips_words({p.channels, p.expanded, p.outputs})) weights.strips = parts.take<Bytes16>(words);
+  return weights;
+}
+
+// The launch of the kernel for compute capability 9.0 that takes the call and has enough to do for all of the chip;
+// none where the others are to run.
+std::function<cudaError_t(cudaStream_t)> choose_sm90(const InvertedResidualParams& p, const Sm90Weights& weights,
+                                                     int stride) {
+  const Chip chip = current_chip();
+  if (chip.capability != 90 || p.dilation != 1 || p.activation != Activation::silu) return {};
+  const int shape = find_strips({p.channels, p.expanded, p.outputs}, stride, p.height, p.width);
+  if (shape >= 0 && weights.strips != nullptr) {
+    StripsParams strip{};
+    strip.x = p.x, strip.y = p.y, strip.weights = weights.strips, strip.residual = p.residual;
+    strip.batch = p.batch, strip.height = p.height, strip.width = p.width;
+    strip.complete(chip);
+    if (strips_are_busy(shape, strip)) return [=](cudaStream_t stream) { return strips(shape, strip, stream); };
+  }
+  return {};
+}
+
 // Sizes, geometry and weights; the stride comes back.
 int fill(const Arguments& arguments, const Tensor& x, const Weights& weights, const std::vector<int64_t>& stride,
          const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, const Tensor& packed,
-         InvertedResidualParams& p) {
+         InvertedResidualParams& p, Sm90Weights& sm90) {
   p.padding = arguments.same("padding", padding, 0), p.dilation = arguments.same("dilation", dilation, 1);
   arguments.expect(arguments.same("stride", stride, 1) <= 2, "stride 1 or 2, got ", stride[0]);
   int64_t out_h = 0, out_w = 0;
@@ -68,16 +99,22 @@ int fill(const Arguments& arguments, const Tensor& x, const Weights& weights, co
   p.project_weight = parts.take<Bytes16>(size.project_weight);
   p.project_scale = parts.take<Float2>(size.project_affine);
   p.project_bias = parts.take<Float2>(size.project_affine);
+  if (weights.expand != nullptr && parts.more(packed)) sm90 = take_sm90(p, parts);
   arguments.check_packed(packed, parts);
   return static_cast<int>(stride[0]);
 }
 
-Tensor launch(const Arguments& arguments, const Tensor& x, InvertedResidualParams& p, int stride) {
+Tensor launch(const Arguments& arguments, const Tensor& x, InvertedResidualParams& p, int stride,
+              const Sm90Weights& sm90 = {}) {
   const Target target(x);
   const Tensor input = dense_image(x);
   Tensor y = empty_image(x, p.batch, p.outputs, p.out_h, p.out_w);
   if (p.batch == 0) return y;
   p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
+  if (const auto run = choose_sm90(p, sm90, stride)) {
+    arguments.launched(run(target.stream()));
+    return y;
+  }
   const bool expands = p.expand_weight != nullptr;
   const auto bytes_of =
       x.scalar_type() == ScalarType::Half ? inverted_residual_bytes<Half> : inverted_residual_bytes<BFloat16>;
@@ -104,8 +141,9 @@ Tensor inverted_residual_op(Tensor x, Tensor expand_weight, OptionalTensor expan
                    project_weight.size(0), " outputs");
   InvertedResidualParams p{};
   p.residual = residual, p.activation = arguments.activation("activation", activation);
-  const int step = fill(arguments, x, weights, stride, dilation, dilation, packed, p);  // padding keeps the size
-  return launch(arguments, x, p, step);
+  Sm90Weights sm90;
+  const int step = fill(arguments, x, weights, stride, dilation, dilation, packed, p, sm90);  // padding keeps the size
+  return launch(arguments, x, p, step, sm90);
 }
 
 Tensor separable_op(Tensor x, Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
@@ -119,7 +157,8 @@ Tensor separable_op(Tensor x, Tensor depthwise_weight, OptionalTensor depthwise_
   InvertedResidualParams p{};
   p.activation = arguments.activation("depthwise_activation", depthwise_activation);
   p.project_activation = arguments.activation("pointwise_activation", pointwise_activation);
-  const int step = fill(arguments, x, weights, stride, padding, dilation, packed, p);
+  Sm90Weights none;
+  const int step = fill(arguments, x, weights, stride, padding, dilation, packed, p, none);
   return launch(arguments, x, p, step);
 }
 

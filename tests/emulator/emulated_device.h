@@ -43,6 +43,18 @@ inline float shuffle_xor(float value, int mask, MVF_PLACE) {
   return payload.result;
 }
 
+inline bool any_lane(bool holds, MVF_PLACE) {
+  struct Payload {
+    bool holds, result;
+  } payload{holds, false};
+  block().collective("vote", MVF_HERE, payload, [](const auto& lanes) {
+    bool any = false;
+    for (const auto* lane : lanes) any = any || lane->holds;
+    for (auto* lane : lanes) lane->result = any;
+  });
+  return payload.result;
+}
+
 class SharedMemory {
  public:
   template <class T>

@@ -182,6 +182,12 @@ MVF_DEVICE uint32_t transpose_matrix(uint32_t word) {
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(word));
   return out;
 }
+// load_matrix_at of data that nothing writes any more.
+MVF_DEVICE void load_matrix_constant(uint32_t (&r)[4], uint32_t row) {
+  asm("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+      : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+      : "r"(row));
+}
 // As copy_async of device.h; commit_async and wait_async serve both.
 MVF_DEVICE void copy_async_at(uint32_t target, const void* source, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(there ? 16 : 0)

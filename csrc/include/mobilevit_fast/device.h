@@ -60,6 +60,8 @@ MVF_DEVICE int block_index() { return blockIdx.x; }
 MVF_DEVICE void sync_block() { __syncthreads(); }
 MVF_DEVICE void sync_warp() { __syncwarp(); }
 MVF_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+// Whether it holds for any lane of the warp.
+MVF_DEVICE bool any_lane(bool holds) { return __any_sync(0xffffffffu, holds) != 0; }
 
 extern __shared__ __align__(128) unsigned char shared_memory[];
 

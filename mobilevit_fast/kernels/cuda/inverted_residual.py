@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
-from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, all_of, multiples_of_eight, same_in_both_directions
+from mobilevit_fast.kernels.cuda.rules import (
+    SHARED_BYTES,
+    all_of,
+    has_sm90,
+    multiples_of_eight,
+    same_in_both_directions,
+)
+from mobilevit_fast.kernels.cuda.sm90 import strips
 from mobilevit_fast.support import Support
 
 _CHUNK = 32  # expanded channels at a time
@@ -54,6 +61,14 @@ def pack_separable(*parameters: Any) -> Tensor:
     return joined(_separable_parts(*parameters))
 
 
+def _sm90_parts(*parameters: Any) -> list[Tensor]:
+    """Weights of the kernels for compute capability 9.0 behind the others, in the order in which C++ takes them."""
+    expand_weight, project_weight = parameters[0], parameters[6]
+    if not has_sm90(expand_weight.device):
+        return []
+    return strips.pack(*parameters) if strips.takes(expand_weight, project_weight) else []
+
+
 def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor | None, *others: Any) -> Tensor:
     expand = fragments(expand_weight.flatten(1), _CHUNK)  # (C / 16, E / 16, 32, 8)
     parts = [
@@ -61,7 +76,8 @@ def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor
         affine(expand_scale, expand_weight, _CHUNK, 1.0),
         affine(expand_bias, expand_weight, _CHUNK, 0.0),
     ]
-    return joined([*parts, *_separable_parts(*others)])
+    sm90 = _sm90_parts(expand_weight, expand_scale, expand_bias, *others)
+    return joined([*parts, *_separable_parts(*others), *sm90])
 
 
 def shared_bytes(channels: int, stride: int, dilation: int) -> int:

@@ -1,0 +1,117 @@
+// The inverted residual by strips (strips_sm90_kernel.h): which shapes have a kernel, parameters, entry point.
+//
+// float16, SiLU, dilation 1. Weights are packed as mobilevit_fast/kernels/cuda/sm90/strips.py says.
+#pragma once
+
+#include "runtime.h"
+#include "sizes.h"
+
+namespace mobilevit_fast::cuda {
+
+constexpr int kStripColumns = 16;  // of a warp
+constexpr int kRowsTogether = 2;   // of results
+
+// Channels of a layer and, in words of 16 bytes, what shared memory has of its weights.
+struct StripsChannels {
+  int channels, expanded, outputs;
+
+  MVF_HOST_DEVICE constexpr int steps() const { return (channels + kMatrixDepth - 1) / kMatrixDepth; }
+  MVF_HOST_DEVICE constexpr int chunks() const { return expanded / kMatrixDepth; }  // of 16 expanded channels
+  MVF_HOST_DEVICE constexpr int tiles() const { return (outputs / kMatrixColumns + 1) / 2 * 2; }
+
+  MVF_HOST_DEVICE constexpr int expand() const { return 0; }
+  MVF_HOST_DEVICE constexpr int taps() const { return expand() + chunks() * steps() * kWarpSize; }
+  MVF_HOST_DEVICE constexpr int affine() const { return taps() + chunks() * 20; }
+  MVF_HOST_DEVICE constexpr int project() const { return affine() + chunks() * 16; }
+  MVF_HOST_DEVICE constexpr int result_affine() const { return project() + chunks() * tiles() * 16; }
+  MVF_HOST_DEVICE constexpr int words() const { return result_affine() + tiles() * 4; }
+
+  MVF_HOST_DEVICE constexpr bool operator==(const StripsChannels& o) const {
+    return channels == o.channels && expanded == o.expanded && outputs == o.outputs;
+  }
+};
+
+struct StripsShape {
+  StripsChannels size;
+  int stride, warps;  // of a block, of which a multiprocessor has one
+  int busy;           // per cent of all warps that have to find a pair of rows, or other kernels are faster
+};
+
+// Those of MobileViT S, XS and XXS, but for 128 to 160 channels, whose weights are more than shared memory.
+constexpr StripsShape kStripsShapes[] = {
+    {{16, 64, 32}, 1, 16, 150},   // S and XS, 128x128 pixels
+    {{32, 128, 64}, 2, 12, 150},  // S, 128x128
+    {{64, 256, 64}, 1, 8, 150},   // S, 64x64
+    {{64, 256, 96}, 2, 8, 150},   // S, 64x64
+    {{96, 384, 128}, 2, 7, 75},   // S, 32x32
+    {{32, 128, 48}, 2, 12, 150},  // XS, 128x128
+    {{48, 192, 48}, 1, 8, 150},   // XS, 64x64
+    {{48, 192, 64}, 2, 8, 150},   // XS, 64x64
+    {{64, 256, 80}, 2, 8, 75},    // XS, 32x32
+    {{80, 320, 96}, 2, 8, 50},    // XS, 16x16
+    {{16, 32, 16}, 1, 16, 150},   // XXS, 128x128
+    {{16, 32, 24}, 2, 16, 150},   // XXS, 128x128
+    {{24, 48, 24}, 1, 12, 150},   // XXS, 64x64
+    {{24, 48, 48}, 2, 12, 150},   // XXS, 64x64
+    {{48, 96, 64}, 2, 8, 75},     // XXS, 32x32
+    {{64, 128, 80}, 2, 8, 50},    // XXS, 16x16
+};
+constexpr int kStripsShapeCount = sizeof(kStripsShapes) / sizeof(StripsShape);
+
+// Images lie side by side, `together` of them, and their columns are cut into `strips` of 16, `step` columns apart.
+struct StripsParams {
+  const void* x;           // (batch, height, width, channels), dense
+  void* y;                 // (batch, height / stride, width / stride, outputs)
+  const Bytes16* weights;  // as shared memory has them
+  int batch, height, width;
+  int together, strips, step;
+  int blocks;
+  bool residual;
+
+  // The layout that takes the fewest strips. A strip has 14 columns of results, an image's edges are results too.
+  void complete(const Chip& chip) {
+    blocks = chip.processors;
+    step = kStripColumns % width == 0 ? kStripColumns : kStripColumns - 2;
+    together = kStripColumns % width == 0 ? kStripColumns / width : 1, strips = 1;
+    if (step == kStripColumns) return;
+    strips = ceil_div(width - 2, step);
+    for (int images = 2; images <= 8; ++images) {
+      const int count = ceil_div(images * width - 2, step);
+      if (count * together < strips * images) together = images, strips = count;
+    }
+  }
+  MVF_HOST_DEVICE int iterations(int stride) const { return ceil_div(height / stride, kRowsTogether); }
+  // Pairs of rows of results of a strip: what warps have shares of.
+  MVF_HOST_DEVICE int64_t units(int stride) const {
+    return int64_t{1} * ceil_div(batch, together) * strips * iterations(stride);
+  }
+};
+
+// Words of packed weights; none where no shape has these channels.
+inline int strips_words(const StripsChannels& size) {
+  for (const StripsShape& shape : kStripsShapes) {
+    if (shape.size == size) return size.words();
+  }
+  return 0;
+}
+
+// The number of the shape whose kernel takes images of this size; -1 if there is none.
+inline int find_strips(const StripsChannels& size, int stride, int height, int width) {
+  for (int i = 0; i < kStripsShapeCount; ++i) {
+    const StripsShape& shape = kStripsShapes[i];
+    if (shape.size == size && shape.stride == stride)
+      return height >= stride && height % stride == 0 && width >= 2 && width % 2 == 0 ? i : -1;
+  }
+  return -1;
+}
+
+// Whether a chip's warps find enough to do: with the rows before its own, a warp computes one pair more than it has.
+inline bool strips_are_busy(int shape, const StripsParams& p) {
+  const int64_t units = p.units(kStripsShapes[shape].stride);
+  const int64_t warps = int64_t{1} * p.blocks * kStripsShapes[shape].warps;
+  return units < int64_t{1} << 31 && 100 * units >= warps * kStripsShapes[shape].busy;
+}
+
+cudaError_t strips(int shape, const StripsParams& params, cudaStream_t stream);
+
+}  // namespace mobilevit_fast::cuda

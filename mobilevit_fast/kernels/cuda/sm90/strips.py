@@ -1,0 +1,88 @@
+"""Weights of an inverted residual as ``csrc/cuda/sm90/strips_sm90_kernel.h`` has them in shared memory."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mobilevit_fast.kernels.cuda.packing import affine, fragments, padded
+
+CHANNELS = {
+    *((16, 64, 32), (32, 128, 64), (64, 256, 64), (64, 256, 96), (96, 384, 128)),  # S
+    *((32, 128, 48), (48, 192, 48), (48, 192, 64), (64, 256, 80), (80, 320, 96)),  # XS
+    *((16, 32, 16), (16, 32, 24), (24, 48, 24), (24, 48, 48), (48, 96, 64), (64, 128, 80)),  # XXS
+}
+"""Input, expanded and output channels of the shapes in ``csrc/cuda/sm90/strips_sm90.h``."""
+
+MATRIX_LOADS = False
+"""Whether the kernel loads them by ldmatrix: its ``kStripsMatrixLoads``."""
+
+
+def takes(expand_weight: Tensor, project_weight: Tensor) -> bool:
+    """Whether there is a kernel for these weights."""
+    shape = (expand_weight.shape[1], expand_weight.shape[0], project_weight.shape[0])
+    return expand_weight.dtype == torch.float16 and shape in CHANNELS
+
+
+def _loads(lanes: Tensor) -> Tensor:
+    """Fragments (..., 32, 8) as a warp loads them: what a lane gets beside each other, or four matrices of 8x8."""
+    if not MATRIX_LOADS:
+        return lanes
+    return lanes.unflatten(-1, (4, 2)).transpose(-3, -2)  # (..., 4, 32, 2)
+
+
+def _expand(weight: Tensor) -> Tensor:
+    """(E, C, 1, 1) as (E / 16, C / 16, 32, 8), where of 16 channels a lane has four neighbours."""
+    filled = F.pad(weight.flatten(1), (0, padded(weight.shape[1], 16) - weight.shape[1]))
+    step_register_member_half = filled.unflatten(1, (-1, 4, 2, 2)).transpose(2, 3)
+    return _loads(fragments(step_register_member_half.flatten(1)).transpose(0, 1))
+
+
+def _taps(weight: Tensor) -> Tensor:
+    """(E, 1, 3, 3) as (E / 16, 4, 40): of a pair of channels and the pair 8 further on nine words each, two free."""
+    chunk_member_group_tap_half = weight.reshape(-1, 2, 4, 2, 9).permute(0, 2, 1, 4, 3)
+    return F.pad(chunk_member_group_tap_half.flatten(2), (0, 4))
+
+
+def _columns(values: Tensor) -> Tensor:
+    """Outputs (O, ...) in the order of the product's columns: those of a lane in up to four tiles are neighbours."""
+    outputs = values.shape[0]
+    run = next(run for run in (4, 2, 1) if outputs % (8 * run) == 0)
+    return values.unflatten(0, (-1, 4, run, 2)).transpose(1, 2).flatten(0, 3)
+
+
+def _pairs(scale: Tensor, bias: Tensor) -> Tensor:
+    """(C,) and (C,) as (C / 2, 4): scales of two channels, then their biases."""
+    return torch.cat((scale.unflatten(0, (-1, 2)), bias.unflatten(0, (-1, 2))), 1)
+
+
+def pack(
+    expand_weight: Tensor,
+    expand_scale: Tensor | None,
+    expand_bias: Tensor | None,
+    depthwise_weight: Tensor,
+    depthwise_scale: Tensor | None,
+    depthwise_bias: Tensor | None,
+    project_weight: Tensor,
+    project_scale: Tensor | None,
+    project_bias: Tensor | None,
+) -> list[Tensor]:
+    """Parts of whole pieces of 16 bytes, one after the other."""
+    expand = _pairs(affine(expand_scale, expand_weight, 16, 1.0), affine(expand_bias, expand_weight, 16, 0.0))
+    depthwise = _pairs(
+        affine(depthwise_scale, depthwise_weight, 16, 1.0), affine(depthwise_bias, depthwise_weight, 16, 0.0)
+    )
+    scale, bias = (
+        _columns(affine(values, project_weight, 1, missing))
+        for values, missing in ((project_scale, 1.0), (project_bias, 0.0))
+    )
+    result = _pairs(scale, bias)
+    return [
+        _expand(expand_weight),
+        _taps(depthwise_weight),
+        # SiLU takes half of its number. (E / 16, 2, 8, 4)
+        torch.stack((expand.unflatten(0, (-1, 8)), depthwise.unflatten(0, (-1, 8))), 1) / 2,
+        _loads(fragments(_columns(project_weight.flatten(1)))),  # (E / 16, O / 16, 32, 8)
+        F.pad(result, (0, 0, 0, padded(result.shape[0], 8) - result.shape[0])),
+    ]
