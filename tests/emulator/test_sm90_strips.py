@@ -1,0 +1,101 @@
+"""The inverted residual by strips, emulated: against float64, at any size, however rows are shared among warps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mobilevit_fast.kernels.cuda.sm90 import strips
+from tests.emulator.run import Launch, check, run
+from tests.emulator.test_inverted_residual import make, model_shapes
+
+SHAPES = [shape for shape in model_shapes() if shape.values[:3] in strips.CHANNELS]
+SMALL = {1: (24, 48, 24), 2: (48, 96, 64)}
+"""Channels of a shape of each stride."""
+
+
+def arguments_of(stride: int, *size: int, **more: Any) -> tuple[Any, ...]:
+    """Arguments of the operator for a batch of this size, of the small shape of a stride."""
+    return make(*SMALL[stride], size, stride, torch.float16, **more)  # type: ignore[arg-type]
+
+
+def check_strips(arguments: tuple[Any, ...], **options: Any) -> Launch:
+    """Hold the kernel to the rule for errors, on a chip that it has enough to do for."""
+    (launch,) = check("inverted_residual", arguments, capability=90, **{"processors": 1, **options})
+    assert launch.name == "Strips"
+    return launch
+
+
+def test_every_shape_of_the_models_has_a_kernel_but_one() -> None:
+    assert {shape.values[:3] for shape in model_shapes()} - strips.CHANNELS == {(128, 512, 160)}
+    assert {shape.values[:3] for shape in SHAPES} == strips.CHANNELS
+
+
+@pytest.mark.parametrize(("channels", "expanded", "outputs", "size", "stride"), SHAPES)
+def test_shapes_of_the_models(channels: int, expanded: int, outputs: int, size: int, stride: int) -> None:
+    """Images as wide as the model's, of a few rows; where they lie side by side, the last of them is missing."""
+    rows = {128: 6 * stride, 16: 16}.get(size, 4 * stride)
+    batch = 1 if size == 128 else 3
+    check_strips(make(channels, expanded, outputs, (batch, rows, size), stride, torch.float16), seed=size)
+
+
+@pytest.mark.parametrize(
+    ("stride", "size"),
+    [
+        *((1, size) for size in [(3, 9, 18), (60, 5, 2), (30, 3, 8), (2, 13, 46), (1, 24, 34), (40, 1, 16)]),
+        *((2, size) for size in [(3, 10, 18), (40, 2, 2), (20, 6, 8), (2, 14, 46), (1, 12, 34), (5, 18, 16)]),
+    ],
+    ids=str,
+)
+def test_other_sizes(stride: int, size: tuple[int, int, int]) -> None:
+    """Rows that are no whole number of pairs, images narrower than a strip, strips that end inside of one."""
+    check_strips(arguments_of(stride, *size))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_results_do_not_depend_on_how_rows_are_shared(stride: int) -> None:
+    """A warp may begin inside of an image. In any order of threads."""
+    arguments = arguments_of(stride, 3, 24, 32)
+    results = []
+    for processors in (1, 2, 3):
+        result, (launch,) = run("inverted_residual", arguments, capability=90, processors=processors, seed=processors)
+        assert (launch.name, launch.blocks) == ("Strips", processors)
+        results.append(result)
+    assert not results[0].isnan().any()
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_a_residual_is_added_where_it_is_asked_for() -> None:
+    *arguments, residual, activation = arguments_of(1, 2, 8, 32)
+    assert residual
+    check_strips((*arguments, False, activation))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_without_scales_and_biases(stride: int) -> None:
+    arguments = list(arguments_of(stride, 2, 12, 32))
+    for i in (2, 3, 5, 6, 8, 9):
+        arguments[i] = None
+    check_strips(tuple(arguments))
+
+
+def test_others_go_to_the_kernel_of_all_chips() -> None:
+    """Few rows for the chip, odd sizes, other types, activations and dilations."""
+    few, odd = arguments_of(1, 1, 16, 32), arguments_of(1, 2, 8, 31)
+    bfloat16 = make(*SMALL[1], (2, 8, 32), 1, torch.bfloat16)
+    relu, dilated = (arguments_of(1, 2, 8, 32, **more) for more in ({"activation": "relu"}, {"dilation": 2}))
+    for arguments, processors in ((few, 132), (odd, 1), (bfloat16, 1), (relu, 1), (dilated, 1)):
+        (launch,) = check("inverted_residual", arguments, capability=90, processors=processors)
+        assert launch.name == "InvertedResidual"
+    (launch,) = check("inverted_residual", arguments_of(2, 2, 9, 32), capability=90, processors=1)
+    assert launch.name == "InvertedResidual"
+
+
+def test_a_whole_image_moves_little_more_than_it_has_to() -> None:
+    """128 columns of an image are read as 144; 16 warps read the rows above their own 18 once more."""
+    x, *_ = arguments = make(16, 64, 32, (1, 32, 128), 1, torch.float16)
+    launch = check_strips(arguments)
+    assert launch.arrays["y"] == (0, 2 * x.nbytes)
+    assert launch.moved("x") <= 1.125 * 1.125 * x.nbytes
