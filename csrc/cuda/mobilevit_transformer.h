@@ -36,6 +36,12 @@ struct MobileViTTransformerParams {
   const void *residual_in, *qkv_in;
   void *residual_out, *qkv_out;
 
+  // Of the kernel for compute capability 9.0 (sm90/transformer_stack_sm90.h): its weights, or nullptr; its tiles of 128
+  // tokens; blocks; 1 / tokens in a row of the image.
+  const Bytes16* stream;
+  int tiles, blocks;
+  float inverse_columns;
+
   // What follows from the sizes, by `complete`.
   int tokens, positions, all_sequences, head_dim, head_tiles, head_pairs;
 
