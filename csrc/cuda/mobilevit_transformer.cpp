@@ -6,6 +6,7 @@
 #include "binding.h"
 #include "binding/transformer_parameters.h"
 #include "resize.h"
+#include "sm90/transformer_stack_sm90.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
@@ -72,6 +73,8 @@ void fill_weights(const Arguments& arguments, const Tensor& packed, MobileViTTra
   p.fc2_weight = linear(layers, p.hidden, d), p.fc2_bias = vector(layers, d);
   p.norm_weight = vector(1, d), p.norm_bias = vector(1, d);
   p.out_weight = linear(1, d, p.outputs), p.out_scale = vector(1, p.outputs), p.out_bias = vector(1, p.outputs);
+  p.stream = nullptr;
+  if (parts.more(packed)) p.stream = parts.take<Bytes16>(transformer_stack_sm90_bytes(p) / sizeof(Bytes16));
   arguments.check_packed(packed, parts);
 }
 
@@ -89,6 +92,9 @@ Tensor resized(const Arguments& arguments, const Tensor& x, int height, int widt
 
 template <class T>
 void run_stack(const Arguments& arguments, const Tensor& x, MobileViTTransformerParams& p, cudaStream_t stream) {
+  if (p.stream != nullptr && choose_transformer_stack_sm90(p)) {
+    return arguments.launched(transformer_stack_sm90<T>(p, stream));
+  }
   arguments.expect(choose_transformer<T>(p), "channels that shared memory holds, got ", p.channels, ", ", p.features,
                    " hidden channels, ", p.hidden, " hidden units, ", p.outputs, " output channels");
   if (p.rows == 0) return arguments.launched(mobilevit_transformer_stack<T>(p, stream));

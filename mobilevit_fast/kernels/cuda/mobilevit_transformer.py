@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
-from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, multiples_of_eight
+from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, has_sm90, multiples_of_eight
+from mobilevit_fast.kernels.cuda.sm90 import transformer_stack
 from mobilevit_fast.support import Support
 
 MOST_FEATURES, MOST_HEAD_DIM = 256, 64
@@ -62,33 +63,39 @@ def pack(
     out_bias: Tensor | None,
     num_heads: int,
 ) -> Tensor:
-    """The operator's parameters: weights in fragments, vectors in float32."""
+    """The operator's parameters: weights in fragments, vectors in float32; behind them those of sm90's kernels."""
     layers, outputs = qkv_weight.shape[:2]
     if qkv_bias is None:
         qkv_bias = qkv_weight.new_zeros(layers, outputs)
-    return joined(
-        [
-            fragments(in_weight.flatten(1)),  # (C / 16, D / 16, 32, 8)
-            affine(in_bias, in_weight, 16, 0.0),
-            _layers(norm1_weight),
-            _layers(norm1_bias),
-            _weights(_by_head(qkv_weight, num_heads)),
-            _layers(_by_head(qkv_bias, num_heads)),
-            _weights(proj_weight),
-            _layers(proj_bias),
-            _layers(norm2_weight),
-            _layers(norm2_bias),
-            _weights(fc1_weight),
-            _layers(fc1_bias),
-            _weights(fc2_weight),
-            _layers(fc2_bias),
-            _layers(norm_weight[None]),
-            _layers(norm_bias[None]),
-            fragments(out_weight.flatten(1)),  # (D / 16, O / 16, 32, 8)
-            affine(out_scale, out_weight, 16, 1.0),
-            affine(out_bias, out_weight, 16, 0.0),
-        ]
-    )
+    parts = [
+        fragments(in_weight.flatten(1)),  # (C / 16, D / 16, 32, 8)
+        affine(in_bias, in_weight, 16, 0.0),
+        _layers(norm1_weight),
+        _layers(norm1_bias),
+        _weights(_by_head(qkv_weight, num_heads)),
+        _layers(_by_head(qkv_bias, num_heads)),
+        _weights(proj_weight),
+        _layers(proj_bias),
+        _layers(norm2_weight),
+        _layers(norm2_bias),
+        _weights(fc1_weight),
+        _layers(fc1_bias),
+        _weights(fc2_weight),
+        _layers(fc2_bias),
+        _layers(norm_weight[None]),
+        _layers(norm_bias[None]),
+        fragments(out_weight.flatten(1)),  # (D / 16, O / 16, 32, 8)
+        affine(out_scale, out_weight, 16, 1.0),
+        affine(out_bias, out_weight, 16, 0.0),
+    ]
+    if has_sm90(in_weight.device) and transformer_stack.has(in_weight, fc1_weight, out_weight, num_heads):
+        first, attention = (
+            (in_weight, in_bias),
+            (norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias),
+        )
+        mlp, last = (norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias), (norm_weight, norm_bias)
+        parts.append(transformer_stack.pack(*first, *attention, *mlp, *last, out_weight, out_scale, out_bias))
+    return joined(parts)
 
 
 def shared_bytes(channels: int, features: int, hidden: int, outputs: int, heads: int) -> int:
