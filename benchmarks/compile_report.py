@@ -18,6 +18,7 @@ import typer
 from rich.progress import track
 
 from benchmarks.compiled import CHIPS, MODES, Row, distinct, inspect, model_launches
+from mobilevit_fast.files import write_atomically
 
 OUT = Path(__file__).parent / "results" / "triton-compiled.json"
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -61,7 +62,7 @@ def report(
     rows = sorted((row for part in parts for row in part), key=lambda row: [str(v) for v in row.values()])
     lines = ",\n  ".join(json.dumps(row) for row in rows)
     versions = json.dumps({"triton": triton.__version__, "torch": torch.__version__})
-    out.write_text(f'{{\n"versions": {versions},\n"rows": [\n  {lines}\n]\n}}\n', encoding="utf-8")
+    write_atomically(out, f'{{\n"versions": {versions},\n"rows": [\n  {lines}\n]\n}}\n'.encode())
     found = problems(rows)
     typer.echo("\n".join([f"{len(rows)} kernels, written to {out.name}", *found]))
     if found:

@@ -18,6 +18,7 @@ from benchmarks.cpu.table import machine_text, replaced, slug
 from benchmarks.gpu import table as gpu_table
 from benchmarks.plots import Picture, pictures
 from mobilevit_fast.cli.console import FAILURE, note, usage_error
+from mobilevit_fast.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"cpu": ("*-cpu-*.json",), "cuda": ("*-cuda-*.json", "gpu-*/gpu-*.json")}
@@ -121,11 +122,11 @@ def report(
             differing.append(path)
     stale = sorted(set(plots.glob("*.svg")) - shown.keys())
     if update:
-        readme.write_text(wanted, encoding="utf-8")
+        write_atomically(readme, wanted.encode())
         plots.mkdir(parents=True, exist_ok=True)
         for path in differing:
             if path in shown:
-                path.write_text(shown[path].svg(), encoding="utf-8")
+                write_atomically(path, shown[path].svg().encode())
         for path in stale:
             path.unlink()
     for path in [*differing, *stale]:

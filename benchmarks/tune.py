@@ -21,6 +21,7 @@ from rich.progress import track
 
 from benchmarks.shapes import preset_calls
 from mobilevit_fast.config import PRESETS
+from mobilevit_fast.files import write_atomically
 from mobilevit_fast.kernels.triton import tiles
 from mobilevit_fast.kernels.triton.launch import Launch, instead_of_launches
 from mobilevit_fast.kernels.triton.tiles import Tile
@@ -114,7 +115,7 @@ def tune(
                 if key in chip.get(name, {}) or time.monotonic() > end:
                     continue
                 chip.setdefault(name, {})[key] = descend(one.tile, _milliseconds(one))[0]
-            out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+            write_atomically(out, (json.dumps(table, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from mobilevit_fast.files import write_atomically
 from mobilevit_fast.integrations import integrations
 from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 from mobilevit_fast.ops import BACKENDS, OPS
@@ -78,4 +79,4 @@ def render() -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(render(), encoding="utf-8")
+    write_atomically(TARGET, render().encode())

@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from mobilevit_fast.checkpoints import write_checkpoint
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.data.digit_images import DIGITS, DigitImages, load_digit_images
+from mobilevit_fast.files import user_path, write_atomically
 from mobilevit_fast.image_processing import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 
@@ -263,8 +265,8 @@ def main(
     model = train(images, torch.from_numpy(training.labels), epochs, seed, console)
     minutes = (time.process_time() - start) / 60
 
-    model.to(STORED_DTYPE).save_pretrained(output)
-    processor.save_pretrained(output)
+    output = user_path(output)
+    write_checkpoint(model.to(STORED_DTYPE), output, processor=processor)
     stored = MobileViTForImageClassification.from_pretrained(output).float()
     score = evaluate(stored, processor, held_out)
     inverted = evaluate(stored, processor, held_out, inverted=True)
@@ -281,7 +283,7 @@ def main(
         accuracy_inverted=inverted.accuracy,
         parameters=stored.num_parameters(),
     )
-    (output / "README.md").write_text(card, encoding="utf-8")
+    write_atomically(output / "README.md", card.encode())
     console.print(
         f"{score.right} of {score.count} held-out pictures right ({score.accuracy:.2%}), "
         f"{inverted.right} with dark and light exchanged; {minutes:.1f} minutes of processor time; written to {output}",

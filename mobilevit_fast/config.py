@@ -6,7 +6,6 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -20,7 +19,9 @@ from mobilevit_fast.config_checks import (
     parse_label2id,
     require,
 )
+from mobilevit_fast.files import user_path, write_atomically
 from mobilevit_fast.hub import HUB_ERRORS, download, reason
+from mobilevit_fast.json_files import read_json_object
 
 CONFIG_FILE = "config.json"
 
@@ -94,6 +95,7 @@ class MobileViTConfig:
 
     def __init__(
         self,
+        /,
         *,
         num_channels: int = 3,
         image_size: int | Sequence[int] = 256,
@@ -245,13 +247,7 @@ class MobileViTConfig:
             OSError: the file cannot be read.
             ValueError: it does not hold a JSON object, or a value in it does not fit.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{os.fspath(path)}: expected a JSON file, got one that fails with: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{os.fspath(path)}: expected a JSON object, got {type(values).__name__}")
-        return cls.from_dict(values, **overrides)
+        return cls.from_dict(read_json_object(user_path(path)), **overrides)
 
     @classmethod
     def from_pretrained(
@@ -278,7 +274,7 @@ class MobileViTConfig:
             OSError: there is no such file, here or on the hub.
             ValueError: the file is not such a configuration.
         """
-        path = Path(folder_or_id)
+        path = user_path(folder_or_id)
         if path.is_dir():
             path = path / CONFIG_FILE
         elif not path.exists():
@@ -318,10 +314,12 @@ class MobileViTConfig:
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write config.json into `folder`, which is made if it does not exist."""
+        """Write config.json into `folder`, which is made if it does not exist: the whole file or nothing."""
         self.validate()
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / CONFIG_FILE).write_text(self.to_json_string(), encoding="utf-8")
+        content = self.to_json_string().encode()
+        path = user_path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / CONFIG_FILE, content)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MobileViTConfig):

@@ -1,6 +1,7 @@
 """`python -m mobilevit_fast.demo`: the shipped digits model on held-out digits, with and without acceleration."""
 
 import csv
+import io
 import statistics
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from torch import Tensor
 import mobilevit_fast
 from mobilevit_fast.data import digits_checkpoint
 from mobilevit_fast.data.digit_images import DIGITS, DigitImages, load_digit_images
+from mobilevit_fast.files import encoded_picture, write_atomically, write_together
 from mobilevit_fast.image_processing import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 
@@ -170,7 +172,9 @@ def write_predictions(digits: DigitImages, predictions: np.ndarray, path: Path) 
             text += f" (is {digits.labels[position]})"
             axes.spines[:].set(color="tab:red", linewidth=3)
         axes.set_title(text, color="tab:red" if wrong[position] else "black", fontsize=10)
-    figure.savefig(path)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    write_atomically(path, file.getvalue())
 
 
 def write_samples(digits: DigitImages, folder: Path, size: int) -> None:
@@ -182,14 +186,17 @@ def write_samples(digits: DigitImages, folder: Path, size: int) -> None:
         size: pixels per side, enlarged just as the model's image processor would.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "label", "class"])
-        for digit in range(DIGITS):
-            for position in np.flatnonzero(digits.labels == digit)[:SAMPLES_PER_DIGIT]:
-                name = f"{digit}_{digits.rows[position]:04d}.png"
-                digits.images[position].resize((size, size), Image.Resampling.BILINEAR).save(folder / name)
-                writer.writerow([name, digit, digit])
+    contents: dict[str, bytes] = {}
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["image", "label", "class"])
+    for digit in range(DIGITS):
+        for position in np.flatnonzero(digits.labels == digit)[:SAMPLES_PER_DIGIT]:
+            name = f"{digit}_{digits.rows[position]:04d}.png"
+            picture = digits.images[position].resize((size, size), Image.Resampling.BILINEAR)
+            contents[name] = encoded_picture(picture, "PNG")
+            writer.writerow([name, digit, digit])
+    write_together(folder, {**contents, "labels.csv": table.getvalue().encode()})
 
 
 def run(output: Path, rounds: int, console: Console) -> Comparison:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast.accelerate import restore
-from mobilevit_fast.files import write_atomically
+from mobilevit_fast.files import user_path, write_atomically
 from mobilevit_fast.models import MobileViTForImageClassification, MobileViTForSemanticSegmentation
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def export_onnx(
         raise ValueError(f"export_onnx: expected batch 'dynamic' or a positive number, got {batch!r}")
     if opset is not None and not (_is_positive(opset) and opset >= _LOWEST_OPSET):
         raise ValueError(f"export_onnx: expected opset {_LOWEST_OPSET} or newer, got {opset!r}")
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.absolute().parent.is_dir() or path.is_dir():
         raise FileNotFoundError(f"export_onnx: expected a file in a folder that exists, got {path}")
     weights = 4 * sum(tensor.numel() for tensor in model.state_dict().values())  # bytes as float32

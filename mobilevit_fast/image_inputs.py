@@ -134,9 +134,9 @@ def _open_upright(source: Any) -> Image.Image:
         data = bytes(source)
         what, stream = f"{len(data)} bytes", BytesIO(data)
     else:
-        what, stream = "a file", source
-        if not os.path.isfile(source):
-            what_came = "a folder" if os.path.isdir(source) else "no such file"
+        what, stream = "a file", os.path.expanduser(os.fspath(source))
+        if not os.path.isfile(stream):
+            what_came = "a folder" if os.path.isdir(stream) else "no such file"
             raise ImageError(f"expected the path of an image file, got {what_came}")
     try:
         with Image.open(stream) as picture:

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from mobilevit_fast.files import user_path, write_atomically
 from mobilevit_fast.hub import HUB_ERRORS, download, reason
 from mobilevit_fast.image_features import BatchFeature
 from mobilevit_fast.image_inputs import list_images
 from mobilevit_fast.image_pipeline import process_image, process_segmentation_map, stack
 from mobilevit_fast.image_settings import SETTING_NAMES, ImageSettings, check_names
 from mobilevit_fast.image_transforms import ImageError
+from mobilevit_fast.json_files import read_json_object
 
 __all__ = [
     "BatchFeature",
@@ -51,6 +53,7 @@ class MobileViTImageProcessor:
     """
 
     model_input_names = ("pixel_values",)
+    file_name = PREPROCESSOR_CONFIG
 
     settings: ImageSettings
     unknown_keys: dict[str, Any]
@@ -229,7 +232,7 @@ class MobileViTImageProcessor:
             ValueError: the file is not such a configuration.
         """
         check_names(overrides, cls.__name__)
-        path = Path(folder_or_id)
+        path = user_path(folder_or_id)
         if path.is_dir():
             path = path / PREPROCESSOR_CONFIG
             if not path.is_file():
@@ -249,12 +252,7 @@ class MobileViTImageProcessor:
                     f"{os.fspath(folder_or_id)}: expected a folder, a JSON file or the id of a model on the hub that "
                     f"holds {PREPROCESSOR_CONFIG}; the hub gave: {reason(error)}"
                 ) from error
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: expected a JSON file, got one that fails with: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: expected a JSON object, got {type(values).__name__}")
+        values = read_json_object(path)
         try:
             return cls.from_dict(values, **overrides)
         except ValueError as error:
@@ -270,13 +268,14 @@ class MobileViTImageProcessor:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write preprocessor_config.json into `folder`, made if it does not exist, and return the file's
-        path.
+        path; the whole file or nothing.
 
         transformers reads it back, but leaves out the normalisation that `do_normalize` asks for.
         """
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        path = Path(folder) / PREPROCESSOR_CONFIG
-        path.write_text(self.to_json_string(), encoding="utf-8")
+        content = self.to_json_string().encode()
+        path = user_path(folder) / self.file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
         return path
 
 

@@ -23,6 +23,7 @@ from benchmarks.gpu.stages import run_stage
 from benchmarks.gpu.steps import ahead, file_of, steps
 from benchmarks.gpu.timing import reason_of
 from mobilevit_fast.cli.console import FAILURE, note, stdout, usage_error
+from mobilevit_fast.files import write_atomically
 
 NO_GPU = "python -m benchmarks.gpu: expected a GPU that torch can use, found none; --dry-run needs none"
 _CAPTION = "Time that steps and stages leave goes to those after them; 0: only if some is left."
@@ -86,9 +87,7 @@ def run(names: Sequence[str], seconds: float, out: Path, prebuilt: bool = False)
 
 def _write(summary: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mobilevit_fast.files import write_atomically
+
 LARGEST = 16_000_000
 """Bytes of a file: results are to be committed, and carried away from machines that only let go of small ones."""
 
@@ -57,6 +59,4 @@ class Results:
         head = {name: value for name, value in content.items() if name != "rows"}
         text = f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.path)
+        write_atomically(self.path, text.encode())

@@ -15,6 +15,7 @@ from benchmarks.gpu.process import Outcome
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.steps import ALL_KERNELS, SANITIZER_ERRORS, Step
 from benchmarks.gpu.worker import DEVICE_LOST
+from mobilevit_fast.files import write_atomically
 
 LOG_CHARACTERS = 2_000_000
 WORKER_SHARE = 0.85
@@ -161,7 +162,7 @@ def _counters(steps: list[Step], results: Results, queue: Queue, scratch: Path) 
         for kernel in kernels:
             results.append({"kind": "kernel", "step": step.name, **kernel, "reason": None})
         if kernels:
-            (results.path.parent / "counters.csv").write_text(table, encoding="utf-8")
+            write_atomically(results.path.parent / "counters.csv", table.encode())
         if outcome.code is None and not outcome.output:
             break  # it is not there, and will not be for the next
     return reason

@@ -9,9 +9,9 @@ from mobilevit_fast.checkpoints.io import (
     load_pretrained,
     load_weights,
     read_checkpoint,
-    write_checkpoint,
 )
 from mobilevit_fast.checkpoints.names import NAMINGS, Naming, detect_naming, from_huggingface, to_huggingface
+from mobilevit_fast.checkpoints.writing import write_checkpoint
 
 __all__ = [
     "NAMINGS",

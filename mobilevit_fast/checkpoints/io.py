@@ -1,4 +1,4 @@
-"""Reading checkpoints of three code bases into models, and writing them."""
+"""Reading checkpoints of three code bases into models."""
 
 import logging
 import os
@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
 from mobilevit_fast.checkpoints.infer import ARCHITECTURES, infer_config, task_of
-from mobilevit_fast.checkpoints.names import Naming, detect_naming, from_huggingface, is_head, to_huggingface
-from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE, locate, read_json
-from mobilevit_fast.checkpoints.tensors import read_tensors
+from mobilevit_fast.checkpoints.names import Naming, detect_naming, is_head, to_huggingface
+from mobilevit_fast.checkpoints.sources import CONFIG_FILE, Source, locate, read_json
+from mobilevit_fast.checkpoints.tensors import check_tensors, read_tensors
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.files import write_atomically
+from mobilevit_fast.json_files import parse_json_object
 
 if TYPE_CHECKING:
     from mobilevit_fast.models import MobileViTPreTrainedModel
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+
+_READINGS = 30
+"""Tries to read the files of one writer while others replace them."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,9 @@ def read_checkpoint(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    mmap: bool = False,
 ) -> Checkpoint:
-    """Read weights and configuration.
+    """Read weights and configuration; of a folder that others write to meanwhile, those of one writer.
 
     Args:
         source: a folder (model.safetensors, its sharded form, or pytorch_model.bin; beside it config.json of
@@ -62,20 +65,62 @@ def read_checkpoint(
         token: access token of the hub.
         cache_dir: where downloads are kept.
         local_files_only: use what was downloaded before, without a connection.
+        mmap: map the weights instead of copying them into memory. They change, or the process dies, when another
+            program rewrites or truncates the file.
 
     Raises:
         CheckpointError: there is nothing there, it is damaged, or it is no MobileViT.
     """
-    files = locate(source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
-    tensors = read_tensors(files.weights)
+    for _ in range(_READINGS):
+        files = locate(source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+        before = _stamps(files)
+        try:
+            checkpoint = _read(files, mmap)
+        except CheckpointError:
+            if _stamps(files) == before:
+                raise
+        else:
+            if _stamps(files) == before:
+                return checkpoint
+    raise CheckpointError(f"{files.weights[0]}: expected a checkpoint that is not written to all the time")
+
+
+def _stamps(files: Source) -> list[tuple[int, ...] | None]:
+    """What changes when a file is replaced or written to; None where there is no file."""
+    return [_stamp(path) for path in (*files.weights, files.weights[0].parent / CONFIG_FILE)]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read(files: Source, mmap: bool) -> Checkpoint:
+    content = read_tensors(files.weights, mmap=mmap)
     path = files.weights[0]
     try:
-        naming = detect_naming(tensors)
-        state_dict = to_huggingface(tensors, naming)
-        config = infer_config(state_dict) if files.config is None else _read_config(files.config, state_dict)
+        naming = detect_naming(content.tensors)
+        state_dict = to_huggingface(content.tensors, naming)
+        if files.config is not None:
+            config = _read_config(files.config, state_dict)
+        elif content.config is not None:
+            config = _kept_config(content.config)
+        else:
+            config = infer_config(state_dict)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return Checkpoint(state_dict, config, naming, path)
+
+
+def _kept_config(text: str) -> MobileViTConfig:
+    """The configuration that this package wrote into a weights file."""
+    try:
+        return MobileViTConfig.from_dict(parse_json_object(text.encode("utf-8", "replace")))
+    except ValueError as error:
+        raise CheckpointError(f"the configuration in its metadata: {error}") from error
 
 
 def _read_config(path: Path, state_dict: Mapping[str, Tensor]) -> MobileViTConfig:
@@ -83,7 +128,7 @@ def _read_config(path: Path, state_dict: Mapping[str, Tensor]) -> MobileViTConfi
     if values.get("model_type") == MobileViTConfig.model_type:
         try:
             return MobileViTConfig.from_dict(values)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
     if "model_type" not in values and str(values.get("architecture")).startswith("mobilevit_"):
         return _complete_from_timm(infer_config(state_dict), values.get("pretrained_cfg"))
@@ -123,8 +168,13 @@ def load_weights(
         source: what errors call the state dict.
 
     Raises:
-        CheckpointError: as described under `strict`, or weights that are not floating-point.
+        CheckpointError: as described under `strict`, weights that are not floating-point, or tensors that are sparse,
+            nested, quantised, without values, or more than the limits allow.
     """
+    try:
+        check_tensors(state_dict)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     own = model.state_dict()
     prefix = "mobilevit." if any(name.startswith("mobilevit.") for name in own) else ""
     has_head = any(is_head(name) for name in own)
@@ -170,6 +220,7 @@ def load_pretrained(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    mmap: bool = False,
     dtype: torch.dtype | None = None,
     **config_overrides: Any,
 ) -> ModelT:
@@ -177,7 +228,8 @@ def load_pretrained(
 
     Args:
         build: makes the model from its configuration; usually a class of `mobilevit_fast.models`.
-        source: as in `read_checkpoint`, and so are revision, token, cache_dir and local_files_only.
+        source: as in `read_checkpoint`, and so are revision, token, cache_dir, local_files_only
+            and mmap.
         config: replaces the checkpoint's configuration.
         strict: as in `load_weights`.
         dtype: floating point type of the model; None keeps the checkpoint's.
@@ -194,7 +246,7 @@ def load_pretrained(
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"from_pretrained: expected dtype to be a floating point torch.dtype, got {dtype!r}")
     checkpoint = read_checkpoint(
-        source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only, mmap=mmap
     )
     config = checkpoint.config if config is None else config
     if config_overrides:
@@ -224,11 +276,14 @@ def build_model(checkpoint: Checkpoint, task: str | None = None) -> "MobileViTPr
     if task not in (None, "base", found):
         raise CheckpointError(f"{checkpoint.path}: expected a model for {task}, got one for {found}")
     model: MobileViTPreTrainedModel
-    if (task or found) == "base":
-        expanded = any("conv_1x1_exp." in name for name in checkpoint.state_dict)
-        model = models.MobileViTModel(checkpoint.config, expand_output=expanded)
-    else:
-        model = getattr(models, ARCHITECTURES[found])(checkpoint.config)
+    try:
+        if (task or found) == "base":
+            expanded = any("conv_1x1_exp." in name for name in checkpoint.state_dict)
+            model = models.MobileViTModel(checkpoint.config, expand_output=expanded)
+        else:
+            model = getattr(models, ARCHITECTURES[found])(checkpoint.config)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: {error}") from error
     load_weights(model, checkpoint.state_dict, source=str(checkpoint.path))
     return model.eval()
 
@@ -239,52 +294,9 @@ def load_model(source: str | os.PathLike[str], task: str | None = None, **argume
     Args:
         source: as in `read_checkpoint`.
         task: as in `build_model`.
-        **arguments: revision, token, cache_dir and local_files_only, as in `read_checkpoint`.
+        **arguments: revision, token, cache_dir, local_files_only and mmap, as in `read_checkpoint`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or has no head for the task.
     """
     return build_model(read_checkpoint(source, **arguments), task)
-
-
-def write_checkpoint(model: nn.Module, folder: str | os.PathLike[str], naming: str = "huggingface") -> None:
-    """Write config.json and model.safetensors, each complete or not at all.
-
-    Args:
-        model: a MobileViT of this package or of transformers, accelerated or not, on any device.
-        folder: made when it does not exist; files of these names are replaced.
-        naming: "huggingface", which transformers reads too; "cvnets" or "timm" for the weights' names of these
-            with the same config.json, which this package reads.
-
-    Raises:
-        CheckpointError: the model has no MobileViT configuration, the naming has no names for it, or the
-            folder is a file.
-    """
-    config = _config_to_write(model)
-    # Copies on the CPU: the format takes neither shared nor strided storage.
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in from_huggingface(model.state_dict(), naming).items()
-    }
-    path = Path(folder).expanduser()
-    if path.exists() and not path.is_dir():
-        raise CheckpointError(f"{path}: expected a folder to write to, got a file")
-    path.mkdir(parents=True, exist_ok=True)
-    # Through memory: save_file makes files that only their owner can read.
-    write_atomically(path / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
-    write_atomically(path / CONFIG_FILE, config.to_json_string().encode())
-
-
-def _config_to_write(model: nn.Module) -> MobileViTConfig:
-    known = set(ARCHITECTURES.values())
-    # Subclasses, and classes that stand in for one, are saved as what they stand for.
-    architecture = next((cls.__name__ for cls in type(model).__mro__ if cls.__name__ in known), None)
-    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
-    if architecture is None or to_dict is None:
-        raise CheckpointError(
-            f"expected a {', '.join(sorted(known))} with a config to write, got {type(model).__name__}"
-        )
-    result = MobileViTConfig.from_dict(to_dict())
-    result.architectures = [architecture]
-    result.dtype = next(model.parameters()).dtype
-    return result

@@ -1,6 +1,5 @@
 """Where the files of a checkpoint lie: in a folder, on their own, or on the Hugging Face hub."""
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -10,7 +9,9 @@ from pathlib import Path
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
+from mobilevit_fast.files import user_path
 from mobilevit_fast.hub import HUB_ERRORS, download, reason
+from mobilevit_fast.json_files import read_json_object
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -55,7 +56,7 @@ def locate(
         CheckpointError: there is no such file, folder or model, or the hub cannot be reached.
     """
     name = os.fspath(source)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         return _in_folder(path)
     if path.is_file():
@@ -163,12 +164,11 @@ def read_json(path: Path) -> dict[str, object]:
     """The object in a JSON file.
 
     Raises:
-        CheckpointError: the file holds something else.
+        CheckpointError: the file cannot be read, or holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: expected JSON, got a file that fails with: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(values).__name__}")
-    return values
+        return read_json_object(path, "JSON")
+    except OSError as error:
+        raise CheckpointError(f"{path}: expected a JSON file, got: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error

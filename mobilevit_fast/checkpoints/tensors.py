@@ -2,17 +2,19 @@
 
 import pickle
 import re
-import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from mobilevit_fast import limits
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
+from mobilevit_fast.checkpoints.safetensors_file import CONFIG_KEY, read_safetensors
 
 # Where training scripts keep the state dict, averaged weights first: both ml-cvnets and timm evaluate those.
 _WRAPPERS = (
@@ -28,88 +30,157 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 _AVERAGED_MODEL_COUNTER = "n_averaged"
 
 _LFS_POINTER = b"version https://git-lfs"
-# What torch.load raises for damaged archives and pickles, depending on where the damage lies.
-_DAMAGED = (
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+_FLOATING_POINT = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
-def read_tensors(paths: tuple[Path, ...]) -> dict[str, Tensor]:
+class Content(NamedTuple):
+    """What weights files hold.
+
+    Attributes:
+        tensors: on the CPU by name, out of wrappers, without prefixes that all names share.
+        config: the text of the configuration that this package writes into them, if it is there.
+    """
+
+    tensors: dict[str, Tensor]
+    config: str | None
+
+
+def read_tensors(paths: tuple[Path, ...], *, mmap: bool = False) -> Content:
     """The state dict in one weights file, or in all the shards of one.
 
     Args:
         paths: `.safetensors` files, or pickles of PyTorch, which are read with `weights_only=True` only.
-
-    Returns:
-        Tensors on the CPU, out of wrappers, without prefixes that all names share.
+        mmap: map the files instead of copying them into memory.
 
     Raises:
-        CheckpointError: a file is damaged, needs code to be unpickled, or holds no state dict.
+        CheckpointError: a file cannot be read, is damaged, needs code to be unpickled, holds no state dict, tensors
+            without values of their own, or more than the limits allow.
     """
     result: dict[str, Tensor] = {}
+    config = None
     for path in paths:
-        with path.open("rb") as file:
-            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                raise CheckpointError(f"{path}: expected weights, got a Git LFS pointer (run git lfs pull)")
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-        result.update(_unwrap(content, path))
-    return _without_prefixes(result)
-
-
-def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
+        try:
+            with path.open("rb") as file:
+                pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+        except OSError as error:
+            raise CheckpointError(f"{path}: expected a weights file, got: {error.strerror}") from error
+        if pointer:
+            raise CheckpointError(f"{path}: expected weights, got a Git LFS pointer (run git lfs pull)")
+        if path.suffix == ".safetensors":
+            tensors, metadata = _read_safetensors(path, mmap)
+            config = metadata.get(CONFIG_KEY, config)
+        else:
+            tensors = _unwrap(_read_pickle(path, mmap), path)
+        result.update(tensors)
     try:
-        return load_file(path, device="cpu")
-    except (SafetensorError, ValueError) as error:
+        check_tensors(result)
+    except CheckpointError as error:
+        raise CheckpointError(f"{paths[0]}: {error}") from error
+    return Content(_without_prefixes(result), config)
+
+
+def check_tensors(state_dict: Mapping[str, Tensor]) -> None:
+    """See that a state dict is one of a model, and no larger than the limits allow.
+
+    Raises:
+        CheckpointError: one of its tensors is not dense, has no values, or has a type no model computes in; or there
+            are too many.
+    """
+    try:
+        limits.check("MAX_TENSORS", len(state_dict), "tensors in the state dict")
+        for name, tensor in state_dict.items():
+            check_tensor(name, tensor)
+        limits.check("MAX_PARAMETERS", sum(map(Tensor.numel, state_dict.values())), "elements of all tensors")
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def check_tensor(name: str, tensor: Tensor) -> None:
+    """See that a tensor is dense, has values and a type that models hold; else raise a CheckpointError."""
+    got = None
+    if tensor.is_nested:
+        got = "a nested one"
+    elif tensor.layout != torch.strided:
+        got = f"a sparse one ({str(tensor.layout).removeprefix('torch.')})"
+    elif tensor.is_meta:
+        got = "one without values (on the device meta)"
+    elif tensor.is_quantized:
+        got = f"a quantised one ({tensor.dtype})"
+    elif tensor.dtype not in _FLOATING_POINT + _WHOLE_NUMBERS:
+        got = f"one of {tensor.dtype}"
+    elif tensor.numel() and type(tensor) in (Tensor, torch.nn.Parameter) and not tensor.untyped_storage().size():
+        got = "one whose memory was freed"
+    if got is not None:
+        types = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOATING_POINT)
+        raise CheckpointError(f"{name}: expected a dense tensor of {types} or whole numbers, got {got}")
+
+
+def _read_safetensors(path: Path, mmap: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        return read_safetensors(path, mmap=mmap)
+    except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{path}: expected a complete safetensors file, got one that fails with: {error}"
         ) from error
 
 
-def _read_pickle(path: Path) -> object:
+def _read_pickle(path: Path, mmap: bool) -> object:
     try:
+        _check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: either it can be read or there is an error
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         needed = re.search(r"GLOBAL (\S+)", str(error))
         got = f"one that needs {needed[1]}" if needed else "a damaged or foreign one"
         raise CheckpointError(f"{path}: expected a file of tensors only (weights_only=True), got {got}") from error
-    except _DAMAGED as error:
+    except Exception as error:  # what torch.load raises for a damaged file depends on where the damage lies
         raise CheckpointError(f"{path}: expected a complete PyTorch file, got a damaged or foreign one") from error
 
 
+def _check_archive(path: Path) -> None:
+    """See that an archive holds what it says without decompression: PyTorch's own writer never compresses."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise ValueError("its entries are larger than the file")
+
+
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
+    wrappers = 0
     while isinstance(content, Mapping):
         inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
         if not inner:
             break
-        content = inner[0]
+        content, wrappers = inner[0], wrappers + 1
+        if wrappers > limits.MAX_WRAPPERS:  # or one that contains itself
+            raise CheckpointError(
+                f"{path}: expected a state dict inside {limits.raised('MAX_WRAPPERS')} dictionaries, got more"
+            )
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: expected a dictionary of tensors, got {type(content).__name__}")
-    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    others = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others:
         raise CheckpointError(
             f"{path}: expected tensors by name, bare or under one of {', '.join(_WRAPPERS)}, "
-            f"got other values under {first_few(others)}"
+            f"got other values under {first_few([_shown(key) for key in others])}"
         )
-    return {str(name): tensor for name, tensor in content.items()}
+    return dict(content.items())
+
+
+def _shown(key: object) -> str:
+    """A key as text, of which keys that contain themselves have none."""
+    return key[:100] if isinstance(key, str) else type(key).__name__
 
 
 def _without_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    shared = True
-    while shared:
-        shared = False
+    for _ in range(limits.MAX_WRAPPERS):  # each adds at most one prefix
         for prefix in _PREFIXES:
             named = [name for name in state_dict if name != _AVERAGED_MODEL_COUNTER]
             if named and all(name.startswith(prefix) for name in named):
                 state_dict = {name.removeprefix(prefix): state_dict[name] for name in named}
-                shared = True
     return state_dict

@@ -30,6 +30,7 @@ from mobilevit_fast.cli.loading import DIGITS, find_processor, load, parse_devic
 from mobilevit_fast.cli.photos import Labels, collect
 from mobilevit_fast.cli.predictions import Answer, classify
 from mobilevit_fast.export import ONNX_MODELS, ExportError, export_onnx
+from mobilevit_fast.files import encoded_picture, user_path, write_atomically
 from mobilevit_fast.image_inputs import read_image
 from mobilevit_fast.image_transforms import ImageError
 
@@ -133,7 +134,9 @@ def segment_command(
 ) -> None:
     """Say which part of a photo shows what."""
     compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
-    if Image.registered_extensions().get(output.suffix.lower()) not in Image.SAVE:
+    image, output = user_path(image), user_path(output)
+    kind = Image.registered_extensions().get(output.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
         raise usage_error(f"--output: expected the name of a picture such as overlay.png, got {output.name!r}")
     if output.resolve() == image.resolve():
         raise usage_error(f"--output: expected another file than the photo, got {output}")
@@ -158,7 +161,7 @@ def segment_command(
     classes = cast(torch.Tensor, maps[0])  # (height, width) of the photo
     found = overlay.shares(classes, loaded.model.config.id2label)
     with failing_in_one_line():
-        overlay.paint(photo, classes, found).save(output)
+        write_atomically(output, encoded_picture(overlay.paint(photo, classes, found), kind))
 
     if json_output:
         values = [{"label": one.label, "index": one.index, "share": one.share} for one in found]
@@ -197,7 +200,8 @@ def convert_command(
     """Write a checkpoint under the names of another code base, with its configuration and image settings."""
     if naming not in NAMINGS:
         raise usage_error(f"--naming: expected {', '.join(NAMINGS)}, got {naming!r}")
-    if folder.resolve() == Path(source).resolve():
+    folder = user_path(folder)
+    if folder.resolve() == user_path(source).resolve():
         raise usage_error(f"expected another folder than the checkpoint's own, got {folder}")
     present = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).exists()]
     if present and not force:
@@ -205,8 +209,7 @@ def convert_command(
     with failing_in_one_line():
         checkpoint = read_source(source)
         settings = find_processor(source, checkpoint, processor)
-        write_checkpoint(build_model(checkpoint), folder, naming=naming)
-        settings.save_pretrained(folder)
+        write_checkpoint(build_model(checkpoint), folder, naming=naming, processor=settings)
     typer.echo(f"{checkpoint.path} ({checkpoint.naming}) -> {folder} ({naming})")
 
 
@@ -225,6 +228,7 @@ def export_command(
     for option, value in (("--image-size", image_size), ("--batch", batch)):
         if value is not None and value < 1:
             raise usage_error(f"{option}: expected a positive number, got {value}")
+    output = user_path(output)
     if output.suffix.lower() != ".onnx" or output.is_dir():
         raise usage_error(f"expected the name of a file such as model.onnx, got {output}")
     if not output.absolute().parent.is_dir():

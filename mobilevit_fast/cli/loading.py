@@ -13,6 +13,7 @@ from mobilevit_fast.accelerate import accelerate
 from mobilevit_fast.checkpoints import Checkpoint, CheckpointError, build_model, read_checkpoint
 from mobilevit_fast.checkpoints.sources import CONFIG_FILE, read_json
 from mobilevit_fast.cli.console import note, usage_error
+from mobilevit_fast.files import user_path
 from mobilevit_fast.image_processing import PREPROCESSOR_CONFIG, MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTPreTrainedModel
 
@@ -100,7 +101,7 @@ def find_processor(source: str, checkpoint: Checkpoint, named: str | None) -> Mo
     beside = checkpoint.path.parent
     if (beside / PREPROCESSOR_CONFIG).is_file():
         return MobileViTImageProcessor.from_pretrained(beside)
-    if source != DIGITS and not Path(source).expanduser().exists():
+    if source != DIGITS and not user_path(source).exists():
         try:
             return MobileViTImageProcessor.from_pretrained(source)
         except OSError:  # a model without the file, or no connection: the defaults below, which are announced

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilevit_fast.files import user_path
+
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Files of folders that count as images; a file that is named itself may have any suffix."""
 
@@ -22,7 +24,7 @@ def collect(paths: list[Path]) -> tuple[list[Photo], list[str]]:
     """Every image file once, folders walked in the order of names, and a sentence for each path without any."""
     photos: dict[Path, Photo] = {}
     problems: list[str] = []
-    for path in paths:
+    for path in map(user_path, paths):
         if path.is_dir():
             found = _walk(path)
             if not found:
@@ -64,7 +66,7 @@ class Labels:
     def __init__(self, path: Path, id2label: Mapping[int, str]) -> None:
         self._labels: dict[str, int] = {}
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
+            with user_path(path).open(newline="", encoding="utf-8-sig") as file:
                 self._read(csv.DictReader(file), path, id2label)
         except OSError as error:
             raise ValueError(f"{path}: expected a CSV file of labels, got: {error.strerror}") from error

@@ -86,6 +86,7 @@ class MobileViTPreTrainedModel(nn.Module):
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        mmap: bool = False,
         strict: bool = True,
         dtype: torch.dtype | None = None,
         **config_overrides: Any,
@@ -99,6 +100,7 @@ class MobileViTPreTrainedModel(nn.Module):
             token: the hub's access token, or True for the stored one.
             cache_dir: folder for downloads instead of the hub's own.
             local_files_only: use what was downloaded before, without a connection.
+            mmap: map the weights file instead of copying it into memory; then nobody may write to it.
             strict: whether weights that are missing or left over are an error.
             dtype: floating point type of the model; None keeps the checkpoint's.
             **config_overrides: fields of the configuration to replace.
@@ -117,6 +119,7 @@ class MobileViTPreTrainedModel(nn.Module):
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
+            mmap=mmap,
             strict=strict,
             dtype=dtype,
             **config_overrides,

@@ -37,6 +37,8 @@ def test_transformers_reads_what_is_written(size: str, model_class: type, tmp_pa
     assert theirs.config.output_stride == 16
     assert_same_tensors(theirs.state_dict(), ours.state_dict())
     if size == "xx_small":
+        # transformers maps the file, and where a weight begins in memory decides how PyTorch rounds.
+        theirs.load_state_dict({name: tensor.clone() for name, tensor in theirs.state_dict().items()}, assign=True)
         assert torch.equal(logits(theirs.eval()), logits(ours))
 
 
