@@ -3,6 +3,7 @@
 
 #include "conv2d_binding.h"
 #include "conv2d_stem.h"
+#include "sm90/conv3x3_sm90.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
@@ -37,14 +38,37 @@ cudaError_t run_stem(const Arguments& arguments, const Tensor& x, const Tensor& 
   return y.scalar_type() == ScalarType::Half ? conv2d_stem<Half>(p, stream) : conv2d_stem<BFloat16>(p, stream);
 }
 
+// The variant of the kernel for many pixels on compute capability 9.0, or -1.
+int conv3x3_sm90_variant_for(const Conv2dShape& shape, Activation activation) {
+  const Chip chip = current_chip();
+#if defined(MVF_EMULATED)
+  if (!emulator::Log::get().tile.empty()) return -1;  // a tile of the other kernel
+#endif
+  return chip.capability == 90 ? choose_conv3x3_sm90(shape, activation, chip.processors) : -1;
+}
+
 cudaError_t run_product(const Arguments& arguments, const Tensor& x, const OptionalTensor& x2, const Tensor& packed,
                         const Conv2dShape& shape, Activation activation, Tensor& y, cudaStream_t stream) {
   const int64_t taps = int64_t{1} * shape.kernel_h * shape.kernel_w;
   PackedParts parts(packed);
   const Conv2dParameters parameters(parts, conv2d_units(shape) * taps, shape.outputs);
+  const int channels = shape.channels + shape.channels2;
+  const Bytes16* sm90_weight = nullptr;
+  if (parts.more(packed) && conv3x3_sm90_has(channels, shape.outputs, shape.kernel_h, shape.kernel_w)) {
+    sm90_weight = parts.take<Bytes16>(taps * channels * shape.outputs / kPieceNumbers);
+  }
   arguments.check_packed(packed, parts);
   const bool two = shape.channels2 > 0;
   const Tensor input = dense_image(x), second = two ? dense_image(*x2) : input;
+  const int sm90_variant = sm90_weight != nullptr ? conv3x3_sm90_variant_for(shape, activation) : -1;
+  if (sm90_variant >= 0) {
+    Conv3x3Sm90Params p{};
+    p.x = input.const_data_ptr(), p.x2 = second.const_data_ptr(), p.y = y.mutable_data_ptr();
+    p.weight = sm90_weight, p.scale = &parameters.scale->x, p.bias = &parameters.bias->x;
+    p.images = shape.batch, p.height = shape.height, p.width = shape.width;
+    return x.scalar_type() == ScalarType::Half ? conv3x3_sm90<Half>(sm90_variant, p, stream)
+                                               : conv3x3_sm90<BFloat16>(sm90_variant, p, stream);
+  }
   const Conv2dResults results{y.mutable_data_ptr(), shape.outputs, nullptr};
   return run_conv2d(arguments, x.scalar_type(), input.const_data_ptr(), two ? second.const_data_ptr() : nullptr, shape,
                     parameters, activation, results, stream);
