@@ -234,6 +234,9 @@ MVF_DEVICE void store_global_whole(Bytes16* target, Bytes16 value) {
   asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(target), "r"(value.word[0]), "r"(value.word[1]),
                "r"(value.word[2]), "r"(value.word[3])
                : "memory");
+// A result that is too large for the caches, or whose reader comes much later: it is the first to leave them.
+MVF_DEVICE void store_global_streaming(Bytes8* target, Bytes8 v) {
+  __stcs(reinterpret_cast<uint2*>(target), make_uint2(v.word[0], v.word[1]));
 }
 // Nought. The compiler believes that it depends on the number, so that what is loaded from an address to which it is
 // added is loaded once the number is there, and not kept in registers while it is computed.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
 from mobilevit_fast.kernels.cuda.rules import has_sm90, reaches
-from mobilevit_fast.kernels.cuda.sm90 import conv3x3
+from mobilevit_fast.kernels.cuda.sm90 import conv3x3, stem
 from mobilevit_fast.support import Support
 
 STEM_NUMBERS = 64
@@ -39,7 +39,7 @@ def _units(weight: Tensor) -> Tensor:
 def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     """The operator's parameters. Two inputs are packed like one, since the first is whole units of 16 channels.
 
-    Behind them, for compute capability 9.0, the weights of its own kernel.
+    Behind them, for compute capability 9.0, what its own kernels take.
     """
     if is_stem(weight):
         numbers = weight.permute(0, 2, 3, 1).flatten(1)  # (O, kh * kw * C)
@@ -47,8 +47,11 @@ def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     else:
         packed = _units(weight)  # (units, taps, O / 16, 32, 8)
     parts = [packed, affine(scale, weight, 16, 1.0), affine(bias, weight, 16, 0.0)]
-    if has_sm90(weight.device) and conv3x3.has(weight):
-        parts.append(conv3x3.pack(weight))
+    if has_sm90(weight.device):
+        if conv3x3.has(weight):
+            parts.append(conv3x3.pack(weight))
+        elif stem.has(weight):
+            parts.extend(stem.pack(weight, scale, bias))
     return joined(parts)
 
 
