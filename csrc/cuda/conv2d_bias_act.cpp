@@ -63,11 +63,10 @@ cudaError_t run_product(const Arguments& arguments, const Tensor& x, const Optio
   const int64_t taps = int64_t{1} * shape.kernel_h * shape.kernel_w;
   PackedParts parts(packed);
   const Conv2dParameters parameters(parts, conv2d_units(shape) * taps, shape.outputs);
-  const int channels = shape.channels + shape.channels2;
+  const int64_t sm90_bytes = conv3x3_sm90_weight_bytes(int64_t{1} * shape.channels + shape.channels2, shape.outputs,
+                                                       shape.kernel_h, shape.kernel_w);
   const Bytes16* sm90_weight = nullptr;
-  if (parts.more(packed) && conv3x3_sm90_has(channels, shape.outputs, shape.kernel_h, shape.kernel_w)) {
-    sm90_weight = parts.take<Bytes16>(taps * channels * shape.outputs / kPieceNumbers);
-  }
+  if (parts.more(packed) && sm90_bytes > 0) sm90_weight = parts.take<Bytes16>(sm90_bytes / 16);
   arguments.check_packed(packed, parts);
   const bool two = shape.channels2 > 0;
   const Tensor input = dense_image(x), second = two ? dense_image(*x2) : input;

@@ -2,7 +2,7 @@
 // bias and SiLU: an implicit matrix product by wgmma. 64 pixels, a square of 8x8, are the rows of a product, all
 // outputs its columns. Pixels lie in shared memory once, with their halo; a tap is a shifted view of them.
 //
-// Two warpgroups multiply; one thread of a ninth warp starts all copies.
+// Two warpgroups multiply; one thread of a ninth warp starts the copies of images, one of a tenth those of weights.
 #pragma once
 
 #include "conv3x3_sm90.h"
@@ -20,14 +20,15 @@ struct Conv3x3Sm90 {
   };
 
   static constexpr Conv3x3Sm90Variant kV = kConv3x3Sm90Variants[kVariant];
-  static constexpr int kThreads = 2 * 128 + kWarpSize, kCluster = 1, kRegisters = kV.registers;
+  static constexpr int kThreads = 2 * 128 + 2 * kWarpSize, kCluster = 1, kRegisters = kV.registers;
 
-  static constexpr int kOutputs = kV.channels, kStages = kV.stages, kRing = kV.ring;
+  static constexpr int kChannels = kV.channels, kOutputs = kV.outputs, kSplit = kV.parts();
+  static constexpr int kStages = kV.stages;
   static constexpr bool kTurns = kV.takes_turns();
-  static constexpr int kSharers = kTurns ? 1 : 2;                              // warpgroups of a tile
-  static constexpr int kSquares = kV.images * kV.down * kV.across / kSharers;  // of a warpgroup
-  static constexpr int kRow = kV.chunk * 2;                                    // bytes of a pixel in a stage
-  static constexpr int kEach = kV.channels / kV.chunk, kChunks = kEach * kV.inputs;
+  static constexpr int kSharers = kTurns ? 1 : 2;           // warpgroups of a tile
+  static constexpr int kSquares = kV.squares() / kSharers;  // of a warpgroup
+  static constexpr int kRow = kV.chunk * 2;                 // bytes of a pixel in a stage
+  static constexpr int kEach = kChannels / kV.chunk, kChunks = kEach * kV.inputs;
   static constexpr int kParts = 9 / kV.taps, kPieces = kChunks * kParts;
   static constexpr Swizzle kSwizzle = kV.chunk == 32 ? kSwizzle64 : kSwizzle32;
   static constexpr int kHaloW = 8 * kV.across + 2, kHaloH = 8 * kV.down + 2;
@@ -35,10 +36,11 @@ struct Conv3x3Sm90 {
   static constexpr int kBytes = kHaloW * kHaloH * kV.images * kRow;               // of a stage
   static constexpr int kStage = (kBytes + 8 * kRow - 1) / (8 * kRow) * 8 * kRow;  // begins where the swizzle does
   static constexpr int kTap = kOutputs * kRow, kPiece = kV.taps * kTap;
-  static constexpr int kSlots = kTurns ? kPieces : kRing;  // of pieces in shared memory
+  static constexpr int kSlots = kTurns ? kPieces : kV.ring;  // of pieces in shared memory
   static constexpr int kBarriers = 2 * kStages + 2 * kSlots;
-  static constexpr int kShared = 1024 + kSlots * kPiece + kStages * kStage + 2 * kOutputs * 4 + kBarriers * 8;
-  static_assert((kV.chunk == 16 || kV.chunk == 32) && kV.channels % kV.chunk == 0 && kOutputs % 16 == 0);
+  static constexpr int kShared = 1024 + kSlots * kPiece + kStages * kStage + 2 * kChannels * 4 + kBarriers * 8;
+  static_assert((kV.chunk == 16 || kV.chunk == 32) && kChannels % kV.chunk == 0 && kOutputs % 16 == 0);
+  static_assert(kOutputs == kChannels || (kOutputs == kConv3x3Sm90Part && kChannels % kOutputs == 0));
   static_assert(kShared <= 227 << 10 && 9 % kV.taps == 0 && kSlots >= kParts);
 
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(p.blocks_); }
@@ -46,43 +48,44 @@ struct Conv3x3Sm90 {
 
   template <class Visit>
   static void arrays(const Params& p, const Visit& visit) {
-    const size_t bytes = static_cast<size_t>(p.images) * p.height * p.width * kV.channels * sizeof(T);
+    const size_t bytes = static_cast<size_t>(p.images) * p.height * p.width * kChannels * sizeof(T);
     visit("x", p.x, bytes);
     if (kV.inputs > 1) visit("x2", p.x2, bytes);
     visit("y", p.y, bytes);
-    visit("weight", p.weight, static_cast<size_t>(kPieces) * kPiece);
-    visit("scale", p.scale, kOutputs * sizeof(float));
-    visit("bias", p.bias, kOutputs * sizeof(float));
+    visit("weight", p.weight, static_cast<size_t>(kV.weight_bytes()));
+    visit("scale", p.scale, kChannels * sizeof(float));
+    visit("bias", p.bias, kChannels * sizeof(float));
   }
 
   static Params make_params(const Conv3x3Sm90Params& given, int processors) {
     Params p{};
     static_cast<Conv3x3Sm90Params&>(p) = given;
+    if (kSplit > 1) p.weight += kV.weight_bytes() / sizeof(Bytes16);  // behind those of all outputs together
     p.tiles = static_cast<int>(conv3x3_sm90_tiles(kV, p.images, p.height, p.width));
     p.blocks_ = p.tiles < processors ? p.tiles : processors;
     return p;
   }
   static bool encode_maps(Params& p) {
     const auto box = [&](const void* x) {
-      return ImageBox{x, p.images, p.height, p.width, kV.channels, kV.images, kHaloH, kHaloW, kV.chunk, kSwizzle};
+      return ImageBox{x, p.images, p.height, p.width, kChannels, kV.images, kHaloH, kHaloW, kV.chunk, kSwizzle};
     };
     return encode(p.map, box(p.x)) && encode(p.map2, box(p.x2));
   }
 
   static MVF_DEVICE void run(const Params& p) {
     const Memory memory;
-    const int group = warp_uniform(thread_index() / 128);  // the compiler shall know that a warp has one
+    const int warp = warp_uniform(thread_index() / kWarpSize);  // the compiler shall know that it is one number
     if (thread_index() == 0) memory.init();
-    for (int i = thread_index(); i < kOutputs; i += kThreads) {  // halved, exactly: silu(2 u) = u + u tanh(u)
+    for (int i = thread_index(); i < kChannels; i += kThreads) {  // halved, exactly: silu(2 u) = u + u tanh(u)
       store_shared_at(memory.scale + i * 4, 0.5f * load_global(p.scale + i));
       store_shared_at(memory.bias + i * 4, 0.5f * load_global(p.bias + i));
     }
     sync_block();
     grid_launch_dependents();
-    if (group < 2) {
-      multiply(p, memory, group);
+    if (warp < 8) {
+      multiply(p, memory, warp / 4);
     } else if (thread_index() % kWarpSize == 0) {
-      fetch(p, memory);
+      warp == 8 ? fetch_images(p, memory) : fetch_weights(p, memory);
     }
   }
 
@@ -95,51 +98,62 @@ struct Conv3x3Sm90 {
     MVF_DEVICE Memory() {
       weights = (shared_memory_begin() + 1023) / 1024 * 1024;
       stages = weights + kSlots * kPiece;
-      scale = stages + kStages * kStage, bias = scale + kOutputs * 4;
-      full = bias + kOutputs * 4, empty = full + kStages * 8;
+      scale = stages + kStages * kStage, bias = scale + kChannels * 4;
+      full = bias + kChannels * 4, empty = full + kStages * 8;
       ready = empty + kStages * 8, done = ready + kSlots * 8;
     }
     // Each warp that has ended reading arrives once.
     MVF_DEVICE void init() const {
       for (int i = 0; i < kStages; ++i) barrier_init(full + i * 8, 1), barrier_init(empty + i * 8, 4 * kSharers);
-      for (int i = 0; i < kSlots; ++i) barrier_init(ready + i * 8, 1), barrier_init(done + i * 8, 4 * kSharers);
+      for (int i = 0; i < kSlots; ++i) barrier_init(ready + i * 8, 1);
+      for (int i = 0; i < (kTurns ? 0 : kSlots); ++i) barrier_init(done + i * 8, 4 * kSharers);
       barrier_init_fence();
     }
   };
 
-  // The first pixel of a tile.
+  // The first pixel of a tile, and which part of the outputs it has: all parts of the same pixels come one after the
+  // other.
   struct Place {
-    int left, top, image;
+    int left, top, image, part;
 
     MVF_DEVICE Place(const Params& p, int tile) {
       const int across = ceil_div(p.width, 8 * kV.across), down = ceil_div(p.height, 8 * kV.down);
-      left = tile % across * 8 * kV.across, top = tile / across % down * 8 * kV.down;
-      image = tile / (across * down) * kV.images;
+      const int square = tile / kSplit;
+      part = tile % kSplit;
+      left = square % across * 8 * kV.across, top = square / across % down * 8 * kV.down;
+      image = square / (across * down) * kV.images;
     }
   };
 
-  // One thread: pieces and stages in the order in which they are used.
-  static MVF_DEVICE void fetch(const Params& p, const Memory& memory) {
-    prefetch_map(&p.map), prefetch_map(&p.map2);
-    const int first = block_index();
-    int stage = 0, parity = 1, slot = 0, turn = 1;
-    for (int tile = first; tile < p.tiles; tile += p.blocks_) {
+  static MVF_DEVICE void fetch_images(const Params& p, const Memory& memory) {
+    prefetch_map(&p.map);
+    if (kV.inputs > 1) prefetch_map(&p.map2);
+    grid_wait();
+    int stage = 0, parity = 1;
+    for (int tile = block_index(); tile < p.tiles; tile += p.blocks_) {
       const Place place(p, tile);
       for (int c = 0; c < kChunks; ++c) {
-        for (int piece = c * kParts; piece < (c + 1) * kParts; ++piece) {
-          if (kTurns && tile != first) break;
-          if (!kTurns) barrier_wait(memory.done + slot * 8, turn);
-          const uint32_t ready = memory.ready + slot * 8;
-          barrier_expect(ready, kPiece);
-          copy_bulk(memory.weights + slot * kPiece, p.weight + piece * (kPiece / 16), kPiece, ready);
-          if (++slot == kSlots) slot = 0, turn ^= 1;
-        }
-        if (c == 0 && tile == first) grid_wait();  // weights come before it, images behind
+        const uint32_t full = memory.full + stage * 8;
         barrier_wait(memory.empty + stage * 8, parity);
-        barrier_expect(memory.full + stage * 8, kBytes);
+        barrier_expect(full, kBytes);
         copy_tile(memory.stages + stage * kStage, c < kEach ? &p.map : &p.map2, c % kEach * kV.chunk, place.left - 1,
-                  place.top - 1, place.image, memory.full + stage * 8);
+                  place.top - 1, place.image, full);
         if (++stage == kStages) stage = 0, parity ^= 1;
+      }
+    }
+  }
+
+  // Pieces in the order in which they are used, before the kernel before has ended; all of them once where they stay.
+  static MVF_DEVICE void fetch_weights(const Params& p, const Memory& memory) {
+    int slot = 0, parity = 1;
+    for (int tile = block_index(); tile < (kTurns ? block_index() + 1 : p.tiles); tile += p.blocks_) {
+      const int first = tile % kSplit * kPieces;
+      for (int piece = first; piece < first + kPieces; ++piece) {
+        const uint32_t ready = memory.ready + slot * 8;
+        if (!kTurns) barrier_wait(memory.done + slot * 8, parity);
+        barrier_expect(ready, kPiece);
+        copy_bulk(memory.weights + slot * kPiece, p.weight + piece * (kPiece / 16), kPiece, ready);
+        if (++slot == kSlots) slot = 0, parity ^= 1;
       }
     }
   }
@@ -237,16 +251,17 @@ struct Conv3x3Sm90 {
       pixels[i] = is_there ? (image * p.height + row) * p.width + column : -1;
     }
     MVF_UNROLL
-    for (int n = 0; n + 32 <= kOutputs; n += 32) store<4>(p, memory, sums, n, pixels, lane % 4);
-    if constexpr (kOutputs % 32 == 16) store<2>(p, memory, sums, kOutputs - 16, pixels, lane % 4);
+    const int output = place.part * kOutputs;
+    for (int n = 0; n + 32 <= kOutputs; n += 32) store<4>(p, memory, sums, n, output, pixels);
+    if constexpr (kOutputs % 32 == 16) store<2>(p, memory, sums, kOutputs - 16, output, pixels);
   }
 
-  // The outputs of kTiles tiles of 8 from n on, of which a lane has 2 * kTiles neighbouring ones, as the weights' rows
-  // are packed.
+  // The outputs of kTiles tiles of 8 from column n on, of which a lane has 2 * kTiles neighbouring ones, as the
+  // weights' rows are packed; `first` is the output of column 0.
   template <int kTiles>
-  static MVF_DEVICE void store(const Params& p, const Memory& memory, const Sums& sums, int n,
-                               const int (&pixels)[2 * kSquares], int member) {
-    const int output = n + member * 2 * kTiles;
+  static MVF_DEVICE void store(const Params& p, const Memory& memory, const Sums& sums, int n, int first,
+                               const int (&pixels)[2 * kSquares]) {
+    const int output = first + n + thread_index() % 4 * 2 * kTiles;
     Float2 scale[kTiles], bias[kTiles];
     MVF_UNROLL
     for (int e = 0; e < kTiles; ++e) {
@@ -263,7 +278,7 @@ struct Conv3x3Sm90 {
         const float u = sum[0] * scale[e].x + bias[e].x, v = sum[1] * scale[e].y + bias[e].y;
         word[e] = pack<T>(u + u * tanh_approximate(u), v + v * tanh_approximate(v));
       }
-      T* y = static_cast<T*>(p.y) + static_cast<int64_t>(pixels[i]) * kOutputs + output;
+      T* y = static_cast<T*>(p.y) + static_cast<int64_t>(pixels[i]) * kChannels + output;
       if constexpr (kTiles == 4) {
         store_global(reinterpret_cast<Bytes16*>(y), Bytes16{{word[0], word[1], word[2], word[3]}});
       } else {

@@ -49,7 +49,7 @@ def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     parts = [packed, affine(scale, weight, 16, 1.0), affine(bias, weight, 16, 0.0)]
     if has_sm90(weight.device):
         if conv3x3.has(weight):
-            parts.append(conv3x3.pack(weight))
+            parts.extend(conv3x3.pack(weight))
         elif stem.has(weight):
             parts.extend(stem.pack(weight, scale, bias))
     return joined(parts)

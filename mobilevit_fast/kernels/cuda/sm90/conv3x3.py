@@ -8,6 +8,10 @@ from torch import Tensor
 CHANNELS = (48, 64, 80, 96, 128, 160)
 """Of the one or two inputs, and as many outputs (``kConv3x3Sm90Variants``)."""
 
+DIVIDED = (96, 128, 160)
+"""Of these some variants have only so many of the outputs in a tile."""
+PART = 32
+
 
 def has(weight: Tensor) -> bool:
     """Whether these kernels convolve with such a weight (O, C, kh, kw)."""
@@ -32,7 +36,15 @@ def output_order(outputs: int, device: torch.device) -> Tensor:
     return column - m + m % 8 // 2 * (2 * tiles) + m // 8 * 2 + m % 2
 
 
-def pack(weight: Tensor) -> Tensor:
+def pack(weight: Tensor) -> list[Tensor]:
+    """A weight (O, C, 3, 3) for variants that have all outputs and, where there are some, those that have 32."""
+    pieces = shared_order(weight)  # (C / chunk, 9, O, chunk)
+    if weight.shape[0] not in DIVIDED:
+        return [pieces]
+    return [pieces, pieces.unflatten(2, (-1, PART)).permute(2, 0, 1, 3, 4)]  # (O / 32, C / chunk, 9, 32, chunk)
+
+
+def shared_order(weight: Tensor) -> Tensor:
     """A weight (O, C, 3, 3) as it lies in shared memory, (C / chunk, 9, O, chunk), swizzled.
 
     Rows of 64 or 32 bytes lie one behind the other; of an address, bits 4 and up are changed by bits 7 and up, two bits
