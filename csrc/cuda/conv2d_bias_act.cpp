@@ -18,14 +18,6 @@ Conv2dStemTile stem_tile_for(const Conv2dShape& shape) {
   return choose_conv2d_stem_tile(shape, current_chip().processors);
 }
 
-// Whether the kernels of compute capability 9.0 run here; not where a test of the emulator asks for another's tile.
-bool has_sm90() {
-#if defined(MVF_EMULATED)
-  if (!emulator::Log::get().tile.empty()) return false;
-#endif
-  return current_chip().capability == 90;
-}
-
 // Numbers are loaded one by one, so the image may begin anywhere.
 cudaError_t run_stem(const Arguments& arguments, const Tensor& x, const Tensor& packed, const Conv2dShape& shape,
                      Activation activation, Tensor& y, cudaStream_t stream) {
@@ -44,7 +36,8 @@ cudaError_t run_stem(const Arguments& arguments, const Tensor& x, const Tensor& 
   p.planar = x.is_contiguous();
   const Tensor input = p.planar ? x : torch::stable::contiguous(x, torch::headeronly::MemoryFormat::ChannelsLast);
   p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
-  if (sm90.weight != nullptr && has_sm90() && takes_stem_sm90(shape, activation, p.image_channels, p.x)) {
+  if (sm90.weight != nullptr && current_chip().capability == 90 &&
+      takes_stem_sm90(shape, activation, p.image_channels, p.x)) {
     sm90.x = p.x, sm90.y = p.y, sm90.scale = &parameters.scale->x, sm90.planar = p.planar, sm90.bytes = p.bytes;
     sm90.batch = shape.batch, sm90.height = shape.height, sm90.width = shape.width;
     sm90.out_h = shape.out_h, sm90.out_w = shape.out_w;
@@ -56,6 +49,19 @@ cudaError_t run_stem(const Arguments& arguments, const Tensor& x, const Tensor& 
                    shape.dilation_w, "]");
   p.tile_h = tile.height, p.tile_w = tile.width;
   return y.scalar_type() == ScalarType::Half ? conv2d_stem<Half>(p, stream) : conv2d_stem<BFloat16>(p, stream);
+}
+
+// The variant of the kernel for compute capability 9.0, or what a test of the emulator asks for: {variant}; -1 where
+// the other kernel runs.
+int conv3x3_sm90_variant_for(const Conv2dShape& shape, Activation activation) {
+  const Chip chip = current_chip();
+  if (chip.capability != 90) return -1;
+  const int chosen = choose_conv3x3_sm90(shape, activation, chip.processors);
+#if defined(MVF_EMULATED)
+  const std::vector<int>& asked = emulator::Log::get().tile;
+  if (chosen >= 0 && asked.size() == 1) return asked[0];
+#endif
+  return chosen;
 }
 
 cudaError_t run_product(const Arguments& arguments, const Tensor& x, const OptionalTensor& x2, const Tensor& packed,
@@ -70,8 +76,7 @@ cudaError_t run_product(const Arguments& arguments, const Tensor& x, const Optio
   arguments.check_packed(packed, parts);
   const bool two = shape.channels2 > 0;
   const Tensor input = dense_image(x), second = two ? dense_image(*x2) : input;
-  const int sm90_variant =
-      sm90_weight != nullptr && has_sm90() ? choose_conv3x3_sm90(shape, activation, current_chip().processors) : -1;
+  const int sm90_variant = sm90_weight != nullptr ? conv3x3_sm90_variant_for(shape, activation) : -1;
   if (sm90_variant >= 0) {
     Conv3x3Sm90Params p{};
     p.x = input.const_data_ptr(), p.x2 = second.const_data_ptr(), p.y = y.mutable_data_ptr();

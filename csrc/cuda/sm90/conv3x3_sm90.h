@@ -93,12 +93,12 @@ inline int64_t conv3x3_sm90_weight_bytes(int64_t inputs, int64_t outputs, int64_
 // Clocks that a launch takes, roughly: rounds of tiles, whose products read 16 + N / 4 clocks from shared memory and
 // multiply for N / 2, and what a tile waits for.
 inline int64_t conv3x3_sm90_clocks(const Conv3x3Sm90Variant& v, const Conv2dShape& s, int processors) {
-  constexpr int kStart = 3000, kWait = 2500, kTurn = 350;
+  constexpr int kStart = 3000, kWait = 2500, kTurn = 350, kLast = 2000;
   const int64_t tiles = conv3x3_sm90_tiles(v, s.batch, s.height, s.width);
   const int64_t products = 9 * v.channels * v.inputs / 16 * v.squares();
   const int each = v.outputs >= 64 ? v.outputs / 2 : 16 + v.outputs / 4;
   const int64_t rounds = (tiles + processors - 1) / processors;
-  return rounds * (products * each + (v.takes_turns() ? kTurn : kWait)) + kStart;
+  return kStart + (v.takes_turns() ? rounds * (products * each + kTurn) + kLast : rounds * (products * each + kWait));
 }
 
 // The variant for a call, -1 where another kernel should run it: one that does something else, or one whose pixels fill

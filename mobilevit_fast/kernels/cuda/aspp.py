@@ -31,11 +31,11 @@ def pack(
 ) -> Tensor:
     """Convolutions as their own kernel takes them; the branch of the mean in rows as they come."""
     own = len(project_weight[0]) - len(pool_weight)  # (R + 1) * K features that the projection sees pixel by pixel
-    parts = [conv2d_bias_act.pack(pointwise_weight, pointwise_scale, pointwise_bias)]
+    parts = [conv2d_bias_act.pack_everywhere(pointwise_weight, pointwise_scale, pointwise_bias)]
     for i, weight in enumerate(atrous_weight):
         scale, bias = (None if stack is None else stack[i] for stack in (atrous_scale, atrous_bias))
-        parts.append(conv2d_bias_act.pack(weight, scale, bias))
-    parts.append(conv2d_bias_act.pack(project_weight[:, :own], project_scale, None))
+        parts.append(conv2d_bias_act.pack_everywhere(weight, scale, bias))
+    parts.append(conv2d_bias_act.pack_everywhere(project_weight[:, :own], project_scale, None))
     pooled = ((pool_weight, pool_scale, pool_bias), (project_weight[:, own:], project_scale, project_bias))
     for weight, scale, bias in pooled:
         rows = weight.flatten(1)  # (K, C) or (O, K)

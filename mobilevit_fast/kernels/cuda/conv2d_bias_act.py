@@ -37,22 +37,24 @@ def _units(weight: Tensor) -> Tensor:
 
 
 def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
-    """The operator's parameters. Two inputs are packed like one, since the first is whole units of 16 channels.
+    """The operator's parameters: those of every chip's kernels, and behind them those of this one's own."""
+    packed = [pack_everywhere(weight, scale, bias)]
+    if has_sm90(weight.device):
+        if conv3x3.has(weight):
+            packed.extend(conv3x3.pack(weight))
+        elif stem.has(weight):
+            packed.extend(stem.pack(weight, scale, bias))
+    return joined(packed)
 
-    Behind them, for compute capability 9.0, what its own kernels take.
-    """
+
+def pack_everywhere(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Two inputs are packed like one, since the first is whole units of 16 channels."""
     if is_stem(weight):
         numbers = weight.permute(0, 2, 3, 1).flatten(1)  # (O, kh * kw * C)
         packed = fragments(_neighbours(numbers))  # (numbers / 16, O / 16, 32, 8)
     else:
         packed = _units(weight)  # (units, taps, O / 16, 32, 8)
-    parts = [packed, affine(scale, weight, 16, 1.0), affine(bias, weight, 16, 0.0)]
-    if has_sm90(weight.device):
-        if conv3x3.has(weight):
-            parts.extend(conv3x3.pack(weight))
-        elif stem.has(weight):
-            parts.extend(stem.pack(weight, scale, bias))
-    return joined(parts)
+    return joined([packed, affine(scale, weight, 16, 1.0), affine(bias, weight, 16, 0.0)])
 
 
 def is_stem(weight: Tensor) -> bool:
