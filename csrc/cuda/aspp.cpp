@@ -3,6 +3,7 @@
 
 #include "binding/aspp_parameters.h"
 #include "conv2d_binding.h"
+#include "sm90/atrous_sm90.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
@@ -62,6 +63,14 @@ Tensor aspp_op(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale
   pool.activation = arguments.activation("activation", activation);
   PackedParts parts(packed);
   const Packed parameters(weights, parts, pool);
+  std::vector<const Bytes16*> sm90_weights;  // of the branches and the projection
+  if (parts.more(packed) &&
+      atrous_sm90_has(weights.channels(), weights.features(), weights.outputs(), atrous_weight.size(0))) {
+    const int64_t pointwise = weights.features() * weights.channels() / kPieceNumbers;
+    for (size_t i = 0; i <= rates.size(); ++i)
+      sm90_weights.push_back(parts.take<Bytes16>(i > 0 ? 9 * pointwise : pointwise));
+    sm90_weights.push_back(parts.take<Bytes16>(weights.outputs() * features / kPieceNumbers));
+  }
   arguments.check_packed(packed, parts);
 
   const Target target(x);
@@ -80,6 +89,26 @@ Tensor aspp_op(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale
   arguments.launched((half ? aspp_image_bias<Half> : aspp_image_bias<BFloat16>)(pool, target.stream()));
 
   const Tensor branches = empty(x, {x.size(0), height, width, features});  // side by side
+  if (!sm90_weights.empty() && current_chip().capability == 90) {
+    AtrousSm90Params p{};
+    p.images = pool.batch, p.height = static_cast<int>(height), p.width = static_cast<int>(width);
+    p.activation = pool.activation;
+    const auto convolution = [&](size_t i, int rate, const Conv2dParameters& own) {
+      return AtrousSm90Convolution{sm90_weights[i], &own.scale->x, &own.bias->x, rate > 0 ? 9 : 1, rate};
+    };
+    const auto convolve = [&](const void* from, int channels, void* to) {
+      p.x = from, p.channels = channels, p.y = to;
+      arguments.launched((half ? atrous_sm90<Half> : atrous_sm90<BFloat16>)(p, target.stream()));
+    };
+    for (size_t i = 0; i < parameters.branches.size(); ++i) {
+      p.convolutions[p.count++] = convolution(i, i > 0 ? static_cast<int>(rates[i - 1]) : 0, parameters.branches[i]);
+    }
+    convolve(pool.x, pool.channels, branches.mutable_data_ptr());
+    p.count = 1, p.image_bias = pool.image_bias;
+    p.convolutions[0] = convolution(parameters.branches.size(), 0, parameters.project);
+    convolve(branches.const_data_ptr(), static_cast<int>(features), y.mutable_data_ptr());
+    return y;
+  }
   const auto convolve = [&](const void* from, int channels, int outputs, int kernel, int rate,
                             const Conv2dParameters& own, const Conv2dResults& results) {
     const int padding = kernel / 2 * rate, h = static_cast<int>(height), w = static_cast<int>(width);

@@ -226,6 +226,14 @@ MVF_DEVICE Bytes16 load_result(const Bytes16* source) {
                : "memory");
   return v;
 }
+MVF_DEVICE Float4 load_result(const Float4* source) {
+  Float4 v;
+  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(source)
+               : "memory");
+  return v;
+}
 // Results, as one instruction whatever the compiler takes them apart for.
 MVF_DEVICE void store_global_whole(Bytes8* target, Bytes8 value) {
   asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(target), "r"(value.word[0]), "r"(value.word[1]) : "memory");
@@ -234,6 +242,7 @@ MVF_DEVICE void store_global_whole(Bytes16* target, Bytes16 value) {
   asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(target), "r"(value.word[0]), "r"(value.word[1]),
                "r"(value.word[2]), "r"(value.word[3])
                : "memory");
+}
 // A result that is too large for the caches, or whose reader comes much later: it is the first to leave them.
 MVF_DEVICE void store_global_streaming(Bytes8* target, Bytes8 v) {
   __stcs(reinterpret_cast<uint2*>(target), make_uint2(v.word[0], v.word[1]));

@@ -30,7 +30,7 @@ MVF_DEVICE uint32_t two_bytes<BFloat16>(uint32_t bytes, uint32_t selector) {
 }
 
 // Neighbouring numbers of a row on their way from global to shared memory: kNumbers of the tile's row, a whole number
-// of pixels of all planes or a piece of the only one.
+// of pixels of all planes or a piece of the only one. store_last: its last four alone, which end with a pixel.
 template <class T, bool kBytes, bool kPlanar>
 struct StemPiece;
 
@@ -39,10 +39,13 @@ struct StemPiece<T, true, false> {
   static constexpr int kNumbers = 8;
   Bytes8 v;
 
-  MVF_DEVICE void load(const uint8_t* row, int at, int) { v = load_global(reinterpret_cast<const Bytes8*>(row) + at); }
+  MVF_DEVICE void load(const uint8_t* row, int at, int) { v = load_result(reinterpret_cast<const Bytes8*>(row) + at); }
   MVF_DEVICE void store(uint32_t to) const {
     store_shared_at(to, Bytes8{{two_bytes<T>(v.word[0], 0x4140), two_bytes<T>(v.word[0], 0x4342)}});
-    store_shared_at(to + 8, Bytes8{{two_bytes<T>(v.word[1], 0x4140), two_bytes<T>(v.word[1], 0x4342)}});
+    store_last(to + 8);
+  }
+  MVF_DEVICE void store_last(uint32_t to) const {
+    store_shared_at(to, Bytes8{{two_bytes<T>(v.word[1], 0x4140), two_bytes<T>(v.word[1], 0x4342)}});
   }
 };
 
@@ -51,8 +54,9 @@ struct StemPiece<T, false, false> {
   static constexpr int kNumbers = 4;
   Bytes8 v;
 
-  MVF_DEVICE void load(const T* row, int at, int) { v = load_global(reinterpret_cast<const Bytes8*>(row) + at); }
+  MVF_DEVICE void load(const T* row, int at, int) { v = load_result(reinterpret_cast<const Bytes8*>(row) + at); }
   MVF_DEVICE void store(uint32_t to) const { store_shared_at(to, v); }
+  MVF_DEVICE void store_last(uint32_t to) const { store_shared_at(to, v); }
 };
 
 template <class T>
@@ -63,17 +67,19 @@ struct StemPiece<T, true, true> {
   MVF_DEVICE void load(const uint8_t* row, int at, int plane) {
     MVF_UNROLL
     for (int c = 0; c < 3; ++c) {
-      v[c] = load_global(reinterpret_cast<const uint32_t*>(row + static_cast<int64_t>(c) * plane) + at);
+      v[c] = load_result(reinterpret_cast<const uint32_t*>(row + static_cast<int64_t>(c) * plane) + at);
     }
   }
   MVF_DEVICE void store(uint32_t to) const {
-    const uint32_t r = v[0], g = v[1], b = v[2];
-    const auto pair = [](uint32_t x, uint32_t y, uint32_t selector) {
-      return two_bytes<T>(permute_bytes(x, y, selector), 0x4140);
-    };
-    store_shared_at(to, Bytes8{{pair(r, g, 0x40), pair(b, r, 0x50)}});
-    store_shared_at(to + 8, Bytes8{{pair(g, b, 0x51), pair(r, g, 0x62)}});
-    store_shared_at(to + 16, Bytes8{{pair(b, r, 0x72), pair(g, b, 0x73)}});
+    store_shared_at(to, Bytes8{{pair(v[0], v[1], 0x40), pair(v[2], v[0], 0x50)}});
+    store_shared_at(to + 8, Bytes8{{pair(v[1], v[2], 0x51), pair(v[0], v[1], 0x62)}});
+    store_last(to + 16);
+  }
+  MVF_DEVICE void store_last(uint32_t to) const {
+    store_shared_at(to, Bytes8{{pair(v[2], v[0], 0x72), pair(v[1], v[2], 0x73)}});
+  }
+  static MVF_DEVICE uint32_t pair(uint32_t x, uint32_t y, uint32_t selector) {
+    return two_bytes<T>(permute_bytes(x, y, selector), 0x4140);
   }
 };
 
@@ -85,19 +91,19 @@ struct StemPiece<T, false, true> {
   MVF_DEVICE void load(const T* row, int at, int plane) {
     MVF_UNROLL
     for (int c = 0; c < 3; ++c) {
-      v[c] = load_global(reinterpret_cast<const Bytes8*>(row + static_cast<int64_t>(c) * plane) + at);
+      v[c] = load_result(reinterpret_cast<const Bytes8*>(row + static_cast<int64_t>(c) * plane) + at);
     }
   }
   MVF_DEVICE void store(uint32_t to) const {
-    uint32_t w[6];
-    MVF_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      w[3 * i] = permute_bytes(v[0].word[i], v[1].word[i], 0x5410);
-      w[3 * i + 1] = permute_bytes(v[2].word[i], v[0].word[i], 0x7610);
-      w[3 * i + 2] = permute_bytes(v[1].word[i], v[2].word[i], 0x7632);
-    }
-    MVF_UNROLL
-    for (int i = 0; i < 3; ++i) store_shared_at(to + i * 8, Bytes8{{w[2 * i], w[2 * i + 1]}});
+    store_shared_at(to, Bytes8{{pair(0, 1, 0, 0x5410), pair(2, 0, 0, 0x7610)}});
+    store_shared_at(to + 8, Bytes8{{pair(1, 2, 0, 0x7632), pair(0, 1, 1, 0x5410)}});
+    store_last(to + 16);
+  }
+  MVF_DEVICE void store_last(uint32_t to) const {
+    store_shared_at(to, Bytes8{{pair(2, 0, 1, 0x7610), pair(1, 2, 1, 0x7632)}});
+  }
+  MVF_DEVICE uint32_t pair(int x, int y, int word, uint32_t selector) const {
+    return permute_bytes(v[x].word[word], v[y].word[word], selector);
   }
 };
 
@@ -199,17 +205,10 @@ struct StemSm90 {
     }
     if (thread_index() >= kExtent) return;
     const int row = first + thread_index();
-    T pixel[3] = {};  // the one to the left
-    if (left > 0 && is_inside(p, row)) {
-      const In* from = row_of(p, tile, row) + (left - 1) * (kPlanar ? 1 : 3);
-      for (int c = 0; c < 3; ++c) pixel[c] = number_of(load_global(from + c * (kPlanar ? plane : 1)));
-    }
-    store_shared_at(input + thread_index() * kPitch * 4,
-                    Bytes8{{static_cast<uint32_t>(pixel[0].bits) << 16,
-                            static_cast<uint32_t>(pixel[2].bits) << 16 | pixel[1].bits}});
+    Piece before{};  // of which the last pixel is the one to the left
+    if (left > 0 && is_inside(p, row)) before.load(row_of(p, tile, row) + left * (kPlanar ? 1 : 3), -1, plane);
+    before.store_last(input + thread_index() * kPitch * 4);
   }
-  static MVF_DEVICE T number_of(T value) { return value; }
-  static MVF_DEVICE T number_of(uint8_t value) { return from_float<T>(static_cast<float>(value)); }
 
   // 16 outputs of 16 pixels of a row, of which a lane has four of `column` and of the eighth behind it.
   static MVF_DEVICE void multiply(const Params& p, const Tile& tile, uint32_t input, const uint32_t (&b)[2][2][2],

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import conv2d_bias_act
 from mobilevit_fast.kernels.cuda.packing import affine, joined
-from mobilevit_fast.kernels.cuda.rules import all_of, multiples_of_eight, reaches
+from mobilevit_fast.kernels.cuda.rules import all_of, has_sm90, multiples_of_eight, reaches
+from mobilevit_fast.kernels.cuda.sm90 import atrous
 from mobilevit_fast.support import Support
 
 MOST_NUMBERS = 8192
@@ -29,7 +30,10 @@ def pack(
     project_scale: Tensor | None,
     project_bias: Tensor | None,
 ) -> Tensor:
-    """Convolutions as their own kernel takes them; the branch of the mean in rows as they come."""
+    """Convolutions as their own kernel takes them; the branch of the mean in rows as they come.
+
+    Behind them, for compute capability 9.0, the convolutions' weights once more, as its own kernel takes them.
+    """
     own = len(project_weight[0]) - len(pool_weight)  # (R + 1) * K features that the projection sees pixel by pixel
     parts = [conv2d_bias_act.pack_everywhere(pointwise_weight, pointwise_scale, pointwise_bias)]
     for i, weight in enumerate(atrous_weight):
@@ -40,6 +44,8 @@ def pack(
     for weight, scale, bias in pooled:
         rows = weight.flatten(1)  # (K, C) or (O, K)
         parts += [rows, affine(scale, weight, 1, 1.0), affine(bias, weight, 1, 0.0)]
+    if has_sm90(project_weight.device) and atrous.has(atrous_weight, project_weight):
+        parts += [atrous.pack(weight) for weight in (pointwise_weight, *atrous_weight, project_weight[:, :own])]
     return joined(parts)
 
 

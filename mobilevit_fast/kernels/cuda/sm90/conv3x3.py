@@ -38,24 +38,23 @@ def output_order(outputs: int, device: torch.device) -> Tensor:
 
 def pack(weight: Tensor) -> list[Tensor]:
     """A weight (O, C, 3, 3) for variants that have all outputs and, where there are some, those that have 32."""
-    pieces = shared_order(weight)  # (C / chunk, 9, O, chunk)
+    pieces = shared_order(weight, chunk(weight.shape[0]))  # (C / chunk, 9, O, chunk)
     if weight.shape[0] not in DIVIDED:
         return [pieces]
     return [pieces, pieces.unflatten(2, (-1, PART)).permute(2, 0, 1, 3, 4)]  # (O / 32, C / chunk, 9, 32, chunk)
 
 
-def shared_order(weight: Tensor) -> Tensor:
-    """A weight (O, C, 3, 3) as it lies in shared memory, (C / chunk, 9, O, chunk), swizzled.
+def shared_order(weight: Tensor, depth: int) -> Tensor:
+    """A weight (O, C, kh, kw) as it lies in shared memory, (C / depth, kh * kw, O, depth), swizzled.
 
     Rows of 64 or 32 bytes lie one behind the other; of an address, bits 4 and up are changed by bits 7 and up, two bits
     or one of them, so that rows of eight outputs lie in different banks.
     """
     outputs, inputs = weight.shape[:2]
-    depth = chunk(outputs)
     rows = weight.flatten(2)[output_order(outputs, weight.device)]  # (O, C, taps)
-    pieces = rows.unflatten(1, (inputs // depth, depth)).permute(1, 3, 0, 2)  # (C / chunk, taps, O, chunk)
+    pieces = rows.unflatten(1, (inputs // depth, depth)).permute(1, 3, 0, 2)  # (C / depth, taps, O, depth)
     units = depth // 8  # of 16 bytes in a row
     row = torch.arange(outputs, device=weight.device)[:, None]
     unit = torch.arange(units, device=weight.device)[None]
     source = unit ^ (row * units // 8 % units)  # (O, units)
-    return pieces.unflatten(3, (units, 8))[:, :, row, source].flatten(3)  # (C / chunk, taps, O, chunk)
+    return pieces.unflatten(3, (units, 8))[:, :, row, source].flatten(3)  # (C / depth, taps, O, depth)

@@ -1,0 +1,44 @@
+// Dense convolutions side by side, with windows of any dilation, on GPUs of compute capability 9.0: what they take, and
+// their entry point.
+#pragma once
+
+#include "mobilevit_fast/activation.h"
+#include "mobilevit_fast/device.h"
+#include "runtime.h"
+
+namespace mobilevit_fast::cuda {
+
+constexpr int kAtrousSm90Outputs = 256, kAtrousSm90Most = 4;  // of a convolution; convolutions of a launch
+
+// Weights are packed as they lie in shared memory, (taps, channels / chunk, outputs, chunk)
+// (mobilevit_fast/kernels/cuda/sm90/atrous.py).
+struct AtrousSm90Convolution {
+  const Bytes16* weight;
+  const float *scale, *bias;  // (outputs,)
+  int taps, rate;             // one tap, or nine that are `rate` pixels apart
+};
+
+// All convolutions are over the same images, dense channels_last on multiples of 16 bytes. Results of the i-th are
+// activation(scale * conv(x) + bias) at numbers i * outputs and on of each pixel.
+struct AtrousSm90Params {
+  const void* x;            // (images, height, width, channels)
+  void* y;                  // (images, height, width, count * outputs)
+  const float* image_bias;  // (images, outputs), instead of the bias; or null
+  AtrousSm90Convolution convolutions[kAtrousSm90Most];
+  int count, images, height, width, channels;
+  Activation activation;
+};
+
+// Whether weights of a pyramid are packed for these kernels as well.
+inline bool atrous_sm90_has(int64_t channels, int64_t features, int64_t outputs, int64_t rates) {
+  return features == kAtrousSm90Outputs && outputs == kAtrousSm90Outputs && channels % 16 == 0 &&
+         rates < kAtrousSm90Most;
+}
+
+// Input channels that come to shared memory at once; 0 where the kernels cannot have so many.
+inline int atrous_sm90_chunk(int64_t channels) { return channels % 32 == 0 ? 32 : channels % 16 == 0 ? 16 : 0; }
+
+template <class T>
+cudaError_t atrous_sm90(const AtrousSm90Params& params, cudaStream_t stream);
+
+}  // namespace mobilevit_fast::cuda
