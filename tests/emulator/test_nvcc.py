@@ -30,10 +30,19 @@ KERNELS = {
 }
 """How many kernels of a file the compiler tells of."""
 
+SM90_KERNELS = {
+    "atrous_sm90.cu": 4,
+    "conv3x3_sm90.cu": 27,
+    "conv3x3_sm90_bfloat16.cu": 27,
+    "stem_sm90.cu": 24,
+}
+"""The same of files for compute capability 9.0 alone."""
+
 
 def nvcc(*options: object) -> str:
     """What it prints, without the sanitizers' library, which it does not stand."""
-    folders = [f"-I{REPOSITORY / folder}" for folder in ("csrc", "csrc/include", "csrc/cuda")]
+    ours = ("csrc", "csrc/include", "csrc/cuda", "csrc/cuda/sm90")
+    folders = [f"-I{REPOSITORY / folder}" for folder in ours]
     command = ["nvcc", "-std=c++17", *folders, *map(str, options)]
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -52,6 +61,18 @@ def test_no_register_is_spilled(source: Path, tmp_path: Path) -> None:
     found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(found) == KERNELS[source.name] * len(ARCHITECTURES)
     assert set(found) == {("0", "0", "0")}
+
+
+@needs_nvcc
+@pytest.mark.parametrize("name", SM90_KERNELS)
+def test_no_register_is_spilled_on_compute_capability_9(name: str, tmp_path: Path) -> None:
+    """Nor does the compiler wait between products that could follow each other."""
+    source, gencode = REPOSITORY / "csrc/cuda/sm90" / name, "-gencode=arch=compute_90a,code=sm_90a"
+    report = nvcc("-O3", "-Xptxas", "-v", gencode, "-c", source, "-o", tmp_path / "object.o")
+    found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    assert len(found) == SM90_KERNELS[name]
+    assert set(found) == {("0", "0", "0")}
+    assert "C75" not in report
 
 
 @needs_nvcc

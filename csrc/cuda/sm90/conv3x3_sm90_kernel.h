@@ -250,8 +250,8 @@ struct Conv3x3Sm90 {
       const bool is_there = row < p.height && column < p.width && (kV.images == 1 || image < p.images);
       pixels[i] = is_there ? (image * p.height + row) * p.width + column : -1;
     }
-    MVF_UNROLL
     const int output = place.part * kOutputs;
+    MVF_UNROLL
     for (int n = 0; n + 32 <= kOutputs; n += 32) store<4>(p, memory, sums, n, output, pixels);
     if constexpr (kOutputs % 32 == 16) store<2>(p, memory, sums, kOutputs - 16, output, pixels);
   }
