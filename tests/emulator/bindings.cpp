@@ -1,6 +1,5 @@
 // The emulator as a Python module: its primitives, for tests of its own, and what launches through the bindings of the
-// operators did. Arrays of the primitives are copied into heap blocks of their exact size and back, so that
-// AddressSanitizer sees what a kernel reads or writes beside them; tensors of the operators are such blocks.
+// operators did. Tensors of the operators are heap blocks of their exact size, as arrays of the primitives are.
 #include <cxxabi.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -8,6 +7,7 @@
 
 #include <map>
 
+#include "bindings.h"
 #include "conv2d_bias_act_tiles.h"
 #include "mobilevit_transformer.h"
 #include "primitives.h"
@@ -20,26 +20,12 @@ using mobilevit_fast::emulator::Log;
 
 namespace {
 
-// A numpy array in a block of its own, written back at the end.
-class Copied {
+// A numpy array as an array of a launch.
+class Listed : public Copied {
  public:
-  Copied(Device& device, const char* name, const py::array& array)
-      : array_(array), bytes_(array.nbytes()), data_(new char[bytes_]) {
-    if (!(array.flags() & py::array::c_style)) throw py::value_error("expected an array whose elements lie in order");
-    std::memcpy(data_.get(), array.data(), bytes_);
-    device.add(name, data_.get(), bytes_);
+  Listed(Device& device, const char* name, const py::array& array) : Copied(array) {
+    device.add(name, data(), bytes());
   }
-  ~Copied() { std::memcpy(array_.mutable_data(), data_.get(), bytes_); }
-
-  template <class T>
-  T* as() {
-    return reinterpret_cast<T*>(data_.get());
-  }
-
- private:
-  py::array array_;
-  size_t bytes_;
-  std::unique_ptr<char[]> data_;
 };
 
 py::dict counts_of(const Device& device) {
@@ -70,7 +56,7 @@ py::dict run(Device& device, unsigned threads, Kernel kernel) {
 void bind_primitives(py::module_& m) {
   m.def("multiply_fragments", [](py::array a, py::array b, py::array d, bool bfloat16) {
     Device device({});
-    Copied left(device, "a", a), right(device, "b", b), sum(device, "d", d);
+    Listed left(device, "a", a), right(device, "b", b), sum(device, "d", d);
     return run(device, 32, [&] {
       const auto kernel = bfloat16 ? multiply_fragments<BFloat16> : multiply_fragments<Half>;
       kernel(left.as<uint32_t>(), right.as<uint32_t>(), sum.as<float>());
@@ -78,39 +64,39 @@ void bind_primitives(py::module_& m) {
   });
   m.def("load_fragments", [](py::array rows, py::array fragments, bool transposed) {
     Device device({});
-    Copied from(device, "rows", rows), to(device, "fragments", fragments);
+    Listed from(device, "rows", rows), to(device, "fragments", fragments);
     return run(device, 32, [&] { load_fragments(from.as<Bytes16>(), to.as<uint32_t>(), transposed); });
   });
   m.def("exchange", [](py::array values, int mask) {
     Device device({});
-    Copied copied(device, "values", values);
+    Listed copied(device, "values", values);
     return run(device, static_cast<unsigned>(values.size()), [&] { exchange(copied.as<float>(), mask); });
   });
   m.def("combine", [](py::array x, py::array y) {
     Device device({});
-    Copied left(device, "x", x), right(device, "y", y);
+    Listed left(device, "x", x), right(device, "y", y);
     return run(device, static_cast<unsigned>(x.size()), [&] { combine(left.as<float>(), right.as<float>()); });
   });
   m.def("approximate", [](py::array x, py::array y, py::array z) {
     Device device({});
-    Copied first(device, "x", x), second(device, "y", y), third(device, "z", z);
+    Listed first(device, "x", x), second(device, "y", y), third(device, "z", z);
     return run(device, static_cast<unsigned>(x.size()),
                [&] { approximate(first.as<float>(), second.as<float>(), third.as<float>()); });
   });
   m.def("read_sectors", [](py::array x, py::array y, int stride) {
     Device device({0, true});
-    Copied from(device, "x", x), to(device, "y", y);
+    Listed from(device, "x", x), to(device, "y", y);
     return run(device, 32, [&] { read_sectors(from.as<float>(), to.as<float>(), stride); });
   });
   m.def("pass_on", [](py::array y, bool with_barrier, uint32_t seed) {
     Device device({seed});
-    Copied to(device, "y", y);
+    Listed to(device, "y", y);
     const int threads = static_cast<int>(y.size());
     return run(device, threads, [&] { pass_on(to.as<float>(), threads, with_barrier); });
   });
   m.def("copy_stages", [](py::array x, py::array y, bool with_wait) {
     Device device({});
-    Copied from(device, "x", x), to(device, "y", y);
+    Listed from(device, "x", x), to(device, "y", y);
     const int threads = static_cast<int>(x.nbytes() / 32);
     return run(device, threads, [&] { copy_stages(from.as<Bytes16>(), to.as<Bytes16>(), threads, with_wait); });
   });
@@ -124,12 +110,12 @@ void bind_primitives(py::module_& m) {
       .value("too_large", Fault::too_large);
   m.def("go_wrong", [](py::array y, Fault fault) {
     Device device({});
-    Copied to(device, "y", y);
+    Listed to(device, "y", y);
     return run(device, 64, [&] { go_wrong(fault, to.as<float>()); });
   });
   m.def("read_banks", [](py::array y, int stride) {
     Device device({0, true});
-    Copied to(device, "y", y);
+    Listed to(device, "y", y);
     return run(device, 32, [&] { read_banks(to.as<float>(), stride); });
   });
   m.def("to_float",
@@ -150,6 +136,7 @@ py::list take_launches() {
     entry["products"] = one.counts.products, entry["exponentials"] = one.counts.exponentials;
     entry["wavefronts"] = one.counts.wavefronts, entry["conflicts"] = one.counts.conflicts;
     entry["sectors"] = one.counts.sectors;
+    entry["wgmma_macs"] = one.counts.wgmma_macs, entry["wgmma_clocks"] = one.counts.wgmma_clocks;
     result.append(entry);
   }
   Log::get().launches.clear();
@@ -191,13 +178,18 @@ py::dict transformer_tile_of(const std::map<std::string, int>& size) {
 PYBIND11_MODULE(mvf_emulated, m) {
   py::register_exception<Error>(m, "Error");
   bind_primitives(m);
+  bind_sm90(m);
   m.def("take_launches", &take_launches);
   m.def("transformer_tile", &transformer_tile_of);
   m.def("conv2d_tile", &conv2d_tile_of);
   m.attr("conv2d_variants") = kConv2dVariantCount;
   m.def("set_options", [](uint32_t seed, bool watch_banks) { Log::get().options = {seed, watch_banks}; });
   m.def("set_tile", [](const std::vector<int>& tile) { Log::get().tile = tile; });
-  m.def("set_chip", [](int processors, int shared_bytes) {
-    Log::get().processors = processors, Log::get().shared_bytes = shared_bytes;
-  });
+  m.def(
+      "set_chip",
+      [](int processors, int shared_bytes, int capability) {
+        Log& log = Log::get();
+        log.processors = processors, log.shared_bytes = shared_bytes, log.capability = capability;
+      },
+      py::arg("processors"), py::arg("shared_bytes"), py::arg("capability") = 80);
 }

@@ -23,7 +23,7 @@ from tests.paths import REPOSITORY
 
 HERE = Path(__file__).resolve().parent
 NAME = "mvf_emulated"
-SOURCES = [HERE / "bindings.cpp", *sorted((REPOSITORY / "csrc/cuda").glob("*.c*"))]
+SOURCES = [*sorted(HERE.glob("*.cpp")), *sorted((REPOSITORY / "csrc/cuda").glob("*.c*"))]
 SOURCES += sorted((REPOSITORY / "csrc/cuda/sm90").glob("*.c*"))
 SANITIZED = any(Path(name).is_file() for name in os.environ.get("LD_PRELOAD", "").split() if "libasan" in name)
 """AddressSanitizer has to be in the process from its start, so `make test` preloads it."""
@@ -64,19 +64,33 @@ def _compiler() -> list[str]:
 
 
 def _compile(source: Path, folder: Path) -> Path:
-    """The object of a source, compiled anew if it, a header or the command changed."""
+    """The object of a source, compiled anew if it, a header that it includes or the command changed."""
     ours = [*(REPOSITORY / name for name in ("csrc", "csrc/include", "csrc/cuda", "csrc/cuda/sm90")), HERE]
     others = [TORCH / "include", pybind11.get_include(), sysconfig.get_paths()["include"]]
     command = [*_compiler(), *DEFINITIONS, *(f"-I{path}" for path in ours), *(f"-isystem{path}" for path in others)]
-    texts = [source, *sorted([*HERE.glob("*.h"), *(REPOSITORY / "csrc").rglob("*.h")])]
-    digest = hashlib.sha256(repr(command).encode() + b"".join(path.read_bytes() for path in texts)).hexdigest()[:16]
-    target = folder / f"{source.name}-{digest}.o"
-    if not target.exists():
-        _call([*command, "-x", "c++", "-c", str(source), "-o", f"{target}.new"])
+    included = folder / f"{source.name}.d"
+    target = _target(source, folder, command, included)
+    if target is None or not target.exists():
+        made = folder / f"{source.name}.new"
+        _call([*command, "-MMD", "-MF", str(included), "-x", "c++", "-c", str(source), "-o", str(made)])
         for old in folder.glob(f"{source.name}-*.o"):
             old.unlink()
-        Path(f"{target}.new").rename(target)
+        target = _target(source, folder, command, included)
+        assert target is not None
+        made.rename(target)
     return target
+
+
+def _target(source: Path, folder: Path, command: list[str], included: Path) -> Path | None:
+    """The object's path by all that it is made of, or None where that is not known."""
+    if not included.exists():
+        return None
+    _, _, names = included.read_text().partition(":")
+    paths = [Path(name) for name in names.replace("\\\n", " ").split()]
+    if not all(path.exists() for path in paths):
+        return None
+    digest = hashlib.sha256(repr(command).encode() + b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+    return folder / f"{source.name}-{digest}.o"
 
 
 def _call(command: list[str]) -> None:

@@ -1,9 +1,8 @@
 // The emulated side of mobilevit_fast/device.h: the semantics that NVIDIA's documents give, on emulator.h.
 #pragma once
 
-#include <cmath>
-
-#include "emulator.h"
+#include "block.h"
+#include "halves.h"
 
 #define MVF_DEVICE inline
 #define MVF_HOST_DEVICE inline
@@ -105,22 +104,8 @@ void wait_async() {
 }
 
 inline float to_float(float value) { return value; }
-inline float to_float(BFloat16 value) {
-  const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
-  float result;
-  std::memcpy(&result, &bits, sizeof(result));
-  return result;
-}
-inline float to_float(Half value) {
-  const int exponent = value.bits >> 10 & 0x1f, fraction = value.bits & 0x3ff;
-  float magnitude;
-  if (exponent == 0x1f) {
-    magnitude = fraction == 0 ? INFINITY : NAN;
-  } else {
-    magnitude = std::ldexp(static_cast<float>(exponent == 0 ? fraction : fraction + 0x400), std::max(exponent, 1) - 25);
-  }
-  return (value.bits & 0x8000) != 0 ? -magnitude : magnitude;
-}
+inline float to_float(BFloat16 value) { return emulated::float_of_bfloat16(value.bits); }
+inline float to_float(Half value) { return emulated::float_of_half(value.bits); }
 
 template <class T>
 T from_float(float value);
@@ -130,25 +115,11 @@ inline float from_float<float>(float value) {
 }
 template <>
 inline BFloat16 from_float<BFloat16>(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  if (std::isnan(value)) return {0x7fff};
-  return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+  return {emulated::bfloat16_of_float(value)};
 }
 template <>
 inline Half from_float<Half>(float value) {
-  const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
-  const float magnitude = std::fabs(value);
-  if (std::isnan(value)) return {0x7fff};
-  if (magnitude == 0) return {sign};
-  if (magnitude >= 65520.0f) return {static_cast<uint16_t>(sign | 0x7c00)};  // half a step beyond the largest number
-  int exponent;
-  std::frexp(magnitude, &exponent);  // magnitude < 2^exponent
-  const int step = std::max(exponent - 11, -24);
-  const float steps = std::nearbyint(std::ldexp(magnitude, -step));  // ties to even
-  // Counted in the steps of its binade a number is its bits, but for the binades below; a carry leads to the next one.
-  const int binade = step + 24;
-  return {static_cast<uint16_t>(sign | static_cast<int>(steps + static_cast<float>(binade * 0x400)))};
+  return {emulated::half_of_float(value)};
 }
 
 template <class T>

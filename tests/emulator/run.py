@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mobilevit_fast import native, ops
+from mobilevit_fast.kernels.cuda import rules
 from mobilevit_fast.native import LibraryStatus
 from mobilevit_fast.ops import cuda_backend
 from mobilevit_fast.ops.registry import result_dtype
@@ -16,8 +18,8 @@ from tests.emulator.build import load
 from tests.tolerance import assert_within_twice
 
 emulated: Any = load()
-PROCESSORS, SHARED_BYTES = 132, 227 << 10
-"""Of the chip that is emulated unless a test says otherwise: an H100."""
+PROCESSORS, SHARED_BYTES, CAPABILITY = 132, 227 << 10, 80
+"""Of the chip that is emulated unless a test says otherwise: an H100 that runs the kernels of all chips."""
 
 
 def enable() -> None:
@@ -39,6 +41,8 @@ class Launch(NamedTuple):
         exponentials: instructions of the special-function unit, of a thread each.
         wavefronts, conflicts: of shared memory, where they are watched; those beyond what the bytes need.
         sectors: of 32 bytes of global memory that warps ask for, where they are watched; lanes share them.
+        wgmma_macs, wgmma_clocks: multiply-adds of warpgroups' products, and the clocks that a matrix unit takes for
+            them, summed over the launch.
     """
 
     kernel: str
@@ -51,6 +55,8 @@ class Launch(NamedTuple):
     wavefronts: int
     conflicts: int
     sectors: int
+    wgmma_macs: int
+    wgmma_clocks: int
 
     @property
     def name(self) -> str:
@@ -67,6 +73,19 @@ def take_launches() -> list[Launch]:
     return [Launch(**entry) for entry in emulated.take_launches()]
 
 
+@contextlib.contextmanager
+def chip(processors: int = PROCESSORS, shared_bytes: int = SHARED_BYTES, capability: int = CAPABILITY) -> Iterator[None]:
+    """Emulate this chip, for packing too."""
+    emulated.set_chip(processors, shared_bytes, capability)
+    before = list(rules.SM90_DEVICE_TYPES)
+    rules.SM90_DEVICE_TYPES[:] = ["cpu"] if capability == 90 else []
+    try:
+        yield
+    finally:
+        emulated.set_chip(PROCESSORS, SHARED_BYTES, CAPABILITY)
+        rules.SM90_DEVICE_TYPES[:] = before
+
+
 def run(
     op: str,
     arguments: tuple[Any, ...],
@@ -76,6 +95,7 @@ def run(
     processors: int = PROCESSORS,
     shared_bytes: int = SHARED_BYTES,
     tile: Sequence[int] = (),
+    capability: int = CAPABILITY,
 ) -> tuple[Tensor, list[Launch]]:
     """The result of an operator's arguments, and its launches.
 
@@ -86,21 +106,21 @@ def run(
         watch_banks: count wavefronts and bank conflicts.
         processors, shared_bytes: of the chip, which decide about tiles.
         tile: the one to take instead, where the operator's binding says what its numbers mean.
+        capability: compute capability of the chip; 90 packs for the kernels of ``csrc/cuda/sm90`` and runs them.
     """
     definition = ops.OPS[op]
     dtype = result_dtype(arguments)
-    choice = definition.choose("cuda", torch.device("cpu"), dtype, definition.named(arguments))
-    emulated.set_options(seed, watch_banks)
-    emulated.set_chip(processors, shared_bytes)
-    emulated.set_tile(list(tile))
-    emulated.take_launches()
-    try:
-        with torch.no_grad():
-            return definition.run(choice.backend, arguments), take_launches()
-    finally:
-        emulated.set_options(0, False)
-        emulated.set_chip(PROCESSORS, SHARED_BYTES)
-        emulated.set_tile([])
+    with chip(processors, shared_bytes, capability):
+        choice = definition.choose("cuda", torch.device("cpu"), dtype, definition.named(arguments))
+        emulated.set_options(seed, watch_banks)
+        emulated.set_tile(list(tile))
+        emulated.take_launches()
+        try:
+            with torch.no_grad():
+                return definition.run(choice.backend, arguments), take_launches()
+        finally:
+            emulated.set_options(0, False)
+            emulated.set_tile([])
 
 
 def weight_bytes(op: str, arguments: tuple[Any, ...]) -> int:
