@@ -1,5 +1,7 @@
 // The emulator as a Python module: its primitives, for tests of its own, and what launches through the bindings of the
 // operators did. Tensors of the operators are heap blocks of their exact size, as arrays of the primitives are.
+#include "bindings.h"
+
 #include <cxxabi.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -7,7 +9,6 @@
 
 #include <map>
 
-#include "bindings.h"
 #include "conv2d_bias_act_tiles.h"
 #include "mobilevit_transformer.h"
 #include "primitives.h"

@@ -69,8 +69,9 @@ void bind_sm90(py::module_& m) {
   m.def("probe_left", &probe<true>);
   m.def("probe_right", &probe<false>);
   m.def("multiply_sm90", [](int n, bool bfloat16, bool registers, const py::array& from, const py::array& to) {
-    const auto run = bfloat16 ? registers ? multiply<BFloat16, true> : multiply<BFloat16, false>
-                              : registers ? multiply<Half, true> : multiply<Half, false>;
+    const auto run = bfloat16    ? registers ? multiply<BFloat16, true> : multiply<BFloat16, false>
+                     : registers ? multiply<Half, true>
+                                 : multiply<Half, false>;
     run(n, from, to);
   });
   m.def("copy_box", &copy_box);

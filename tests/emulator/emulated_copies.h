@@ -50,9 +50,7 @@ MVF_OUT_OF_LINE inline void copy_bulk(uint32_t to, const void* from, int bytes, 
   emulated::Sm90Block& block = sm90_block();
   const size_t size = static_cast<size_t>(bytes);
   block.touch_global(from, size, MVF_HERE).read += size;
-  fly_to_shared(block, to, size, 16, barrier, MVF_HERE, [from, size](char* data) {
-    std::memcpy(data, from, size);
-  });
+  fly_to_shared(block, to, size, 16, barrier, MVF_HERE, [from, size](char* data) { std::memcpy(data, from, size); });
 }
 MVF_OUT_OF_LINE inline void copy_bulk_remote(uint32_t to, uint32_t from, int bytes, uint32_t barrier, MVF_PLACE) {
   expect_bulk(bytes, nullptr, MVF_HERE);
@@ -60,10 +58,11 @@ MVF_OUT_OF_LINE inline void copy_bulk_remote(uint32_t to, uint32_t from, int byt
   const size_t size = static_cast<size_t>(bytes), source = block.window.offset(from, size, 16, MVF_HERE);
   block.expect_fenced(source, size, "copy_bulk_remote", MVF_HERE);
   block.window.begin_read(source, size);
-  fly_to_shared(block.cluster.block_of(to, MVF_HERE), to, size, 16, barrier, MVF_HERE, [&block, source, size](char* data) {
-    block.window.end_read(source, size);
-    std::memcpy(data, block.window.data() + source, size);
-  });
+  fly_to_shared(block.cluster.block_of(to, MVF_HERE), to, size, 16, barrier, MVF_HERE,
+                [&block, source, size](char* data) {
+                  block.window.end_read(source, size);
+                  std::memcpy(data, block.window.data() + source, size);
+                });
 }
 template <class T>
 void store_async(uint32_t address, T value, uint32_t barrier, MVF_PLACE) {
@@ -95,8 +94,8 @@ struct FlyingBox {
     for (int n = 0; n < images.box_images; ++n) {
       for (int h = 0; h < images.box_height; ++h) {
         for (int w = 0; w < images.box_width; ++w) {
-          const bool there = inside(image + n, images.images) && inside(row + h, images.height) &&
-                             inside(column + w, images.width);
+          const bool there =
+              inside(image + n, images.images) && inside(row + h, images.height) && inside(column + w, images.width);
           const int64_t pixel =
               (static_cast<int64_t>(image + n) * images.height + (row + h)) * images.width + (column + w);
           for (int c = 0; c < images.box_channels; c += 8, offset += 16) {

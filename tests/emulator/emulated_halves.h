@@ -40,7 +40,8 @@ inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
   uint32_t result = 0;
   for (uint32_t i = 0; i < 4; ++i) {
     const uint32_t nibble = selector >> 4 * i & 0xf;
-    if (nibble > 7) throw emulated::Error("permute_bytes: expected a selector of 0 to 7, got " + std::to_string(nibble));
+    if (nibble > 7)
+      throw emulated::Error("permute_bytes: expected a selector of 0 to 7, got " + std::to_string(nibble));
     result |= static_cast<uint32_t>(bytes >> 8 * nibble & 0xff) << 8 * i;
   }
   return result;

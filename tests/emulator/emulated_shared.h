@@ -39,7 +39,8 @@ void move_matrices(const std::array<MatrixRow*, emulated::kWarp>& lanes, bool tr
       for (size_t i = 0; i < 2; ++i) {
         const size_t across = lane / 4, along = 2 * (lane % 4) + i;
         const size_t row = transposed ? along : across, number = transposed ? across : along;
-        move(lanes[matrix * 8 + row]->row + 2 * number, reinterpret_cast<char*>(&lanes[lane]->registers[matrix]) + 2 * i);
+        move(lanes[matrix * 8 + row]->row + 2 * number,
+             reinterpret_cast<char*>(&lanes[lane]->registers[matrix]) + 2 * i);
       }
     }
   }

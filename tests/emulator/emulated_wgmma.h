@@ -17,9 +17,8 @@ MVF_OUT_OF_LINE inline void wait_products(size_t left, const emulated::Place& pl
   emulated::Sm90Block& block = sm90_block();
   const unsigned quarter = block.self().index / emulated::kWarp % 4;
   int nothing = 0;
-  block.collective("wgmma_wait", place, nothing, [&](const auto&) {
-    warp_products().wait(left, quarter, block.window, place);
-  });
+  block.collective("wgmma_wait", place, nothing,
+                   [&](const auto&) { warp_products().wait(left, quarter, block.window, place); });
 }
 template <int kLeft>
 void wgmma_wait(MVF_PLACE) {

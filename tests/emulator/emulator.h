@@ -104,7 +104,7 @@ struct Log {
   Options options;
   std::vector<int> tile;                           // instead of the one that would be chosen, in an operator's terms
   int processors = 132, shared_bytes = 227 << 10;  // of an H100
-  int capability = 80;  // whose kernels run: 90 for those of csrc/cuda/sm90 too
+  int capability = 80;                             // whose kernels run: 90 for those of csrc/cuda/sm90 too
   std::vector<Launch> launches;
 };
 

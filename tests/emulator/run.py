@@ -74,7 +74,9 @@ def take_launches() -> list[Launch]:
 
 
 @contextlib.contextmanager
-def chip(processors: int = PROCESSORS, shared_bytes: int = SHARED_BYTES, capability: int = CAPABILITY) -> Iterator[None]:
+def chip(
+    processors: int = PROCESSORS, shared_bytes: int = SHARED_BYTES, capability: int = CAPABILITY
+) -> Iterator[None]:
     """Emulate this chip, for packing too."""
     emulated.set_chip(processors, shared_bytes, capability)
     before = list(rules.SM90_DEVICE_TYPES)

@@ -20,7 +20,7 @@ struct Barrier {
   int64_t bytes = 0;
   int phase = 0;
   bool seen = false, seen_before = true;  // whether a thread has waited for this phase, for the one before
-  bool repeated = false;                 // whether a thread has waited again for the phase before
+  bool repeated = false;                  // whether a thread has waited again for the phase before
   std::string repeater;
   std::vector<int> last;  // the phase that each thread has waited for
   std::vector<Thread*> waiters;
@@ -187,9 +187,8 @@ class Sm90Block : public Block {
     collective(more_of_them ? "take_registers" : "give_registers", place, nothing, [&](const auto&) {
       const int now = registers_[warp];
       if (more_of_them ? registers < now : registers > now) {
-        throw Error("setmaxnreg: expected at " + std::string(more_of_them ? "least " : "most ") +
-                    std::to_string(now) + " registers, which a thread has, got " + std::to_string(registers) + " at " +
-                    place.text());
+        throw Error("setmaxnreg: expected at " + std::string(more_of_them ? "least " : "most ") + std::to_string(now) +
+                    " registers, which a thread has, got " + std::to_string(registers) + " at " + place.text());
       }
       if (more_of_them) {
         wanted_.push_back({warp, registers});

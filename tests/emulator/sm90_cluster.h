@@ -1,7 +1,7 @@
 // The blocks of a cluster in turns, and what they have in flight.
 //
-// Seeds choose how blocks, warps and arrivals mix: seed 0 lets things land when nothing else can go on, others sooner or
-// at once; some leave warps behind.
+// Seeds choose how blocks, warps and arrivals mix: seed 0 lets things land when nothing else can go on, others sooner
+// or at once; some leave warps behind.
 #pragma once
 
 #include "sm90_block.h"
@@ -14,8 +14,8 @@ class Cluster {
           int registers)
       : random(device.options.seed * 104729u + first), seed_(device.options.seed), threads_(size * threads) {
     for (unsigned rank = 0; rank < size; ++rank) {
-      blocks_.push_back(std::make_unique<Sm90Block>(*this, device, first + rank, rank, blocks, threads, shared_bytes,
-                                                    registers));
+      blocks_.push_back(
+          std::make_unique<Sm90Block>(*this, device, first + rank, rank, blocks, threads, shared_bytes, registers));
     }
   }
 
@@ -54,8 +54,8 @@ class Cluster {
   Sm90Block& block_of(uint32_t address, const Place& place) {
     const size_t rank = address >> kRankBit;
     if (rank >= blocks_.size()) {
-      throw Error("expected an address in a cluster of " + std::to_string(blocks_.size()) + " blocks, got one of block " +
-                  std::to_string(rank) + " at " + place.text());
+      throw Error("expected an address in a cluster of " + std::to_string(blocks_.size()) +
+                  " blocks, got one of block " + std::to_string(rank) + " at " + place.text());
     }
     Sm90Block& block = *blocks_[rank];
     if (!block.started || block.ended()) {

@@ -26,7 +26,7 @@ MVF_FAST_CODE void add_product(float* sums, const float* left, const float* righ
 }
 
 MVF_FAST_CODE void read_operand(const char* memory, const Operand& operand, int first, int rows, bool bfloat16,
-                                       float* to) {
+                                float* to) {
   float eight[8];
   for (int depth = 0; depth < 16; depth += operand.transposed ? 1 : 8) {
     for (int row = 0; row < rows; row += operand.transposed ? 8 : 1) {

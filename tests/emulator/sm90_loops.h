@@ -13,8 +13,7 @@ struct Operand {
   static Operand of(uint64_t descriptor, bool transposed, const Place& place) {
     if ((descriptor >> 49 & 7) != 0) throw Error("wgmma: a descriptor with a base offset at " + place.text());
     return {static_cast<uint32_t>(descriptor & 0x3fff) << 4, static_cast<uint32_t>(descriptor >> 16 & 0x3fff) << 4,
-            static_cast<uint32_t>(descriptor >> 32 & 0x3fff) << 4, static_cast<uint32_t>(descriptor >> 62),
-            transposed};
+            static_cast<uint32_t>(descriptor >> 32 & 0x3fff) << 4, static_cast<uint32_t>(descriptor >> 62), transposed};
   }
   uint32_t width() const { return swizzle == 0 ? 16 : 256u >> swizzle; }
   // The address of 16 bytes: of a row, the numbers 8 k8 and on of the depth; transposed, of a depth, those rows.

@@ -57,7 +57,7 @@ struct Product {
   std::shared_ptr<Sums> sums;
   unsigned lanes = 0;
   bool done = false;
-  std::vector<uint32_t> reads;               // 16 bytes each, from the window's begin
+  std::vector<uint32_t> reads;                // 16 bytes each, from the window's begin
   std::array<float, 16 * 16> left_numbers{};  // of registers
 };
 

@@ -57,8 +57,7 @@ class Window {
   void check_load(size_t at, size_t bytes, const Place& place) const {
     for (size_t word = at / 4; word * 4 < at + bytes; ++word) {
       if (landing_[word] != 0) {
-        throw Error("shared memory: " + here(at) + " is read at " + place.text() +
-                    " while a copy to it is in flight");
+        throw Error("shared memory: " + here(at) + " is read at " + place.text() + " while a copy to it is in flight");
       }
     }
   }
@@ -84,8 +83,7 @@ class Window {
     for (size_t granule = at / 16; granule * 16 < at + bytes; ++granule) {
       const Written& last = written_[granule];
       if (last.thread != kNobody && last.fences == fences(last.thread)) {
-        const std::string by =
-            last.thread == kOtherBlocks ? "another block" : "thread " + std::to_string(last.thread);
+        const std::string by = last.thread == kOtherBlocks ? "another block" : "thread " + std::to_string(last.thread);
         throw Error(std::string(what) + " at " + place.text() + " reads " + here(granule * 16) + ", which " + by +
                     " stored without fence_async");
       }
