@@ -35,6 +35,7 @@ SM90_KERNELS = {
     "conv3x3_sm90.cu": 27,
     "conv3x3_sm90_bfloat16.cu": 27,
     "stem_sm90.cu": 24,
+    "strips_sm90.cu": 16,
 }
 """The same of files for compute capability 9.0 alone."""
 
