@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "binding.h"
+#include "sm90/rows_sm90.h"
 #include "sm90/strips_sm90.h"
 
 namespace mobilevit_fast::cuda {
@@ -48,11 +49,20 @@ struct Weights {
 // Weights of the kernels for compute capability 9.0; null where there are none for these channels.
 struct Sm90Weights {
   const Bytes16* strips = nullptr;
+  RowsParams rows{};  // sizes and weights
 };
 
 Sm90Weights take_sm90(const InvertedResidualParams& p, PackedParts& parts) {
   Sm90Weights weights;
   if (const int words = strips_words({p.channels, p.expanded, p.outputs})) weights.strips = parts.take<Bytes16>(words);
+  if (has_rows_sm90(p.channels, p.expanded, p.outputs)) {
+    RowsParams& rows = weights.rows;
+    rows.channels = p.channels, rows.expanded = p.expanded, rows.outputs = p.outputs, rows.stride = 1;
+    const RowsSizes size(rows);
+    rows.expand_weight = p.expand_weight, rows.constants = parts.take<Bytes16>(size.constants);
+    rows.project_weight = parts.take<Bytes16>(size.project_weight);
+    rows.project_affine = parts.take<Float4>(size.project_affine);
+  }
   return weights;
 }
 
@@ -62,6 +72,14 @@ std::function<cudaError_t(cudaStream_t)> choose_sm90(const InvertedResidualParam
                                                      int stride) {
   const Chip chip = current_chip();
   if (chip.capability != 90 || p.dilation != 1 || p.activation != Activation::silu) return {};
+  if (weights.rows.constants != nullptr) {
+    RowsParams rows = weights.rows;
+    rows.x = static_cast<const Half*>(p.x), rows.y = static_cast<Half*>(p.y), rows.residual = p.residual;
+    rows.batch = p.batch, rows.height = p.height, rows.width = p.width, rows.stride = stride;
+    if (takes_rows_sm90(rows) && rows_sm90_are_busy(rows, chip)) {
+      return [=](cudaStream_t stream) { return rows_sm90(rows, stream); };
+    }
+  }
   const int shape = find_strips({p.channels, p.expanded, p.outputs}, stride, p.height, p.width);
   if (shape >= 0 && weights.strips != nullptr) {
     StripsParams strip{};

@@ -12,8 +12,6 @@ void each_rows_kernel(const Visit& visit) {
   visit(KernelType<Rows<48, 192, 48, 64, 1, 6> >());
   visit(KernelType<Rows<96, 384, 128, 32, 2, 3> >());
   visit(KernelType<Rows<128, 512, 160, 16, 2, 8, true> >());
-  visit(KernelType<Rows<64, 256, 80, 32, 2, 6> >());
-  visit(KernelType<Rows<80, 320, 96, 16, 2, 8> >());
 }
 
 template <class K>

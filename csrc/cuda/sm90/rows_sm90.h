@@ -46,10 +46,15 @@ struct RowsSizes {
   }
 };
 
-// Whether weights of these sizes are packed for such a kernel; Python's `has_rows`.
+// Whether weights of these sizes are packed for such a kernel: the table in mobilevit_fast/kernels/cuda/sm90/rows.py.
 bool has_rows_sm90(int channels, int expanded, int outputs);
-// Whether there is a kernel for images of this size too; by `p` without pointers.
+// Whether there is a kernel for images of this size and stride; by `p` without pointers.
 bool takes_rows_sm90(const RowsParams& p);
+// Whether a chip's multiprocessors find enough rows of results, or other kernels are faster: one expands two rows, of
+// stride 2 one, besides those of its share.
+inline bool rows_sm90_are_busy(const RowsParams& p, const Chip& chip) {
+  return int64_t{1} * p.batch * (p.height / p.stride) >= int64_t{1} * chip.processors * (p.stride == 1 ? 6 : 2);
+}
 // Launches it, of as many blocks as the chip holds and the rows fill.
 cudaError_t rows_sm90(RowsParams p, cudaStream_t stream);
 

@@ -106,6 +106,7 @@ struct Rows {
       for (int i = 0; i < 2; ++i) barrier_init(b.full(i), kWarps), barrier_init(b.empty(i), 4);
       barrier_init(b.constants_came(), 1), barrier_init(b.projection_came(), 1);
       barrier_init_fence();
+      fence_async();
       barrier_expect(b.constants_came(), kConstantBytes);
       copy_bulk(b.base + kAtConstants, p.constants, kConstantBytes, b.constants_came());
       if constexpr (!kPhased) {

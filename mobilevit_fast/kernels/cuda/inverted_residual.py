@@ -18,7 +18,7 @@ from mobilevit_fast.kernels.cuda.rules import (
     multiples_of_eight,
     same_in_both_directions,
 )
-from mobilevit_fast.kernels.cuda.sm90 import strips
+from mobilevit_fast.kernels.cuda.sm90 import rows, strips
 from mobilevit_fast.support import Support
 
 _CHUNK = 32  # expanded channels at a time
@@ -66,7 +66,8 @@ def _sm90_parts(*parameters: Any) -> list[Tensor]:
     expand_weight, project_weight = parameters[0], parameters[6]
     if not has_sm90(expand_weight.device):
         return []
-    return strips.pack(*parameters) if strips.takes(expand_weight, project_weight) else []
+    kernels = [kernel for kernel in (strips, rows) if kernel.takes(expand_weight, project_weight)]
+    return [part for kernel in kernels for part in kernel.pack(*parameters)]
 
 
 def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor | None, *others: Any) -> Tensor:

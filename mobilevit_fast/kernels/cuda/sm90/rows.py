@@ -15,8 +15,6 @@ PHASED = {
     (96, 384, 128): False,
     (128, 512, 160): True,
     (48, 192, 48): False,
-    (64, 256, 80): False,
-    (80, 320, 96): False,
 }
 """Channels of the kernels in ``csrc/cuda/sm90/rows_sm90.cu``, input, expanded and output: whether all warps project."""
 
