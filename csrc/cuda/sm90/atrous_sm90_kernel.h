@@ -20,7 +20,9 @@ struct AtrousSm90 {
     int tiles, processors;
   };
 
-  static constexpr int kThreads = 2 * 128 + kWarpSize, kCluster = 1, kRegisters = 200;
+  // Two warpgroups multiply, a thread of a third one fetches, which has registers to give away.
+  static constexpr int kThreads = 3 * 128, kCluster = 1, kRegisters = 0;
+  static constexpr int kMultiplyRegisters = 232, kFetchRegisters = 40;
   static constexpr int kOutputs = kAtrousSm90Outputs, kWidth = 8, kHeight = 16;
   static constexpr int kRow = kChunk * 2;  // bytes of a pixel or an output in a step
   static constexpr int kPixelBytes = kWidth * kHeight * kRow, kWeightBytes = kOutputs * kRow;
@@ -71,9 +73,11 @@ struct AtrousSm90 {
     sync_block();
     grid_launch_dependents();
     if (warp < 8) {
+      take_registers<kMultiplyRegisters>();
       multiply(p, stages, full, empty, warp / 4);
-    } else if (thread_index() % kWarpSize == 0) {
-      fetch(p, stages, full, empty);
+    } else {
+      give_registers<kFetchRegisters>();
+      if (thread_index() == 8 * kWarpSize) fetch(p, stages, full, empty);
     }
   }
 

@@ -22,6 +22,9 @@ cudaError_t launch_sm90(const typename Kernel::Params& params, cudaStream_t) {
 
 #else
 
+// Registers of a multiprocessor. A kernel with products of warpgroups is given them for whole warpgroups.
+constexpr int kRegistersOfAProcessor = 1 << 16;
+
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads, 1)
     start_sm90(const __grid_constant__ typename Kernel::Params params) {
@@ -35,6 +38,8 @@ __global__ void __maxnreg__(Kernel::kRegisters)
 
 template <class Kernel>
 cudaError_t launch_sm90(const typename Kernel::Params& params, cudaStream_t stream) {
+  static_assert((Kernel::kThreads + 127) / 128 * 128 * Kernel::kRegisters <= kRegistersOfAProcessor,
+                "a block of so many registers would not start");
   void (*kernel)(typename Kernel::Params);
   if constexpr (Kernel::kRegisters > 0) {
     kernel = start_sm90_registers<Kernel>;
