@@ -4,6 +4,7 @@
 #include <array>
 
 #include "conv2d_binding.h"
+#include "sm90/small_binding_sm90.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
@@ -53,10 +54,12 @@ Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_
   p.activation = arguments.activation("activation", activation);
   PackedParts parts(packed);
   const Conv2dParameters parameters(parts, (channels + 15) / 16, expanded);
+  const SmallHead few(packed, parts, p, arguments.small("classes", weight.size(0)));
   arguments.check_packed(packed, parts);
   p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
 
   const Target target(x);
+  if (few.takes()) return few.run(arguments, x, target.stream());
   Tensor mean = empty(x, {x.size(0), expanded});
   if (p.batch > 0) {
     choose_tile(p);

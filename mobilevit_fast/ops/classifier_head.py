@@ -42,8 +42,7 @@ def _packed_floats(expand_weight: Tensor, scale: object, expand_bias: object, we
     return panel_floats(expand_weight, factors) + panel_floats(weight, factors)
 
 
-_EXPANSION = ("expand_weight", "expand_scale", "expand_bias")
-_PACKING = Packing((*_EXPANSION, "weight", "bias"), _packed_floats)
+_PARAMETERS = ("expand_weight", "expand_scale", "expand_bias", "weight", "bias")
 
 OP = Op(
     _NAME,
@@ -51,9 +50,9 @@ OP = Op(
     "Tensor weight, Tensor? bias, str activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing(_EXPANSION, implementation=cuda.pack)),
+        cuda_kernel(cuda.takes, Packing(_PARAMETERS, implementation=cuda.pack)),
         triton_kernel(_NAME),
-        cpu_kernel(_PACKING),
+        cpu_kernel(Packing(_PARAMETERS, _packed_floats)),
         reference_kernel(reference),
     ],
 )

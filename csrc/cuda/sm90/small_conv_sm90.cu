@@ -4,9 +4,10 @@
 
 namespace mobilevit_fast::cuda {
 
-bool has_small_conv(int channels, int channels2, int outputs) {
+bool has_small_conv(int inputs, int outputs) {
   SmallConvParams p{};
-  p.channels = channels, p.channels2 = channels2, p.outputs = outputs;
+  p.channels = inputs, p.outputs = outputs;
+  if (inputs == 2 * outputs) p.channels = p.channels2 = outputs;
   return few::with_conv_kernel(p, [](auto) {}, few::ConvShapes());
 }
 

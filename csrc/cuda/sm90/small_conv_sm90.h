@@ -21,11 +21,11 @@ struct SmallConvParams {
 inline int64_t small_conv_weight_bytes(int64_t inputs, int64_t outputs) {
   return outputs / 8 * ((9 * inputs + 31) / 32) * 512;
 }
-// Whether there is a kernel for so many channels of the input, or of both, and of the output.
-bool has_small_conv(int channels, int channels2, int outputs);
-// Its blocks for these parameters.
+// Whether there is a kernel for so many channels, those of both inputs together, and so many outputs.
+bool has_small_conv(int inputs, int outputs);
+// Blocks of the kernel for these parameters; 0 where there is none, since the channels are divided in another way.
 int64_t small_conv_blocks(const SmallConvParams& params);
-// Launches it.
+// Launches it; cudaErrorInvalidValue where there is none.
 cudaError_t small_conv(const SmallConvParams& params, cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda

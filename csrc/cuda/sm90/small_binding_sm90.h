@@ -1,0 +1,142 @@
+// The kernels for few images on compute capability 9.0 as bindings see them: each takes its packed parameters, which
+// are the last ones, if they are there, says whether it is to run, and runs.
+#pragma once
+
+#include "binding.h"
+#include "classifier_head.h"
+#include "conv2d_bias_act.h"
+#include "inverted_residual.h"
+#include "mobilevit_transformer.h"
+#include "small_conv_sm90.h"
+#include "small_head_sm90.h"
+#include "small_residual_sm90.h"
+#include "small_stack_sm90.h"
+
+namespace mobilevit_fast::cuda {
+
+// Whether so many images are for these kernels: at most 8, where they are faster than those for every chip. Beside a
+// kernel for many images on compute capability 9.0 (`large`) only as long as their blocks run about at once, since that
+// one's time hardly falls with the number of images.
+inline bool few_images(int64_t batch, int64_t blocks, bool large, int64_t most_blocks) {
+  constexpr int64_t kFewImages = 8;
+#if defined(MVF_EMULATED)
+  if (!emulator::Log::get().tile.empty()) return false;  // a test asks for a tile of another kernel
+#endif
+  return blocks > 0 && batch <= kFewImages && current_chip().capability == 90 && (!large || blocks <= most_blocks);
+}
+
+class SmallConv {
+ public:
+  SmallConv(const Tensor& packed, PackedParts& parts, const Conv2dShape& s) {
+    const int inputs = s.channels + s.channels2;
+    if (!parts.more(packed) || s.kernel_h != 3 || s.kernel_w != 3 || !has_small_conv(inputs, s.outputs)) return;
+    p_.weight = parts.take<Bytes16>(small_conv_weight_bytes(inputs, s.outputs) / 16);
+    p_.batch = s.batch, p_.height = s.height, p_.width = s.width;
+    p_.channels = s.channels, p_.channels2 = s.channels2, p_.outputs = s.outputs;
+    fits_ = s.stride_h == 1 && s.stride_w == 1 && s.padding_h == 1 && s.padding_w == 1 && s.dilation_h == 1 &&
+            s.dilation_w == 1;
+  }
+
+  bool takes(Activation activation, bool large) const {
+    constexpr int64_t kMostBlocks = 256;  // a convolution takes two turns of them in 1.3 to 2 times the time of one
+    return fits_ && activation == Activation::silu && few_images(p_.batch, small_conv_blocks(p_), large, kMostBlocks);
+  }
+  // Images are dense, the second one null where there is one input.
+  cudaError_t run(const void* x, const void* x2, const Float2* scale, const Float2* bias, Tensor& y,
+                  cudaStream_t stream) const {
+    SmallConvParams p = p_;
+    p.x = static_cast<const Half*>(x), p.x2 = static_cast<const Half*>(x2);
+    p.scale = &scale->x, p.bias = &bias->x, p.y = static_cast<Half*>(y.mutable_data_ptr());
+    return small_conv(p, stream);
+  }
+
+ private:
+  SmallConvParams p_{};
+  bool fits_ = false;
+};
+
+class SmallResidual {
+ public:
+  SmallResidual(const Tensor& packed, PackedParts& parts, const InvertedResidualParams& p, int stride) {
+    const int64_t bytes = small_residual_weight_bytes(p.channels, p.expanded, p.outputs);
+    if (!parts.more(packed) || bytes == 0) return;
+    p_.weights = parts.take<Bytes16>(bytes / 16);
+    p_.batch = p.batch, p_.height = p.height, p_.width = p.width, p_.out_h = p.out_h, p_.out_w = p.out_w;
+    p_.channels = p.channels, p_.expanded = p.expanded, p_.outputs = p.outputs, p_.stride = stride;
+    const bool adds = stride == 1 && p.channels == p.outputs;
+    fits_ = p.padding == 1 && p.dilation == 1 && p.residual == adds && p.activation == Activation::silu;
+  }
+
+  bool takes(bool large) const {
+    constexpr int64_t kMostBlocks = 128;
+    return fits_ && few_images(p_.batch, small_residual_blocks(p_), large, kMostBlocks);
+  }
+  cudaError_t run(const Tensor& x, Tensor& y, cudaStream_t stream) const {
+    SmallResidualParams p = p_;
+    p.x = static_cast<const Half*>(x.const_data_ptr()), p.y = static_cast<Half*>(y.mutable_data_ptr());
+    return small_residual(p, stream);
+  }
+
+ private:
+  SmallResidualParams p_{};
+  bool fits_ = false;
+};
+
+class SmallStack {
+ public:
+  SmallStack(const Tensor& packed, PackedParts& parts, const MobileViTTransformerParams& p) {
+    size_ = {p.channels, p.features, p.layers};
+    const int64_t bytes = small_stack_weight_bytes(size_);
+    const bool known = bytes > 0 && p.heads == 4 && p.hidden == 2 * p.features && p.outputs == p.channels;
+    if (!parts.more(packed) || !known) return;
+    p_.weights = parts.take<Bytes16>(bytes / 16);
+    p_.batch = p.batch, p_.height = p.height, p_.width = p.width, p_.score_scale = p.score_scale, p_.eps = p.eps;
+    fits_ = p.patch_h == 2 && p.patch_w == 2 && p.mlp_activation == Activation::silu &&
+            p.out_activation == Activation::silu;
+  }
+
+  bool takes(bool large) const {
+    constexpr int64_t kMostBlocks = 128;  // in clusters, of which not all run at once
+    return fits_ && few_images(p_.batch, small_stack_blocks(size_, p_), large, kMostBlocks);
+  }
+  // The image is dense, and of whole patches.
+  cudaError_t run(const Tensor& x, Tensor& y, cudaStream_t stream) const {
+    SmallStackParams p = p_;
+    p.x = static_cast<const Half*>(x.const_data_ptr()), p.y = static_cast<Half*>(y.mutable_data_ptr());
+    return small_stack(size_, p, stream);
+  }
+
+ private:
+  SmallStackSize size_{};
+  SmallStackParams p_{};
+  bool fits_ = false;
+};
+
+class SmallHead {
+ public:
+  SmallHead(const Tensor& packed, PackedParts& parts, const ClassifierHeadParams& p, int classes) {
+    const int rows = small_head_rows(p.channels, p.outputs, classes);
+    if (!parts.more(packed) || rows == 0) return;
+    p_.expand = parts.take<Bytes16>(int64_t{1} * p.outputs / 8 * ceil_div(p.channels, 32) * kWarpSize);
+    p_.scale = parts.take<float>(p.outputs), p_.shift = parts.take<float>(p.outputs);
+    p_.weight = parts.take<Half>(int64_t{1} * rows * p.outputs), p_.bias = parts.take<float>(rows);
+    p_.batch = p.batch, p_.pixels = p.pixels, p_.channels = p.channels, p_.expanded = p.outputs, p_.classes = classes;
+    fits_ = p.pixels <= kSmallHeadPixels && p.activation == Activation::silu;
+  }
+
+  bool takes() const { return fits_ && few_images(p_.batch, 1, false, 1); }
+  Tensor run(const Arguments& arguments, const Tensor& x, cudaStream_t stream) const {
+    const Tensor input = dense_image(x);
+    Tensor y = empty(x, {p_.batch, p_.classes});
+    SmallHeadParams p = p_;
+    p.x = static_cast<const Half*>(input.const_data_ptr()), p.y = static_cast<Half*>(y.mutable_data_ptr());
+    arguments.launched(small_head(p, stream));
+    return y;
+  }
+
+ private:
+  SmallHeadParams p_{};
+  bool fits_ = false;
+};
+
+}  // namespace mobilevit_fast::cuda
