@@ -1,0 +1,358 @@
+// The transformer stack of few images, divided by tokens alone: a block has 16 tokens of a sequence and computes all
+// columns of all layers for them, so that blocks exchange nothing but keys and values, once a layer, through global
+// memory. All weights stream through every block's shared memory, from which warps take them as fragments; a warp has
+// the same columns of every layer, and those of the residual stream in its registers, as float32.
+#pragma once
+
+#include "small_tokens_attention_sm90.h"
+#include "small_tokens_stream_sm90.h"
+
+namespace mobilevit_fast::cuda::few {
+
+template <class S>
+struct TokensKernel {
+  using Params = SmallTokensParams;
+  static constexpr int kThreads = S::kAllWarps * kWarpSize, kCluster = S::kCluster, kRegisters = 0;
+
+  static unsigned blocks(const Params& p) { return static_cast<unsigned>(4 * p.batch * S::kCluster); }
+  static size_t shared_bytes(const Params&) { return S::kShared; }
+  // Of 16 tokens in a layer: keys, and values.
+  static constexpr int kTileBytes = 2 * S::kRowsBytes;
+  static int64_t exchanged_bytes(const SmallStackParams& p) {
+    return int64_t{4} * p.batch * S::kLayers * S::kCluster * kTileBytes;
+  }
+
+  template <class Visit>
+  static void arrays(const Params& p, const Visit& visit) {
+    const size_t bytes = size_t{2} * p.batch * p.height * p.width * S::kChannels;
+    visit("x", p.x, bytes), visit("y", p.y, bytes), visit("weights", p.weights, size_t{S::kBytes});
+    visit("exchanged", p.exchanged, static_cast<size_t>(exchanged_bytes(p)));
+  }
+
+  static MVF_DEVICE void run(const Params& p) {
+    TokensKernel block(p);
+    grid_launch_dependents();
+    block.stream_.begin();
+    grid_wait();
+    block.load_pixels();
+    sync_block();  // the ring's barriers are set up as well
+    block.begin_residual();
+    MVF_NO_UNROLL
+    for (int layer = 0; layer < S::kLayers; ++layer) {
+      const float* vectors = block.vectors_ + (1 + layer * S::kOfLayer) * S::kPadded;
+      block.normalise(vectors + S::kNorm1 * S::kPadded);
+      block.project_heads(vectors + S::kQkvBias * S::kPadded, layer);
+      if (S::kCluster > 1) {
+        cluster_sync();  // keys and values of all blocks are there
+      } else {
+        sync_block();
+      }
+      block.attend(layer);
+      sync_block();
+      block.template add_layer<S::kPairs>(S::kAtNormed, vectors + S::kProjBias * S::kPadded);
+      block.normalise(vectors + S::kNorm2 * S::kPadded);
+      block.widen(vectors + S::kFc1Bias * S::kPadded);
+      sync_block();
+      block.template add_layer<2 * S::kPairs>(S::kAtHidden, vectors + S::kFc2Bias * S::kPadded);
+    }
+    const float* last = block.vectors_ + (1 + S::kLayers * S::kOfLayer) * S::kPadded;
+    block.normalise(last);
+    block.store_outputs(last + 2 * S::kPadded);
+  }
+
+ private:
+  MVF_DEVICE explicit TokensKernel(const Params& p)
+      : p_(p), shared_(shared_memory_begin()), stream_(p.weights, shared_) {
+    vectors_ = reinterpret_cast<const float*>(p.weights + S::kStreamBytes / 16);
+    sequence_ = block_index() / S::kCluster, tile_ = block_index() % S::kCluster;
+    lane_ = thread_index() % kWarpSize, warp_ = warp_uniform(thread_index() / kWarpSize);
+  }
+
+  // Of a token's row: patches of 2x2 pixels, a sequence for each of a patch's places.
+  MVF_DEVICE int64_t pixel(int row) const {
+    const int token = tile_ * S::kRows + row, image = sequence_ / 4, place = sequence_ % 4, across = p_.width / 2;
+    return (int64_t{1} * image * p_.height + 2 * (token / across) + place / 2) * p_.width + 2 * (token % across) +
+           place % 2;
+  }
+  // Pixels as fragments, where hidden units will lie.
+  MVF_DEVICE void load_pixels() const {
+    for (int i = thread_index(); i < S::kInSteps * kWarpSize; i += kThreads) {
+      const int lane = i % kWarpSize, column = i / kWarpSize * 16 + lane % 4 * 2;
+      const Half* first = p_.x + pixel(lane / 4) * S::kChannels + column;
+      const Half* second = p_.x + pixel(lane / 4 + 8) * S::kChannels + column;
+      const Bytes16 f{{load_result(words(first)), load_result(words(second)), load_result(words(first + 8)),
+                       load_result(words(second + 8))}};
+      store_shared_at(shared_ + S::kAtHidden + i * 16, f);
+    }
+  }
+
+  // The warp's pair of tiles number `own`, and whether there is one.
+  MVF_DEVICE int pair(int own) const { return warp_ * S::kOwn + own; }
+  MVF_DEVICE bool has(int own, int pairs = S::kPairs) const {
+    return S::kOwn * S::kColumnWarps == pairs || pair(own) < pairs;
+  }
+  // Two numbers of a vector for the lane's columns of a tile.
+  MVF_DEVICE Float2 vector_at(const float* vector, int pair, int tile) const {
+    return load_global(reinterpret_cast<const Float2*>(vector + pair * 16 + tile * 8 + lane_ % 4 * 2));
+  }
+
+  // sums[group][own][tile]: rows, as fragments at `rows`, times the next weights of the stream, kGroups times kPairs
+  // pairs of tiles.
+  template <int kGroups, int kSteps, int kPairs>
+  MVF_DEVICE void multiply(int rows, float (&sums)[kGroups][S::kOwn][2][4]) {
+    constexpr int kOneStep = kGroups * kPairs * kFragment;
+    constexpr int kWanted = 4 / (kGroups * S::kOwn), kTogether = kWanted > 1 ? kWanted : 1;
+    const uint32_t a_at = shared_ + rows + lane_ * 16;
+    MVF_NO_UNROLL
+    for (int first = 0; first < kSteps; first += kTogether) {
+      const int count = kSteps - first < kTogether ? kSteps - first : kTogether;
+      stream_.need(count * kOneStep);
+      Bytes16 a[kTogether], b[kTogether][kGroups][S::kOwn];
+      MVF_UNROLL
+      for (int s = 0; s < kTogether; ++s) {
+        if (kSteps % kTogether != 0 && s >= count) continue;
+        a[s] = load_shared_at<Bytes16>(a_at + (first + s) * kFragment);
+        MVF_UNROLL
+        for (int i = 0; i < kGroups * S::kOwn; ++i) {
+          const int group = i / S::kOwn, own = i % S::kOwn;
+          if (has(own, kPairs)) {
+            b[s][group][own] = stream_.fragment(s * kOneStep + (group * kPairs + pair(own)) * kFragment, lane_);
+          }
+        }
+      }
+      MVF_UNROLL
+      for (int s = 0; s < kTogether; ++s) {
+        if (kSteps % kTogether != 0 && s >= count) continue;
+        MVF_UNROLL
+        for (int i = 0; i < kGroups * S::kOwn * 2; ++i) {
+          const int group = i / 2 / S::kOwn, own = i / 2 % S::kOwn, tile = i % 2;
+          if (!has(own, kPairs)) continue;
+          const Bytes16& w = b[s][group][own];
+          multiply_half(sums[group][own][tile], a[s].word, w.word[2 * tile], w.word[2 * tile + 1]);
+        }
+      }
+      stream_.advance(count * kOneStep);
+    }
+  }
+
+  MVF_DEVICE void begin_residual() {
+    if (warp_ >= S::kColumnWarps) return;
+    add_product<S::kInSteps>(S::kAtHidden, vectors_);
+  }
+  // A layer whose result is added to x.
+  template <int kSteps>
+  MVF_DEVICE void add_layer(int rows, const float* bias) {
+    if (warp_ < S::kColumnWarps) add_product<kSteps>(rows, bias);
+  }
+  // x and what is added to it are summed apart, so that products need not wait for the layers before.
+  template <int kSteps>
+  MVF_DEVICE void add_product(int rows, const float* bias) {
+    float sums[1][S::kOwn][2][4] = {};
+    Float2 added[S::kOwn][2];
+    MVF_UNROLL
+    for (int i = 0; i < S::kOwn * 2; ++i) {
+      if (has(i / 2)) added[i / 2][i % 2] = vector_at(bias, pair(i / 2), i % 2);
+    }
+    multiply<1, kSteps, S::kPairs>(rows, sums);
+    MVF_UNROLL
+    for (int i = 0; i < S::kOwn * 2; ++i) {
+      if (!has(i / 2)) continue;
+      float (&x)[4] = x_[i / 2][i % 2];
+      const float (&v)[4] = sums[0][i / 2][i % 2];
+      const Float2 b = added[i / 2][i % 2];
+      x[0] += v[0] + b.x, x[1] += v[1] + b.y, x[2] += v[2] + b.x, x[3] += v[3] + b.y;
+    }
+    // What is computed from these is computed anew in every layer, rather than kept in registers that spill.
+    const int zero = zero_behind(x_[0][0][0]);
+    lane_ = thread_index() % kWarpSize + zero, warp_ = warp_uniform(thread_index() / kWarpSize + zero);
+  }
+
+  // Columns of x that a warp has, a number or its reciprocal; the last one may have fewer.
+  static constexpr int kAll = S::kOwn * 16, kLastWarp = (S::kD - 1) / kAll, kRest = S::kD - kLastWarp * kAll;
+  static MVF_DEVICE float columns_of(int warp) { return warp == kLastWarp ? 1.0f * kRest : 1.0f * kAll; }
+  static MVF_DEVICE float over_columns(int warp) { return warp == kLastWarp ? 1.0f / kRest : 1.0f / kAll; }
+  static MVF_DEVICE float sum_of_quad(float v) {
+    v += shuffle_xor(v, 1);
+    return v + shuffle_xor(v, 2);
+  }
+
+  // x with mean 0 and variance 1, times scale, plus shift, as fragments. Of the columns of a warp mean and variance are
+  // computed apart and then joined, so that a mean far from zero costs no digits.
+  MVF_DEVICE void normalise(const float* scale) {
+    Float2 factor[S::kOwn][2], shift[S::kOwn][2];
+    if (warp_ < S::kColumnWarps) {
+      MVF_UNROLL
+      for (int i = 0; i < S::kOwn * 2; ++i) {
+        if (!has(i / 2)) continue;
+        factor[i / 2][i % 2] = vector_at(scale, pair(i / 2), i % 2);
+        shift[i / 2][i % 2] = vector_at(scale + S::kPadded, pair(i / 2), i % 2);
+      }
+      MVF_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        float sum = 0.0f, squares = 0.0f;
+        MVF_UNROLL
+        for (int i = 0; i < S::kOwn * 2; ++i) {
+          if (there(i)) sum += x_[i / 2][i % 2][2 * half] + x_[i / 2][i % 2][2 * half + 1];
+        }
+        const float mean = sum_of_quad(sum) * over_columns(warp_);
+        MVF_UNROLL
+        for (int i = 0; i < S::kOwn * 2; ++i) {
+          if (!there(i)) continue;
+          const float u = x_[i / 2][i % 2][2 * half] - mean, v = x_[i / 2][i % 2][2 * half + 1] - mean;
+          squares += u * u + v * v;
+        }
+        squares = sum_of_quad(squares);
+        if (lane_ % 4 == 0) store_shared_at(stats(half, warp_), Float2{mean, squares});
+      }
+    }
+    sync_block();
+    if (warp_ < S::kColumnWarps) {
+      float mean[2], inverse[2];
+      MVF_UNROLL
+      for (int half = 0; half < 2; ++half) join(half, mean[half], inverse[half]);
+      MVF_UNROLL
+      for (int own = 0; own < S::kOwn; ++own) {
+        if (!has(own)) continue;
+        Bytes16 w;
+        MVF_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          const int tile = e / 2, half = e % 2;
+          const Float2 f = factor[own][tile], s = shift[own][tile];
+          const float u = (x_[own][tile][2 * half] - mean[half]) * inverse[half];
+          const float v = (x_[own][tile][2 * half + 1] - mean[half]) * inverse[half];
+          w.word[e] = pack<Half>(u * f.x + s.x, v * f.y + s.y);
+        }
+        store_shared_at(shared_ + S::kAtNormed + (pair(own) * kWarpSize + lane_) * 16, w);
+      }
+    }
+    sync_block();
+  }
+  // Whether the warp's tile number i has columns of x.
+  MVF_DEVICE bool there(int i) const {
+    return (S::kD % 16 == 0 && S::kOwn * S::kColumnWarps == S::kPairs) || pair(i / 2) * 16 + i % 2 * 8 < S::kD;
+  }
+  MVF_DEVICE uint32_t stats(int half, int warp) const {
+    return shared_ + S::kAtStats + ((half * 8 + lane_ / 4) * S::kColumnWarps + warp) * 8;
+  }
+  // Mean and 1 / standard deviation of one of the lane's rows, of which every lane of four joins some warps' columns.
+  MVF_DEVICE void join(int half, float& mean, float& inverse) const {
+    constexpr int kTurns = ceil_div(S::kColumnWarps, 4);
+    Float2 part[kTurns];
+    float sum = 0.0f, squares = 0.0f;
+    MVF_UNROLL
+    for (int i = 0; i < kTurns; ++i) {
+      const int warp = i * 4 + lane_ % 4;
+      part[i] = warp < S::kColumnWarps ? load_shared_at<Float2>(stats(half, warp)) : Float2{0.0f, 0.0f};
+      if (warp < S::kColumnWarps) sum += part[i].x * columns_of(warp);
+    }
+    mean = sum_of_quad(sum) * (1.0f / S::kD);
+    MVF_UNROLL
+    for (int i = 0; i < kTurns; ++i) {
+      const int warp = i * 4 + lane_ % 4;
+      const float off = part[i].x - mean;
+      if (warp < S::kColumnWarps) squares += part[i].y + off * off * columns_of(warp);
+    }
+    inverse = reciprocal_root(sum_of_quad(squares) * (1.0f / S::kD) + p_.eps);
+  }
+
+  MVF_DEVICE Bytes16* exchanged(int layer) const {
+    const int64_t place = (int64_t{1} * sequence_ * S::kLayers + layer) * S::kCluster;
+    return p_.exchanged + place * (kTileBytes / 16);
+  }
+
+  // Query to shared memory, key and value, this one transposed, to global memory.
+  MVF_DEVICE void project_heads(const float* bias, int layer) {
+    if (warp_ >= S::kColumnWarps) return;
+    float sums[3][S::kOwn][2][4] = {};
+    Float2 added[3][S::kOwn][2];
+    MVF_UNROLL
+    for (int i = 0; i < 3 * S::kOwn * 2; ++i) {
+      const int kind = i / 2 / S::kOwn, own = i / 2 % S::kOwn;
+      if (has(own)) added[kind][own][i % 2] = vector_at(bias + kind * S::kPadded, pair(own), i % 2);
+    }
+    multiply<3, S::kPairs, S::kPairs>(S::kAtNormed, sums);
+    Bytes16* tile = exchanged(layer) + tile_ * (kTileBytes / 16);
+    MVF_UNROLL
+    for (int i = 0; i < 3 * S::kOwn; ++i) {
+      const int kind = i / S::kOwn, own = i % S::kOwn;
+      if (!has(own)) continue;
+      Bytes16 w;
+      MVF_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const float* v = sums[kind][own][e / 2] + e % 2 * 2;
+        const Float2 b = added[kind][own][e / 2];
+        w.word[e] = pack<Half>(v[0] + b.x, v[1] + b.y);
+        if (kind == 2) w.word[e] = transpose_matrix(w.word[e]);
+      }
+      const int place = pair(own) * kWarpSize + lane_;
+      if (kind == 0) {
+        store_shared_at(shared_ + S::kAtQuery + place * 16, w);
+      } else {
+        store_global(tile + (kind - 1) * (S::kRowsBytes / 16) + place, w);
+      }
+    }
+  }
+
+  MVF_DEVICE void attend(int layer) const { attend_head<S>(shared_, exchanged(layer), warp_, lane_, p_.score_scale); }
+
+  // The first layer of the MLP.
+  MVF_DEVICE void widen(const float* bias) {
+    if (warp_ >= S::kColumnWarps) return;
+    float sums[2][S::kOwn][2][4] = {};
+    Float2 added[2][S::kOwn][2];
+    MVF_UNROLL
+    for (int i = 0; i < 2 * S::kOwn * 2; ++i) {
+      const int group = i / 2 / S::kOwn, own = i / 2 % S::kOwn;
+      if (has(own)) added[group][own][i % 2] = vector_at(bias + group * S::kPadded, pair(own), i % 2);
+    }
+    multiply<2, S::kPairs, S::kPairs>(S::kAtNormed, sums);
+    MVF_UNROLL
+    for (int i = 0; i < 2 * S::kOwn; ++i) {
+      const int group = i / S::kOwn, own = i % S::kOwn;
+      if (!has(own)) continue;
+      Bytes16 w;
+      MVF_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const float* v = sums[group][own][e / 2] + e % 2 * 2;
+        const Float2 b = added[group][own][e / 2];
+        w.word[e] = pack<Half>(silu(v[0] + b.x), silu(v[1] + b.y));
+      }
+      store_shared_at(shared_ + S::kAtHidden + ((group * S::kPairs + pair(own)) * kWarpSize + lane_) * 16, w);
+    }
+  }
+
+  // The convolution out.
+  MVF_DEVICE void store_outputs(const float* scale) {
+    if (warp_ >= S::kColumnWarps) return;
+    float sums[1][S::kOwn][2][4] = {};
+    Float2 factor[S::kOwn][2], shift[S::kOwn][2];
+    MVF_UNROLL
+    for (int i = 0; i < S::kOwn * 2; ++i) {
+      if (!has(i / 2, S::kOutPairs)) continue;
+      factor[i / 2][i % 2] = vector_at(scale, pair(i / 2), i % 2);
+      shift[i / 2][i % 2] = vector_at(scale + S::kPadded, pair(i / 2), i % 2);
+    }
+    multiply<1, S::kPairs, S::kOutPairs>(S::kAtNormed, sums);
+    MVF_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      Half* y = p_.y + pixel(lane_ / 4 + 8 * half) * S::kChannels + lane_ % 4 * 2;
+      MVF_UNROLL
+      for (int i = 0; i < S::kOwn * 2; ++i) {
+        if (!has(i / 2, S::kOutPairs)) continue;
+        const float* v = sums[0][i / 2][i % 2] + 2 * half;
+        const Float2 f = factor[i / 2][i % 2], s = shift[i / 2][i % 2];
+        store_global(words(y + pair(i / 2) * 16 + i % 2 * 8),
+                     pack<Half>(silu(v[0] * f.x + s.x), silu(v[1] * f.y + s.y)));
+      }
+    }
+  }
+
+  const Params& p_;
+  const uint32_t shared_;
+  WeightStream<S> stream_;
+  const float* vectors_;
+  int sequence_, tile_, lane_, warp_;
+  float x_[S::kOwn][2][4] = {};  // the warp's columns of the residual stream
+};
+
+}  // namespace mobilevit_fast::cuda::few
