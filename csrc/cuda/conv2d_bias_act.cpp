@@ -4,6 +4,7 @@
 #include "conv2d_binding.h"
 #include "conv2d_stem.h"
 #include "sm90/conv3x3_sm90.h"
+#include "sm90/small_binding_sm90.h"
 #include "sm90/stem_sm90.h"
 
 namespace mobilevit_fast::cuda {
@@ -73,10 +74,14 @@ cudaError_t run_product(const Arguments& arguments, const Tensor& x, const Optio
                                                        shape.kernel_h, shape.kernel_w);
   const Bytes16* sm90_weight = nullptr;
   if (parts.more(packed) && sm90_bytes > 0) sm90_weight = parts.take<Bytes16>(sm90_bytes / 16);
+  const SmallConv few(packed, parts, shape);
   arguments.check_packed(packed, parts);
   const bool two = shape.channels2 > 0;
   const Tensor input = dense_image(x), second = two ? dense_image(*x2) : input;
   const int sm90_variant = sm90_weight != nullptr ? conv3x3_sm90_variant_for(shape, activation) : -1;
+  if (few.takes(activation, sm90_variant >= 0)) {
+    return few.run(input, two ? &second : nullptr, parameters.scale, parameters.bias, y, stream);
+  }
   if (sm90_variant >= 0) {
     Conv3x3Sm90Params p{};
     p.x = input.const_data_ptr(), p.x2 = second.const_data_ptr(), p.y = y.mutable_data_ptr();

@@ -5,6 +5,7 @@
 
 #include "binding.h"
 #include "sm90/rows_sm90.h"
+#include "sm90/small_binding_sm90.h"
 #include "sm90/strips_sm90.h"
 
 namespace mobilevit_fast::cuda {
@@ -50,9 +51,10 @@ struct Weights {
 struct Sm90Weights {
   const Bytes16* strips = nullptr;
   RowsParams rows{};  // sizes and weights
+  SmallResidual few;
 };
 
-Sm90Weights take_sm90(const InvertedResidualParams& p, PackedParts& parts) {
+Sm90Weights take_sm90(const Tensor& packed, const InvertedResidualParams& p, int stride, PackedParts& parts) {
   Sm90Weights weights;
   if (const int words = strips_words({p.channels, p.expanded, p.outputs})) weights.strips = parts.take<Bytes16>(words);
   if (has_rows_sm90(p.channels, p.expanded, p.outputs)) {
@@ -63,6 +65,7 @@ Sm90Weights take_sm90(const InvertedResidualParams& p, PackedParts& parts) {
     rows.project_weight = parts.take<Bytes16>(size.project_weight);
     rows.project_affine = parts.take<Float4>(size.project_affine);
   }
+  weights.few = SmallResidual(packed, parts, p, stride);
   return weights;
 }
 
@@ -117,7 +120,9 @@ int fill(const Arguments& arguments, const Tensor& x, const Weights& weights, co
   p.project_weight = parts.take<Bytes16>(size.project_weight);
   p.project_scale = parts.take<Float2>(size.project_affine);
   p.project_bias = parts.take<Float2>(size.project_affine);
-  if (weights.expand != nullptr && parts.more(packed)) sm90 = take_sm90(p, parts);
+  if (weights.expand != nullptr && parts.more(packed)) {
+    sm90 = take_sm90(packed, p, static_cast<int>(stride[0]), parts);
+  }
   arguments.check_packed(packed, parts);
   return static_cast<int>(stride[0]);
 }
@@ -129,10 +134,9 @@ Tensor launch(const Arguments& arguments, const Tensor& x, InvertedResidualParam
   Tensor y = empty_image(x, p.batch, p.outputs, p.out_h, p.out_w);
   if (p.batch == 0) return y;
   p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
-  if (const auto run = choose_sm90(p, sm90, stride)) {
-    arguments.launched(run(target.stream()));
-    return y;
-  }
+  const auto run_sm90 = choose_sm90(p, sm90, stride);
+  if (sm90.few.takes(run_sm90 != nullptr)) return arguments.launched(sm90.few.run(input, y, target.stream())), y;
+  if (run_sm90) return arguments.launched(run_sm90(target.stream())), y;
   const bool expands = p.expand_weight != nullptr;
   const auto bytes_of =
       x.scalar_type() == ScalarType::Half ? inverted_residual_bytes<Half> : inverted_residual_bytes<BFloat16>;

@@ -6,6 +6,7 @@
 #include "binding.h"
 #include "binding/transformer_parameters.h"
 #include "resize.h"
+#include "sm90/small_binding_sm90.h"
 #include "sm90/transformer_stack_sm90.h"
 
 namespace mobilevit_fast::cuda {
@@ -54,7 +55,7 @@ void fill_sizes(const Arguments& arguments, const Tensor& x, const Weights& weig
 }
 
 // In the order of mobilevit_fast/kernels/cuda/mobilevit_transformer.py.
-void fill_weights(const Arguments& arguments, const Tensor& packed, MobileViTTransformerParams& p) {
+SmallStack fill_weights(const Arguments& arguments, const Tensor& packed, MobileViTTransformerParams& p) {
   PackedParts parts(packed);
   const auto linear = [&](int layers, int inputs, int outputs) {
     const int64_t pieces = int64_t{1} * ceil_div(inputs, kMatrixDepth) * ceil_div(outputs, kPairColumns) * kWarpSize;
@@ -75,7 +76,9 @@ void fill_weights(const Arguments& arguments, const Tensor& packed, MobileViTTra
   p.out_weight = linear(1, d, p.outputs), p.out_scale = vector(1, p.outputs), p.out_bias = vector(1, p.outputs);
   p.stream = nullptr;
   if (parts.more(packed)) p.stream = parts.take<Bytes16>(transformer_stack_sm90_bytes(p) / sizeof(Bytes16));
+  const SmallStack few(packed, parts, p);
   arguments.check_packed(packed, parts);
+  return few;
 }
 
 template <class T>
@@ -91,10 +94,11 @@ Tensor resized(const Arguments& arguments, const Tensor& x, int height, int widt
 }
 
 template <class T>
-void run_stack(const Arguments& arguments, const Tensor& x, MobileViTTransformerParams& p, cudaStream_t stream) {
-  if (p.stream != nullptr && choose_transformer_stack_sm90(p)) {
-    return arguments.launched(transformer_stack_sm90<T>(p, stream));
-  }
+void run_stack(const Arguments& arguments, const Tensor& x, const SmallStack& few, MobileViTTransformerParams& p,
+               cudaStream_t stream) {
+  const bool many = p.stream != nullptr && choose_transformer_stack_sm90(p);
+  if (few.takes(p, many)) return few.run(arguments, x, p, stream);
+  if (many) return arguments.launched(transformer_stack_sm90<T>(p, stream));
   arguments.expect(choose_transformer<T>(p), "channels that shared memory holds, got ", p.channels, ", ", p.features,
                    " hidden channels, ", p.hidden, " hidden units, ", p.outputs, " output channels");
   if (p.rows == 0) return arguments.launched(mobilevit_transformer_stack<T>(p, stream));
@@ -112,7 +116,8 @@ void run_stack(const Arguments& arguments, const Tensor& x, MobileViTTransformer
 // Resizing to whole patches and back commutes with a linear layer, whose weights it leaves alone and whose bias, as its
 // own weights add up to 1; so it comes before the convolution in, and behind the one out.
 template <class T>
-Tensor run(const Arguments& arguments, const Tensor& x, MobileViTTransformerParams& p, cudaStream_t stream) {
+Tensor run(const Arguments& arguments, const Tensor& x, const SmallStack& few, MobileViTTransformerParams& p,
+           cudaStream_t stream) {
   const int height = static_cast<int>(x.size(2)), width = static_cast<int>(x.size(3));
   const bool whole = p.height == height && p.width == width;
   const Activation last = p.out_activation;
@@ -122,7 +127,7 @@ Tensor run(const Arguments& arguments, const Tensor& x, MobileViTTransformerPara
     input = resized<T>(arguments, input, p.height, p.width, Activation::none, stream);
   }
   p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
-  run_stack<T>(arguments, x, p, stream);
+  run_stack<T>(arguments, x, few, p, stream);
   return whole ? y : resized<T>(arguments, y, height, width, last, stream);
 }
 
@@ -142,12 +147,12 @@ Tensor mobilevit_transformer_op(Tensor x, Tensor in_weight, OptionalTensor in_bi
   fill_sizes(arguments, x, weights, num_heads, patch_size, eps, p);
   p.mlp_activation = arguments.activation("mlp_activation", mlp_activation);
   p.out_activation = arguments.activation("out_activation", out_activation);
-  fill_weights(arguments, packed, p);
+  const SmallStack few = fill_weights(arguments, packed, p);
 
   const Target target(x);
   if (p.batch == 0) return empty_image(x, 0, p.outputs, x.size(2), x.size(3));
   const auto run_as = x.scalar_type() == ScalarType::Half ? run<Half> : run<BFloat16>;
-  return run_as(arguments, x, p, target.stream());
+  return run_as(arguments, x, few, p, target.stream());
 }
 
 }  // namespace

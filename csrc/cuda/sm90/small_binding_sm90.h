@@ -10,7 +10,7 @@
 #include "small_conv_sm90.h"
 #include "small_head_sm90.h"
 #include "small_residual_sm90.h"
-#include "small_stack_sm90.h"
+#include "small_tokens_sm90.h"
 
 namespace mobilevit_fast::cuda {
 
@@ -42,10 +42,11 @@ class SmallConv {
     return fits_ && activation == Activation::silu && few_images(p_.batch, small_conv_blocks(p_), large, kMostBlocks);
   }
   // Images are dense, the second one null where there is one input.
-  cudaError_t run(const void* x, const void* x2, const Float2* scale, const Float2* bias, Tensor& y,
+  cudaError_t run(const Tensor& x, const Tensor* x2, const Float2* scale, const Float2* bias, Tensor& y,
                   cudaStream_t stream) const {
     SmallConvParams p = p_;
-    p.x = static_cast<const Half*>(x), p.x2 = static_cast<const Half*>(x2);
+    p.x = static_cast<const Half*>(x.const_data_ptr());
+    p.x2 = x2 == nullptr ? nullptr : static_cast<const Half*>(x2->const_data_ptr());
     p.scale = &scale->x, p.bias = &bias->x, p.y = static_cast<Half*>(y.mutable_data_ptr());
     return small_conv(p, stream);
   }
@@ -57,6 +58,7 @@ class SmallConv {
 
 class SmallResidual {
  public:
+  SmallResidual() = default;
   SmallResidual(const Tensor& packed, PackedParts& parts, const InvertedResidualParams& p, int stride) {
     const int64_t bytes = small_residual_weight_bytes(p.channels, p.expanded, p.outputs);
     if (!parts.more(packed) || bytes == 0) return;
@@ -86,29 +88,32 @@ class SmallStack {
  public:
   SmallStack(const Tensor& packed, PackedParts& parts, const MobileViTTransformerParams& p) {
     size_ = {p.channels, p.features, p.layers};
-    const int64_t bytes = small_stack_weight_bytes(size_);
+    const int64_t bytes = small_tokens_weight_bytes(size_);
     const bool known = bytes > 0 && p.heads == 4 && p.hidden == 2 * p.features && p.outputs == p.channels;
     if (!parts.more(packed) || !known) return;
     p_.weights = parts.take<Bytes16>(bytes / 16);
     p_.batch = p.batch, p_.height = p.height, p_.width = p.width, p_.score_scale = p.score_scale, p_.eps = p.eps;
-    fits_ = p.patch_h == 2 && p.patch_w == 2 && p.mlp_activation == Activation::silu &&
-            p.out_activation == Activation::silu;
+    fits_ = p.patch_h == 2 && p.patch_w == 2 && p.mlp_activation == Activation::silu;
   }
 
-  bool takes(bool large) const {
-    constexpr int64_t kMostBlocks = 128;  // in clusters, of which not all run at once
-    return fits_ && few_images(p_.batch, small_stack_blocks(size_, p_), large, kMostBlocks);
+  // The images of `p` are dense, and of whole patches; it says what is behind the convolution out.
+  bool takes(const MobileViTTransformerParams& p, bool large) const {
+    constexpr int64_t kMostBlocks = 128;
+    return fits_ && p.out_activation == Activation::silu &&
+           few_images(p_.batch, small_tokens_blocks(size_, p_), large, kMostBlocks);
   }
-  // The image is dense, and of whole patches.
-  cudaError_t run(const Tensor& x, Tensor& y, cudaStream_t stream) const {
-    SmallStackParams p = p_;
-    p.x = static_cast<const Half*>(x.const_data_ptr()), p.y = static_cast<Half*>(y.mutable_data_ptr());
-    return small_stack(size_, p, stream);
+  void run(const Arguments& arguments, const Tensor& like, const MobileViTTransformerParams& images,
+           cudaStream_t stream) const {
+    SmallTokensParams p = p_;
+    const Tensor exchanged = empty(like, {small_tokens_exchanged_bytes(size_, p) / 2});
+    p.x = static_cast<const Half*>(images.x), p.y = static_cast<Half*>(images.y);
+    p.exchanged = static_cast<Bytes16*>(exchanged.mutable_data_ptr());
+    arguments.launched(small_tokens(size_, p, stream));
   }
 
  private:
   SmallStackSize size_{};
-  SmallStackParams p_{};
+  SmallTokensParams p_{};
   bool fits_ = false;
 };
 

@@ -40,9 +40,9 @@ struct HeadKernel {
     const size_t rows = static_cast<size_t>(S::rows(p.classes)) * S::kBlocks;
     visit("x", p.x, size_t{2} * p.batch * p.pixels * S::kInputs);
     visit("y", p.y, size_t{2} * p.batch * p.classes);
-    visit("expand", p.expand, size_t{S::kExpanded / 8 * S::kPairs * kFragment});
-    visit("scale", p.scale, S::kExpanded * sizeof(float));
-    visit("shift", p.shift, S::kExpanded * sizeof(float));
+    visit("weight_expand", p.expand, size_t{S::kExpanded / 8 * S::kPairs * kFragment});
+    visit("scale_expand", p.scale, S::kExpanded * sizeof(float));
+    visit("bias_expand", p.shift, S::kExpanded * sizeof(float));
     visit("weight", p.weight, rows * S::kExpanded * 2);
     visit("bias", p.bias, rows * sizeof(float));
   }

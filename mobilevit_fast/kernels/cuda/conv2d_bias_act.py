@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
 from mobilevit_fast.kernels.cuda.rules import has_sm90, reaches
-from mobilevit_fast.kernels.cuda.sm90 import conv3x3, stem
+from mobilevit_fast.kernels.cuda.sm90 import conv3x3, small_conv, stem
 from mobilevit_fast.support import Support
 
 STEM_NUMBERS = 64
@@ -44,6 +44,8 @@ def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
             packed.extend(conv3x3.pack(weight))
         elif stem.has(weight):
             packed.extend(stem.pack(weight, scale, bias))
+        if small_conv.has(weight):
+            packed.append(small_conv.pack(weight))
     return joined(packed)
 
 

@@ -18,7 +18,7 @@ from mobilevit_fast.kernels.cuda.rules import (
     multiples_of_eight,
     same_in_both_directions,
 )
-from mobilevit_fast.kernels.cuda.sm90 import rows, strips
+from mobilevit_fast.kernels.cuda.sm90 import rows, small_residual, strips
 from mobilevit_fast.support import Support
 
 _CHUNK = 32  # expanded channels at a time
@@ -67,7 +67,10 @@ def _sm90_parts(*parameters: Any) -> list[Tensor]:
     if not has_sm90(expand_weight.device):
         return []
     kernels = [kernel for kernel in (strips, rows) if kernel.takes(expand_weight, project_weight)]
-    return [part for kernel in kernels for part in kernel.pack(*parameters)]
+    parts = [part for kernel in kernels for part in kernel.pack(*parameters)]
+    if small_residual.has(expand_weight, parameters[3], project_weight):
+        parts.append(small_residual.pack(*parameters))
+    return parts
 
 
 def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor | None, *others: Any) -> Tensor:

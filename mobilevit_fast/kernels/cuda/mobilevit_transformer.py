@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
 from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, has_sm90, multiples_of_eight
-from mobilevit_fast.kernels.cuda.sm90 import transformer_stack
+from mobilevit_fast.kernels.cuda.sm90 import small_tokens, transformer_stack
 from mobilevit_fast.support import Support
 
 MOST_FEATURES, MOST_HEAD_DIM = 256, 64
@@ -88,13 +88,15 @@ def pack(
         affine(out_scale, out_weight, 16, 1.0),
         affine(out_bias, out_weight, 16, 0.0),
     ]
-    if has_sm90(in_weight.device) and transformer_stack.has(in_weight, fc1_weight, out_weight, num_heads):
-        first, attention = (
-            (in_weight, in_bias),
-            (norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias),
-        )
-        mlp, last = (norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias), (norm_weight, norm_bias)
-        parts.append(transformer_stack.pack(*first, *attention, *mlp, *last, out_weight, out_scale, out_bias))
+    if has_sm90(in_weight.device):
+        attention = (norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias)
+        mlp = (norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+        ends = (norm_weight, norm_bias, out_weight, out_scale, out_bias)
+        weights = (in_weight, in_bias, *attention, *mlp, *ends)
+        if transformer_stack.has(in_weight, fc1_weight, out_weight, num_heads):
+            parts.append(transformer_stack.pack(*weights))
+        if small_tokens.has(in_weight, fc1_weight, out_weight, num_heads):
+            parts.append(small_tokens.pack(*weights))
     return joined(parts)
 
 

@@ -10,6 +10,22 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, padded
 
+SIZES = {
+    *((96, 144, 2), (128, 192, 4), (160, 240, 3)),
+    *((64, 96, 2), (80, 120, 4), (96, 144, 3)),
+    *((48, 64, 2), (64, 80, 4), (80, 96, 3)),
+}
+"""Channels, features and layers (``TokensShapes``)."""
+HEADS = 4
+
+
+def has(in_weight: Tensor, fc1_weight: Tensor, out_weight: Tensor, num_heads: int) -> bool:
+    """Whether the kernel computes with such weights."""
+    features, channels = in_weight.shape[:2]
+    layers, hidden = fc1_weight.shape[:2]
+    same = hidden == 2 * features and out_weight.shape[0] == channels and num_heads == HEADS
+    return same and (channels, features, layers) in SIZES and in_weight.dtype == torch.float16
+
 
 def _filled(rows: Tensor, parts: int = 1) -> Tensor:
     """Outputs (O, ...), each of some equal parts rounded up to 16 with zeros."""
