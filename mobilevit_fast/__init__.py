@@ -1,6 +1,6 @@
 """MobileViT with fused kernels: drop-in acceleration for models people already have, and a MobileViT of its own."""
 
-from mobilevit_fast import nn, ops
+from mobilevit_fast import interrupts, limits, nn, ops  # noqa: F401  # interrupts is the first, and all it does is being imported
 from mobilevit_fast.accelerate import accelerate, accelerated, plan, report, restore
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.export import export_onnx
@@ -25,6 +25,7 @@ __all__ = [
     "accelerate",
     "accelerated",
     "export_onnx",
+    "limits",
     "nn",
     "ops",
     "plan",

@@ -1,12 +1,14 @@
 """What the fields of a MobileViTConfig may hold, and the readers of those that JSON writes in another form."""
 
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
+from mobilevit_fast import limits
 from mobilevit_fast.activations import ACTIVATIONS
+from mobilevit_fast.limits import shortened
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -14,7 +16,7 @@ PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_class
 def require(field: str, ok: bool, expected: str, got: Any) -> None:
     """Raise a ValueError that names the field, what was expected and what came, unless `ok`."""
     if not ok:
-        raise ValueError(f"MobileViTConfig.{field}: expected {expected}, got {got!r}")
+        raise ValueError(f"MobileViTConfig.{field}: expected {expected}, got {shortened(got)}")
 
 
 def _is_int(value: Any) -> bool:
@@ -22,11 +24,12 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_positive_int(value: Any) -> bool:
-    return _is_int(value) and value >= 1
+    return _is_int(value) and 1 <= value < 2**31
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # abs(): integers may be too large for math.isfinite.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _are_positive_ints(value: Any, count: int) -> bool:
@@ -42,6 +45,10 @@ class Rule(NamedTuple):
 
     accepts: Callable[[Any], bool]
     expected: str
+
+
+def _are_names(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
 
 _POSITIVE_INT = Rule(_is_positive_int, "an integer of at least 1")
@@ -92,6 +99,10 @@ RULES: dict[str, Rule] = {
 }
 
 
+LIMITS = {"patch_size": "MAX_PATCH_SIZE", "atrous_rates": "MAX_DILATION"}
+"""Fields that bound the memory of a call, whatever the weights are, and the limits they keep to."""
+
+
 def check_fields(values: Mapping[str, Any], num_labels: int) -> None:
     """Check every field by its rule, then the fields against each other.
 
@@ -100,6 +111,11 @@ def check_fields(values: Mapping[str, Any], num_labels: int) -> None:
     """
     for field, rule in RULES.items():
         require(field, rule.accepts(values[field]), rule.expected, values[field])
+    named = _are_names(values["architectures"])
+    require("architectures", named, "a list of names of classes, or None", values["architectures"])
+    for field, limit in LIMITS.items():
+        largest = values[field] if isinstance(values[field], int) else max(values[field])
+        limits.check(limit, largest, f"MobileViTConfig.{field}")
     heads = values["num_attention_heads"]
     for size in values["hidden_sizes"]:
         require(
@@ -111,7 +127,7 @@ def check_fields(values: Mapping[str, Any], num_labels: int) -> None:
     narrowest = min(values["hidden_sizes"])
     require(
         "mlp_ratio",
-        int(narrowest * values["mlp_ratio"]) >= 1,
+        narrowest * values["mlp_ratio"] >= 1,
         f"at least 1/{narrowest}, one unit in the narrowest MLP",
         values["mlp_ratio"],
     )
@@ -138,17 +154,28 @@ def parse_id2label(value: Any) -> dict[int, str]:
     """Names by class index, from a mapping whose keys may be strings."""
     ok = isinstance(value, Mapping) and all(isinstance(key, int) or str(key).isdecimal() for key in value)
     require("id2label", ok, "a mapping from class indices to names", value)
-    return {int(key): name for key, name in value.items()}
+    limits.check("MAX_CLASSES", len(value), "MobileViTConfig.id2label")
+    named = all(isinstance(name, str | int | float) for name in value.values())
+    require("id2label", named, "names that are texts", value)
+    return {_index(key, "id2label"): str(name) for key, name in value.items()}
 
 
 def parse_label2id(value: Any) -> dict[str, int]:
     """Class indices by name, from a mapping whose values may be strings."""
     ok = isinstance(value, Mapping) and all(isinstance(i, int) or str(i).isdecimal() for i in value.values())
     require("label2id", ok, "a mapping from names to class indices", value)
-    return {name: int(index) for name, index in value.items()}
+    limits.check("MAX_CLASSES", len(value), "MobileViTConfig.label2id")
+    return {str(name): _index(index, "label2id") for name, index in value.items()}
+
+
+def _index(value: Any, field: str) -> int:
+    text = value if isinstance(value, int) else str(value)
+    require(field, isinstance(text, int) or len(text) < 20, "class indices", value)
+    return int(text)
 
 
 def default_id2label(num_labels: Any) -> dict[int, str]:
     """LABEL_0, LABEL_1, ... for classes without names."""
     require("num_labels", _is_int(num_labels) and num_labels >= 0, "an integer of at least 0", num_labels)
+    limits.check("MAX_CLASSES", num_labels, "MobileViTConfig.num_labels")
     return {index: f"LABEL_{index}" for index in range(num_labels)}

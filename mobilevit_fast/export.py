@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from mobilevit_fast import limits
 from mobilevit_fast.accelerate import restore
 from mobilevit_fast.files import user_path, write_atomically
 from mobilevit_fast.models import MobileViTForImageClassification, MobileViTForSemanticSegmentation
@@ -106,6 +107,8 @@ def export_onnx(
         name = f"{type(model).__module__}.{type(model).__qualname__}"
         raise TypeError(f"export_onnx: expected a {expected} of mobilevit_fast, got {name}")
     height, width = _height_and_width(model.config.image_size if image_size is None else image_size)
+    if image_size is None:
+        limits.check("MAX_PIXELS", height * width, "export_onnx: pixels of the configuration's image_size")
     if batch != "dynamic" and not _is_positive(batch):
         raise ValueError(f"export_onnx: expected batch 'dynamic' or a positive number, got {batch!r}")
     if opset is not None and not (_is_positive(opset) and opset >= _LOWEST_OPSET):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL.Image import Resampling
 
+from mobilevit_fast import limits
 from mobilevit_fast.image_inputs import RawImage, read_image, read_segmentation_map
 from mobilevit_fast.image_settings import ImageSettings
 from mobilevit_fast.image_transforms import (
@@ -70,14 +71,28 @@ def _resize(image: np.ndarray, settings: ImageSettings, resample: Resampling | N
         return image
     assert settings.size is not None
     assert resample is not None
-    return resize(image, *resized_shape(image.shape[1], image.shape[2], settings.size), resample)
+    height, width = resized_shape(image.shape[1], image.shape[2], settings.size)
+    _check_growth(image, height, width)
+    return resize(image, height, width, resample)
 
 
 def _crop(image: np.ndarray, settings: ImageSettings) -> np.ndarray:
     if not settings.do_center_crop:
         return image
     assert settings.crop_size is not None
-    return center_crop(image, settings.crop_size["height"], settings.crop_size["width"])
+    height, width = settings.crop_size["height"], settings.crop_size["width"]
+    _check_growth(image, height, width)
+    return center_crop(image, height, width)
+
+
+def _check_growth(image: np.ndarray, height: int, width: int) -> None:
+    """Refuse what would be larger than both the image (channels, height, width) and the limit."""
+    before = image.shape[1] * image.shape[2]
+    if height * width > max(before, limits.MAX_PIXELS):
+        raise ImageError(
+            f"expected an image of {limits.raised('MAX_PIXELS')} pixels after resizing and cropping, "
+            f"got {height}x{width} from {image.shape[1]}x{image.shape[2]}"
+        )
 
 
 def stack(arrays: Sequence[np.ndarray], return_tensors: str | None, kind: str) -> Any:

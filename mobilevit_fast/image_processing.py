@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
+_SCORES_AT_ONCE = 1 << 24  # of a segmentation, while they are resized
 _TYPE_KEYS = ("image_processor_type", "feature_extractor_type")
 _TYPES = (
     "MobileViTImageProcessor",
@@ -166,6 +167,8 @@ class MobileViTImageProcessor:
         scores = list(logits)
         if target_sizes is not None:
             sizes = _target_sizes(target_sizes, len(scores))
+            if not return_segmentation_scores:
+                return [_best_classes(one, size) for one, size in zip(scores, sizes, strict=True)]
             scores = [
                 torch.nn.functional.interpolate(one[None], size=size, mode="bilinear", align_corners=False)[0]
                 for one, size in zip(scores, sizes, strict=True)
@@ -281,6 +284,26 @@ class MobileViTImageProcessor:
 
 MobileViTFeatureExtractor = MobileViTImageProcessor
 """The older name."""
+
+
+def _best_classes(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The classes (height, width) of one image's logits (labels, h, w), resized a few labels at a time.
+
+    All of them at the size of a photo would take gigabytes.
+    """
+    step = max(1, _SCORES_AT_ONCE // (size[0] * size[1]))
+    best: torch.Tensor | None = None
+    classes = torch.zeros(size, dtype=torch.int64, device=logits.device)
+    for first, part in zip(range(0, len(logits), step), logits.split(step), strict=True):
+        resized = torch.nn.functional.interpolate(part[None], size=size, mode="bilinear", align_corners=False)[0]
+        values, indices = resized.max(dim=0)
+        if best is None:
+            best, classes = values, indices
+        else:
+            better = values > best  # of equal scores the first counts
+            best = torch.where(better, values, best)
+            classes = torch.where(better, indices + first, classes)
+    return classes
 
 
 def _target_sizes(sizes: Any, images: int) -> list[tuple[int, int]]:

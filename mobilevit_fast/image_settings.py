@@ -1,11 +1,14 @@
 """Names, defaults and accepted values of the image processor's settings."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
 from PIL.Image import Resampling
+
+from mobilevit_fast.limits import shortened
 
 CHANNELS_FIRST = "channels_first"
 CHANNELS_LAST = "channels_last"
@@ -16,6 +19,7 @@ _RESIZE_KEYS: tuple[frozenset[str], ...] = (
     frozenset({"shortest_edge", "longest_edge"}),
     frozenset({"max_height", "max_width"}),
 )
+_LARGEST_EDGE = 2**31 - 1  # of Pillow's images
 _CROP_KEYS = (frozenset({"height", "width"}),)
 
 
@@ -129,7 +133,7 @@ def _switch(name: str, value: Any) -> bool:
     if value is None:  # configurations write null for "off"
         return False
     if not isinstance(value, bool):
-        raise ValueError(f"{name}: expected true or false, got {value!r}")
+        raise ValueError(f"{name}: expected true or false, got {shortened(value)}")
     return value
 
 
@@ -137,8 +141,14 @@ def _number(name: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name}: expected a number, got {value!r}")
-    return float(value)
+        raise ValueError(f"{name}: expected a number, got {shortened(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected a finite number, got {shortened(value)}")
+    return number
 
 
 def _per_channel(name: str, value: Any) -> float | tuple[float, ...] | None:
@@ -146,7 +156,7 @@ def _per_channel(name: str, value: Any) -> float | tuple[float, ...] | None:
         return _number(name, value)
     numbers = tuple(_number(f"{name}[{i}]", item) for i, item in enumerate(value))
     if not numbers or None in numbers:
-        raise ValueError(f"{name}: expected one number per channel, got {value!r}")
+        raise ValueError(f"{name}: expected one number per channel, got {shortened(value)}")
     return tuple(number for number in numbers if number is not None)
 
 
@@ -156,12 +166,16 @@ def _resampling(value: Any) -> Resampling | None:
     if not isinstance(value, bool) and isinstance(value, int) and value in list(Resampling):
         return Resampling(value)
     filters = ", ".join(f"{int(item)} ({item.name.lower()})" for item in sorted(Resampling))
-    raise ValueError(f"resample: expected a PIL.Image.Resampling or its number, one of {filters}; got {value!r}")
+    raise ValueError(
+        f"resample: expected a PIL.Image.Resampling or its number, one of {filters}; got {shortened(value)}"
+    )
 
 
 def _check_data_format(value: Any) -> None:
     if value not in (None, CHANNELS_FIRST, CHANNELS_LAST):
-        raise ValueError(f'input_data_format: expected "{CHANNELS_FIRST}", "{CHANNELS_LAST}" or None, got {value!r}')
+        raise ValueError(
+            f'input_data_format: expected "{CHANNELS_FIRST}", "{CHANNELS_LAST}" or None, got {shortened(value)}'
+        )
 
 
 def _size(name: str, value: Any, allowed: tuple[frozenset[str], ...], int_is_square: bool) -> dict[str, int] | None:
@@ -176,11 +190,16 @@ def _size(name: str, value: Any, allowed: tuple[frozenset[str], ...], int_is_squ
     elif isinstance(value, (tuple, list)) and len(value) == 2:
         edges = {"height": value[0], "width": value[1]}
     else:
-        raise ValueError(f"{name}: expected an int, a pair (height, width) or a dictionary of edges, got {value!r}")
+        raise ValueError(
+            f"{name}: expected an int, a pair (height, width) or a dictionary of edges, got {shortened(value)}"
+        )
     if frozenset(edges) not in allowed:
         choices = " or ".join("{" + ", ".join(sorted(keys)) + "}" for keys in allowed)
-        raise ValueError(f"{name}: expected the keys {choices}, got {value!r}")
+        raise ValueError(f"{name}: expected the keys {choices}, got {shortened(value)}")
     for key, edge in edges.items():
-        if isinstance(edge, bool) or not isinstance(edge, Integral) or edge < 1:
-            raise ValueError(f"{name}: expected {key} to be a positive int in pixels, got {edge!r}")
+        is_whole = isinstance(edge, Integral) and not isinstance(edge, bool)
+        if not is_whole or edge < 1:
+            raise ValueError(f"{name}: expected {key} to be a positive int in pixels, got {shortened(edge)}")
+        if edge > _LARGEST_EDGE:
+            raise ValueError(f"{name}: expected {key} to be at most {_LARGEST_EDGE} pixels, got {shortened(edge)}")
     return {key: int(edge) for key, edge in edges.items()}

@@ -7,6 +7,8 @@ On the command line that is `mobilevit-fast --limit MAX_PIXELS=64000000 classify
 process. Pillow's own `PIL.Image.MAX_IMAGE_PIXELS` bounds what image files may hold.
 """
 
+from typing import Any
+
 MAX_PIXELS = 1 << 21
 """Pixels that an image may grow to by resizing and padding (Full HD), and those in one call from the command line."""
 
@@ -45,7 +47,7 @@ def raised(name: str) -> str:
 def check(name: str, value: int, what: str) -> None:
     """Raise a ValueError that begins with `what` and names the limit, unless `value` keeps to it."""
     if value > globals()[name]:
-        raise ValueError(f"{what}: expected {raised(name)}, got {_short(value)}")
+        raise ValueError(f"{what}: expected {raised(name)}, got {shortened(value)}")
 
 
 def set_limit(name: str, value: int) -> None:
@@ -61,6 +63,10 @@ def set_limit(name: str, value: int) -> None:
     globals()[name] = value
 
 
-def _short(value: int) -> str:
-    # Python refuses to write integers of more than 4300 digits.
-    return f"{value:,}" if value < 10**18 else "more than 10^18"
+def shortened(value: Any, longest: int = 200) -> str:
+    """A value for a message. Python refuses to write integers of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a very large number"
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -11,7 +11,7 @@ from mobilevit_fast.checkpoints.errors import CheckpointError
 from mobilevit_fast.checkpoints.names import MOBILENET_BLOCKS
 from mobilevit_fast.config import PRESETS, MobileViTConfig
 from mobilevit_fast.models.layers import make_divisible
-from mobilevit_fast.models.mobilevit import TRANSFORMER_DEPTHS
+from mobilevit_fast.models.size import TRANSFORMER_DEPTHS
 
 ARCHITECTURES = {
     "base": "MobileViTModel",

@@ -1,6 +1,5 @@
 """The commands: arguments, and what is printed where."""
 
-import json
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,30 +10,36 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from mobilevit_fast import info
+from mobilevit_fast import info, limits
 from mobilevit_fast.accelerate import plan as plan_acceleration
 from mobilevit_fast.checkpoints import NAMINGS, build_model, write_checkpoint
 from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE
 from mobilevit_fast.cli import overlay
 from mobilevit_fast.cli.console import (
     FAILURE,
-    failing_in_one_line,
-    failing_without_memory,
+    INTERRUPTED,
+    Commands,
+    Failed,
     note,
     percent,
+    printable,
+    say,
+    say_json,
     stderr,
     stdout,
     usage_error,
 )
+from mobilevit_fast.cli.labels import Labels
 from mobilevit_fast.cli.loading import DIGITS, find_processor, load, parse_device, parse_dtype, read_source
-from mobilevit_fast.cli.photos import Labels, collect
-from mobilevit_fast.cli.predictions import Answer, classify
+from mobilevit_fast.cli.photos import collect
+from mobilevit_fast.cli.predictions import Answer, Results, classify
 from mobilevit_fast.export import ONNX_MODELS, ExportError, export_onnx
 from mobilevit_fast.files import encoded_picture, user_path, write_atomically
 from mobilevit_fast.image_inputs import read_image
 from mobilevit_fast.image_transforms import ImageError
 
 app = typer.Typer(
+    cls=Commands,
     help="Classify and segment photos with MobileViT; convert its checkpoints.",
     no_args_is_help=True,
     add_completion=False,
@@ -59,6 +64,23 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by defa
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+@app.callback()
+def options(
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=NUMBER, a limit of mobilevit_fast.limits to raise; may be given several times."),
+    ] = None,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the program an error arose.")] = False,
+) -> None:
+    """Classify and segment photos with MobileViT; convert its checkpoints."""
+    for one in limit or ():
+        name, _, number = one.partition("=")
+        try:
+            limits.set_limit(name, int(number))
+        except ValueError as error:
+            raise usage_error(f"--limit: expected NAME=NUMBER, got {one!r}: {error}") from error
+
+
 @app.command("classify")
 def classify_command(
     paths: Annotated[list[Path], typer.Argument(help="Image files, and folders that are searched for images.")],
@@ -81,25 +103,26 @@ def classify_command(
     compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
     photos, problems = collect(paths)
     for problem in problems:
-        note(f"error: {problem}")
+        note(f"error: {problem.path}: {problem.error}")
     if not photos:
+        if json_output:
+            say_json(Results({}, problems).to_dict())
         raise typer.Exit(FAILURE)
 
-    with failing_in_one_line():
-        loaded = load(
-            model,
-            "classification",
-            processor=processor,
-            device=compute_device,
-            dtype=compute_dtype,
-            accelerated=accelerate,
-        )
-        truth = None if labels is None else Labels(labels, loaded.model.config.id2label)
-        if truth is not None and all(truth.of(photo) is None for photo in photos):
-            raise ValueError(f"{labels}: expected labels of the images given, got none of them")
+    loaded = load(
+        model,
+        "classification",
+        processor=processor,
+        device=compute_device,
+        dtype=compute_dtype,
+        accelerated=accelerate,
+    )
+    truth = None if labels is None else Labels(labels, loaded.model.config.id2label, photos)
+    if truth is not None and all(truth.of(photo) is None for photo in photos):
+        raise ValueError(f"{labels}: expected labels of the images given, got none of them")
 
     bar = Progress(console=stderr(), transient=True, disable=not stderr().is_terminal)
-    with failing_without_memory(compute_device), bar as progress:
+    with bar as progress:
         task = progress.add_task("classifying", total=len(photos))
 
         def advance(answer: Answer) -> None:
@@ -107,16 +130,22 @@ def classify_command(
             if answer.error is not None:
                 note(f"error: {answer.photo.path}: {answer.error}")
 
-        results = classify(photos, loaded, top_k=top_k, batch_size=batch_size, labels=truth, advance=advance)
+        results = classify(
+            photos, loaded, top_k=top_k, batch_size=batch_size, labels=truth, advance=advance, problems=problems
+        )
 
+    if results.interrupted:
+        note(f"error: interrupted after {len(results.answers)} of {len(photos)} images")
     if json_output:
-        typer.echo(json.dumps(results.to_dict(), indent=2))
+        say_json(results.to_dict())
     else:
-        if results.failed < len(photos):
+        if results.failed < len(results.answers):
             stdout().print(results.to_table())
         accuracy = results.accuracy_line()
         if accuracy is not None:
-            typer.echo(accuracy)
+            say(accuracy)
+    if results.interrupted:
+        raise typer.Exit(INTERRUPTED)
     if problems or results.failed:
         raise typer.Exit(FAILURE)
 
@@ -142,34 +171,34 @@ def segment_command(
         raise usage_error(f"--output: expected another file than the photo, got {output}")
     if not output.absolute().parent.is_dir():
         raise usage_error(f"--output: expected a file in a folder that exists, got {output}")
-    with failing_in_one_line():
-        photo = _read_photo(image)
-        loaded = load(
-            model,
-            "segmentation",
-            processor=processor,
-            device=compute_device,
-            dtype=compute_dtype,
-            accelerated=accelerate,
-        )
-        # The whole photo, not its centre: then the classes of the resized image cover the photo exactly.
-        inputs = loaded.processor(photo, do_center_crop=False).to(compute_device, compute_dtype)
-    with torch.inference_mode(), failing_without_memory(compute_device):
+    photo = _read_photo(image)
+    loaded = load(
+        model,
+        "segmentation",
+        processor=processor,
+        device=compute_device,
+        dtype=compute_dtype,
+        accelerated=accelerate,
+    )
+    # The whole photo, not its centre: then the classes of the resized image cover the photo exactly.
+    inputs = loaded.processor(photo, do_center_crop=False).to(compute_device, compute_dtype)
+    with torch.inference_mode():
         outputs = loaded.model(**inputs)
         outputs.logits = outputs.logits.float().cpu()
+    if not outputs.logits.isfinite().all():
+        raise ValueError(f"{image}: the model's answer is NaN or infinite")
     maps = loaded.processor.post_process_semantic_segmentation(outputs, target_sizes=[(photo.height, photo.width)])
     classes = cast(torch.Tensor, maps[0])  # (height, width) of the photo
     found = overlay.shares(classes, loaded.model.config.id2label)
-    with failing_in_one_line():
-        write_atomically(output, encoded_picture(overlay.paint(photo, classes, found), kind))
+    write_atomically(output, encoded_picture(overlay.paint(photo, classes, found), kind))
 
     if json_output:
         values = [{"label": one.label, "index": one.index, "share": one.share} for one in found]
-        typer.echo(json.dumps({"path": str(image), "output": str(output), "classes": values}, indent=2))
+        say_json({"path": str(image), "output": str(output), "classes": values})
         return
     table = Table("class", "index", "share of pixels")
     for one in found:
-        table.add_row(Text(one.label), str(one.index), percent(one.share))
+        table.add_row(Text(printable(one.label)), str(one.index), percent(one.share))
     stdout().print(table)
 
 
@@ -206,11 +235,10 @@ def convert_command(
     present = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).exists()]
     if present and not force:
         raise usage_error(f"{folder}: expected a folder without a checkpoint, found {' and '.join(present)} (--force)")
-    with failing_in_one_line():
-        checkpoint = read_source(source)
-        settings = find_processor(source, checkpoint, processor)
-        write_checkpoint(build_model(checkpoint), folder, naming=naming, processor=settings)
-    typer.echo(f"{checkpoint.path} ({checkpoint.naming}) -> {folder} ({naming})")
+    checkpoint = read_source(source)
+    settings = find_processor(source, checkpoint, processor)
+    write_checkpoint(build_model(checkpoint), folder, naming=naming, processor=settings)
+    say(f"{checkpoint.path} ({checkpoint.naming}) -> {folder} ({naming})")
 
 
 @app.command("export")
@@ -235,23 +263,21 @@ def export_command(
         raise usage_error(f"expected a file in a folder that exists, got {output}")
     if output.exists() and not force:
         raise usage_error(f"{output}: expected a file that does not exist yet, found one (--force)")
-    with failing_in_one_line():
-        checkpoint = read_source(model)
-        exported = build_model(checkpoint)
-        if not isinstance(exported, ONNX_MODELS):
-            raise ValueError(f"{checkpoint.path}: expected a model with a head, got one without")
-        try:
-            written = export_onnx(exported, output, image_size=image_size, batch="dynamic" if batch is None else batch)
-        except (ExportError, ImportError) as error:
-            note(f"error: {error}")
-            raise typer.Exit(FAILURE) from error
+    checkpoint = read_source(model)
+    exported = build_model(checkpoint)
+    if not isinstance(exported, ONNX_MODELS):
+        raise ValueError(f"{checkpoint.path}: expected a model with a head, got one without")
+    try:
+        written = export_onnx(exported, output, image_size=image_size, batch="dynamic" if batch is None else batch)
+    except ExportError as error:
+        raise Failed(str(error)) from error
     if written.error is None:
         note("not compared with the model: that takes onnxruntime (pip install onnxruntime)")
     if json_output:
-        typer.echo(json.dumps(written.to_dict(), indent=2))
+        say_json(written.to_dict())
         return
     compared = "" if written.error is None else f", ONNX Runtime errs by {written.error:.1e} of the largest logit"
-    typer.echo(
+    say(
         f"{checkpoint.path} -> {output}: pixel_values {_sides(written.input_shape)} to logits "
         f"{_sides(written.output_shape)}, {written.size / 1e6:.1f} MB{compared}"
     )
@@ -267,10 +293,9 @@ def plan_command(
 ) -> None:
     """Print what acceleration would replace in a model, by what, and what it would leave and why."""
     compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
-    with failing_in_one_line():
-        report = plan_acceleration(build_model(read_source(model)).to(compute_device, compute_dtype))
+    report = plan_acceleration(build_model(read_source(model)).to(compute_device, compute_dtype))
     if json_output:
-        typer.echo(json.dumps(report.to_list(), indent=2))
+        say_json(report.to_list())
     else:
         stdout().print(report)
 

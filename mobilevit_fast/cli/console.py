@@ -1,18 +1,29 @@
 """What goes where: results to stdout, everything else to stderr, and errors as one line with an exit status."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
+
+from mobilevit_fast.interrupts import interrupt_by_exceptions
 
 FAILURE = 1
 """Exit status when some or all of the work could not be done."""
 USAGE = 2
 """Exit status when the arguments make no sense."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 _PIPE_WIDTH = 160
+_LONGEST_LINE = 1000
+# Of errors that carry a message meant to be read; others are named by their class as well.
+_SPEAKING = (ValueError, OSError, ImportError)
 
 
 def stdout() -> Console:
@@ -26,9 +37,32 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def printable(text: object) -> str:
+    """Text that a terminal shows as it is: control codes, and bytes of file names that are no text, are escaped."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in str(text))
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
 def note(message: str) -> None:
     """One line on stderr."""
-    typer.echo(" ".join(message.split()), err=True)
+    line = printable(" ".join(message.split()))
+    typer.echo(line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}...", err=True)
+
+
+def say(message: str) -> None:
+    """One line on stdout."""
+    typer.echo(printable(message))
+
+
+def say_json(values: object) -> None:
+    """JSON on stdout, which any reader takes: without NaN, in ASCII."""
+    typer.echo(json.dumps(values, indent=2, allow_nan=False))
 
 
 def percent(share: float) -> str:
@@ -36,31 +70,73 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def usage_error(message: str) -> typer.Exit:
+def described(error: BaseException) -> str:
+    """What an error says, in one line; that of one nobody expected begins with its class."""
+    text = " ".join(str(error).split())
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text:
+        return "not enough memory"
+    return text if text and isinstance(error, _SPEAKING) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+class Failed(typer.Exit):
+    """The end of a command: an error that is said on stderr when this is made."""
+
+    def __init__(self, message: str, status: int = FAILURE) -> None:
+        note(f"error: {message}")
+        super().__init__(status)
+        self.message = message
+
+
+def usage_error(message: str) -> Failed:
     """To be raised: arguments that make no sense."""
-    note(f"error: {message}")
-    return typer.Exit(USAGE)
+    return Failed(message, USAGE)
 
 
-@contextmanager
-def failing_in_one_line() -> Iterator[None]:
-    """Turn errors over files and their content into one line on stderr and exit status 1.
+class Commands(TyperGroup):
+    """Commands that end with one line on stderr whatever happens, and with JSON on stdout if that was asked for."""
 
-    Only for work on what the user named: the library raises ValueError (CheckpointError and ImageError are such) and
-    OSError for it, with messages meant to be read.
-    """
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        note(f"error: {error}")
-        raise typer.Exit(FAILURE) from error
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command line."""
+        interrupt_by_exceptions()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a name that the terminal has no letters for must not end a command
+                stream.reconfigure(errors="backslashreplace")
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+            return super().main(*arguments, **options)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note whether JSON is asked for, before anything can fail."""
+        ctx.meta[__name__] = _asks_for_json(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named; see the class for what becomes of errors."""
+        try:
+            return super().invoke(ctx)
+        except typer.Exit as error:
+            if isinstance(error, Failed):
+                _fail_in_json(ctx, error.message)
+            raise
+        except BrokenPipeError:
+            raise
+        except KeyboardInterrupt:
+            failed = Failed("interrupted", INTERRUPTED)
+        except Exception as error:
+            if hasattr(error, "format_message"):  # wrong options: click shows them with the usage
+                _fail_in_json(ctx, error.format_message())
+                raise
+            if ctx.params.get("traceback"):
+                raise
+            failed = Failed(described(error))
+        _fail_in_json(ctx, failed.message)
+        raise failed
 
 
-@contextmanager
-def failing_without_memory(device: torch.device) -> Iterator[None]:
-    """Turn a lack of the device's memory into one line on stderr and exit status 1."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        note(f"error: not enough memory on {device} for images of this size and number")
-        raise typer.Exit(FAILURE) from error
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    return "--json" in arguments[: arguments.index("--")] if "--" in arguments else "--json" in arguments
+
+
+def _fail_in_json(ctx: Any, message: str) -> None:
+    if ctx.meta[__name__]:
+        say_json({"error": message})

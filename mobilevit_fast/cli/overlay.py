@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from mobilevit_fast.cli.console import percent
+from mobilevit_fast.cli.console import percent, printable
 
 _OPACITY = 0.55
 _GOLDEN_RATIO = 0.618034  # hues this far apart stay distinct however many there are
 _PAPER, _INK = (255, 255, 255), (20, 20, 20)
-_LEGEND_LINES = 20
+_LEGEND_LINES, _LONGEST_LABEL = 20, 60
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def shares(classes: torch.Tensor, id2label: dict[int, str]) -> list[Share]:
     """The classes of a map (height, width) of class ids, the largest first."""
     indices, counts = classes.unique(return_counts=True)
     found = [
-        Share(index, id2label[index], count / classes.numel())
+        Share(index, id2label.get(index, f"LABEL_{index}"), count / classes.numel())
         for index, count in zip(indices.tolist(), counts.tolist(), strict=True)
     ]
     return sorted(found, key=lambda one: (-one.share, one.index))
@@ -76,7 +76,7 @@ def paint(photo: Image.Image, classes: torch.Tensor, found: list[Share]) -> Imag
 
 
 def _legend(found: list[Share], text_height: int) -> Image.Image:
-    lines = [(one, f"{one.label}  {percent(one.share)}") for one in found[:_LEGEND_LINES]]
+    lines = [(one, f"{printable(one.label)[:_LONGEST_LABEL]}  {percent(one.share)}") for one in found[:_LEGEND_LINES]]
     font = ImageFont.load_default(size=text_height)
     pad, step = text_height // 2, round(1.5 * text_height)
     width = max(round(font.getlength(text)) for _, text in lines)

@@ -72,6 +72,8 @@ class ImageClassification(ClassifierHead):
             original = super(Fused, self).forward
             return original(pixel_values, output_hidden_states, labels, return_dict, **kwargs)
         config, backbone = self.config, self.mobilevit
+        if hasattr(backbone, "check_pixel_values"):  # this package's own model, whose errors speak of images
+            backbone.check_pixel_values(pixel_values)
         if output_hidden_states is None:
             output_hidden_states = config.output_hidden_states
         if return_dict is None:

@@ -11,10 +11,8 @@ from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models.block import MobileViTLayer
 from mobilevit_fast.models.layers import MobileViTConvLayer, MobileViTMobileNetLayer
 from mobilevit_fast.models.pretrained import MobileViTPreTrainedModel
+from mobilevit_fast.models.size import TRANSFORMER_DEPTHS
 from mobilevit_fast.outputs import EncoderOutput, MobileViTModelOutput
-
-# Transformer layers in the three MobileViT blocks, the same for all sizes (arXiv 2110.02178, table 4).
-TRANSFORMER_DEPTHS = (2, 4, 3)
 
 
 class MobileViTEncoder(nn.Module):

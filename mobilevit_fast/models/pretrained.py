@@ -8,6 +8,7 @@ from torch import nn
 
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models.block import MobileViTLayer
+from mobilevit_fast.models.size import check_size
 
 
 class MobileViTPreTrainedModel(nn.Module):
@@ -15,6 +16,9 @@ class MobileViTPreTrainedModel(nn.Module):
 
     Args:
         config: checked once more here, because its attributes may have changed since it was made.
+
+    Raises:
+        ValueError: a field does not fit, or the model would be larger than `mobilevit_fast.limits` allow.
     """
 
     config_class = MobileViTConfig
@@ -26,6 +30,7 @@ class MobileViTPreTrainedModel(nn.Module):
         if not isinstance(config, MobileViTConfig):
             raise TypeError(f"{type(self).__name__}: expected a MobileViTConfig, got {type(config).__name__}")
         config.validate()
+        check_size(config)
         self.config = config
 
     @property

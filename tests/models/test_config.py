@@ -176,6 +176,7 @@ BAD_VALUES: list[tuple[dict[str, Any], str]] = [
         {"problem_type": "single_label_classification", "num_labels": 1},
         r'problem_type: expected "regression" or at least 2 labels',
     ),
+    ({"architectures": "MobileViTModel"}, r"architectures: expected a list of names of classes, or None, got"),
     ({"return_dict": None}, r"return_dict: expected True or False, got None"),
     ({"output_hidden_states": "no"}, r"output_hidden_states: expected True or False, got 'no'"),
     ({"dtype": "float13"}, r"dtype: expected a torch\.dtype or its name, got 'float13'"),

@@ -1,0 +1,31 @@
+"""500 damaged files of each kind: an answer or one clear line, within 10 seconds and 2 GB each."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.paths import REPOSITORY
+from tests.robustness.mutations import CASES, KINDS
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded as on Linux")]
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.robustness.mutations"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files(outcomes: dict[str, Any], kind: str) -> None:
+    found = outcomes[kind]
+    assert found["problems"] == []
+    assert found["answered"] + found["refused"] == CASES
+    # Both happen, or the cases would show little.
+    assert found["answered"] > 10
+    assert found["refused"] > 100
