@@ -160,6 +160,16 @@ def mobilevit_transformer() -> Iterator[Sample]:
         yield Sample(name, (make.image(n, c, h, w, layout), *weights, *settings))
 
 
+def sharpened(arguments: tuple[Any, ...], factor: float) -> tuple[Any, ...]:
+    """Those of a ``mobilevit_transformer`` whose queries and keys, and so the roots of its scores, are larger."""
+    changed = list(arguments)
+    for position in (5, 6):  # query, key and value: weights and biases
+        if changed[position] is not None:
+            changed[position] = changed[position].clone()
+            changed[position][:, : 2 * changed[position].shape[1] // 3] *= factor
+    return tuple(changed)
+
+
 def classifier_head() -> Iterator[Sample]:
     """Classifier heads with and without biases."""
     make = _Maker(6)

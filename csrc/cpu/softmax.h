@@ -33,9 +33,6 @@ MVF_INLINE void softmax(float* scores, int64_t keys, float scale, Float (&invers
       largest[v] = at_least(largest[v], load_unaligned<Float>(scores + key * kStep + v * kLanes));
     }
   }
-  MVF_UNROLL
-  for (int v = 0; v < kVectors; ++v) largest[v] *= scale;
-
   // Weights of kCount rows from `key` on, of which the first `valid` are there.
   const auto weigh = [&](auto count, int64_t key, int64_t valid) __attribute__((always_inline)) {
     constexpr int kRows = decltype(count)::kRows, kCount = kRows * kVectors;
@@ -43,7 +40,8 @@ MVF_INLINE void softmax(float* scores, int64_t keys, float scale, Float (&invers
     MVF_UNROLL
     for (int i = 0; i < kCount; ++i) {
       const float* row = scores + (i / kVectors < valid ? key + i / kVectors : key) * kStep;
-      p[i] = load_unaligned<Float>(row + i % kVectors * kLanes) * scale - largest[i % kVectors];
+      // Not the difference of products: rounded, the largest one may be smaller than the exact one by thousands.
+      p[i] = (load_unaligned<Float>(row + i % kVectors * kLanes) - largest[i % kVectors]) * scale;
     }
     exp_nonpositive<!kPairs, kCount>(p);
     MVF_UNROLL

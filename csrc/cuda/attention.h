@@ -151,14 +151,15 @@ class Attention {
       }
       most = maximum(most, shuffle_xor(most, 1));
       most = maximum(most, shuffle_xor(most, 2));
-      const float change = exp2_approximate((most_so_far[half] - most) * scale_), subtracted = most * scale_;
+      const float change = exp2_approximate((most_so_far[half] - most) * scale_);
       most_so_far[half] = most;
       float total = total_so_far[half] * change;
       MVF_UNROLL
       for (int t = 0; t < 2 * kPairs; ++t) {
         MVF_UNROLL
         for (int i = half * 2; i < half * 2 + 2; ++i) {
-          scores[t][i] = exp2_approximate(scores[t][i] * scale_ - subtracted);
+          // Not the difference of products: a rounded one may be smaller than the exact one by thousands.
+          scores[t][i] = exp2_approximate((scores[t][i] - most) * scale_);
           total += scores[t][i];
         }
       }
@@ -175,7 +176,7 @@ class Attention {
     for (int i = 0; i < 2 * kTiles; ++i) numbers[i] = value;
   }
 
-  static constexpr float kLeast = -3.0e38f;  // its weight is 0, and differences of it are finite
+  static constexpr float kLeast = -3.0e38f;  // its weight is 0, and it is no infinity to subtract from another
 
   const int head_dim_, lane_piece_, last_piece_;  // where in 16 features the lane begins to read, and in the last ones
   const float scale_;

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.shapes import preset_calls
+from mobilevit_fast import ops
 from mobilevit_fast.config import PRESETS
 from tests import samples
 from tests.emulator.run import Launch, check, emulated, run
+from tests.tolerance import assert_within_twice, rms_error
 
 DTYPES = [torch.float16, torch.bfloat16]
 STACK, LAYERED = (2, 2), (16, 4, 32)
@@ -77,6 +79,19 @@ def check_tiles(arguments: tuple[Any, ...], *tiles: Sequence[int], **options: An
 def test_widths_of_the_models(features: int, channels: int, dtype: torch.dtype) -> None:
     """Heads of 16 to 60 features, on few tokens: one tile and a little more."""
     check_tiles(make(channels, features, 1, (1, 5, 4), dtype, patch=(1, 1)), STACK, LAYERED, seed=features)
+
+
+@pytest.mark.parametrize("factor", [1e3, 4e4, 1e14])
+@pytest.mark.parametrize("tile", [STACK, LAYERED], ids=["stack", "layered"])
+def test_large_scores(tile: Sequence[int], factor: float) -> None:
+    """Up to a million, and on to the end of the type's range; one key takes all the weight. Few numbers: their root
+    mean square decides.
+    """
+    arguments = samples.sharpened(make(32, 48, 1, (1, 8, 12), torch.bfloat16), factor)
+    actual, _ = run("mobilevit_transformer", arguments, tile=tile)
+    reference = ops.OPS["mobilevit_transformer"].reference
+    exact = reference(*(a.double() if isinstance(a, Tensor) else a for a in arguments))
+    assert_within_twice(actual, reference(*arguments), exact, measure=rms_error)
 
 
 @pytest.mark.parametrize(

@@ -156,13 +156,14 @@ def attention_kernel(
         k = load_tile(head_ptr + channels, at, 3 * channels, key_mask, dims, HEAD_DIM)  # (BLOCK_N, BLOCK_D)
         v = load_tile(head_ptr + 2 * channels, at, 3 * channels, key_mask, dims, HEAD_DIM)  # (BLOCK_N, BLOCK_D)
         scores = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-        scores = product(q, tl.trans(k), scores, INPUT_PRECISION) * scale  # (BLOCK_M, BLOCK_N)
+        scores = product(q, tl.trans(k), scores, INPUT_PRECISION)  # (BLOCK_M, BLOCK_N)
         same = (sequence[:, None] == (key // token_count)[None, :]) & key_mask[None, :]
         scores = tl.where(same, scores, -float("inf"))  # (BLOCK_M, BLOCK_N)
         new_largest = tl.maximum(largest, tl.max(scores, axis=1))  # (BLOCK_M,)
         base = tl.where(new_largest == -float("inf"), 0.0, new_largest)  # (BLOCK_M,), no key so far
-        shrink = tl.exp2(largest - base)  # (BLOCK_M,)
-        p = tl.exp2(scores - base[:, None])  # (BLOCK_M, BLOCK_N)
+        # Scaled behind the difference: of products, the compiler rounds one and not the other.
+        shrink = tl.exp2((largest - base) * scale)  # (BLOCK_M,)
+        p = tl.exp2((scores - base[:, None]) * scale)  # (BLOCK_M, BLOCK_N)
         total = total * shrink + tl.sum(p, axis=1)
         context = product(rounded(p, v.dtype), v, context * shrink[:, None], INPUT_PRECISION)  # (BLOCK_M, BLOCK_D)
         largest = new_largest

@@ -1,0 +1,60 @@
+"""Attention whose scores are large: up to a million by the rule for errors, and on to where float32 ends."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+import torch
+
+from tests.ops.variants import DTYPES, dense, exact_and_plain, run
+from tests.samples import SAMPLES, Sample, sharpened
+from tests.tolerance import assert_within_twice, rms_error
+
+OP = "mobilevit_transformer"
+STACKS = [sample for sample in SAMPLES[OP]() if sample.name.endswith("channels_last")]
+WHOLE = [sample for sample in STACKS if "7x9" not in sample.name]
+"""Those of images that are whole patches: resizing would spread a pixel further."""
+FACTORS = [1000.0, 2e4, 4e4, 1e8, 3e14]
+"""Of queries and keys: scores are about the squares, 1e6 to 1e29; one key takes all the weight."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("sample", STACKS, ids=[sample.name for sample in STACKS])
+def test_one_key_takes_all(sample: Sample, factor: float, dtype: torch.dtype, isa: str) -> None:
+    """Few numbers, of which the largest error is a matter of luck: the root mean square decides."""
+    arguments = sharpened(sample.to(dtype), factor)
+    exact, plain = exact_and_plain(OP, arguments)
+    assert_within_twice(run(OP, arguments), plain, exact, measure=rms_error)
+
+
+@pytest.mark.parametrize("factor", [1.0, 10.0, 30.0, 100.0])
+def test_scores_of_which_some_are_nearly_equal(factor: float, isa: str) -> None:
+    """Softmax turns the rounding of two large scores that nearly tie into errors as large as the values.
+
+    Which scores tie is luck, for PyTorch as for a kernel, and one tie decides about a whole result: so it is the middle
+    of several stacks that is held to the rule.
+    """
+    ratios = []
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        for sample in STACKS[:2]:
+            x, *rest = sample.arguments
+            arguments = sharpened((torch.randn(x.shape, generator=generator), *rest), factor)
+            exact, plain = exact_and_plain(OP, dense(arguments))
+            ratios.append(rms_error(run(OP, dense(arguments)), exact) / rms_error(plain, exact))
+    assert statistics.median(ratios) <= 1.5
+    assert statistics.geometric_mean(ratios) <= 2.0
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("sample", WHOLE, ids=[sample.name for sample in WHOLE])
+def test_what_is_not_finite_spreads_as_in_pytorch(sample: Sample, value: float, isa: str) -> None:
+    """From a pixel to its sequence, and to no other."""
+    x, *rest = sample.arguments
+    x = x.clone()
+    x[0, 0, 1, 2] = value
+    arguments = (x, *rest)
+    assert torch.equal(run(OP, arguments).isnan(), run(OP, arguments, "reference").isnan())
