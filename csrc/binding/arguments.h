@@ -42,7 +42,16 @@ class ParameterChecks {
     expect(ok, name, " of ", dimensions, " dimensions, none of them 0, got ", shape_text(tensor));
   }
 
-  // Shape, device and type of a parameter; with `float32`, that type is allowed beside the common one.
+  // Numbers that are there to be read.
+  void stored(const char* name, const Tensor& tensor) const {
+    if (is_stored(tensor)) return;
+    int64_t bytes = 0;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+    expect(false, name, " with memory for its shape ", shape_text(tensor), ", got one whose storage was resized to ",
+           bytes, " bytes");
+  }
+
+  // Shape, device, type and memory of a parameter; with `float32`, that type is allowed beside the common one.
   void parameter(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape, bool float32) const {
     bool same = tensor.dim() == static_cast<int64_t>(shape.size());
     int64_t i = 0;
@@ -58,6 +67,7 @@ class ParameterChecks {
            ", like the ", first_name_, ", got ", dtype_text(given));
     expect(same_device(tensor, first_), name, " on ", device_text(first_), ", like the ", first_name_, ", got one on ",
            device_text(tensor));
+    stored(name, tensor);
   }
 
   void parameter(const char* name, const std::optional<Tensor>& tensor, std::initializer_list<int64_t> shape) const {
@@ -67,6 +77,9 @@ class ParameterChecks {
   void pair(const char* name, const std::vector<int64_t>& values, int64_t least) const {
     expect(values.size() == 2, "two values of ", name, ", got ", values.size());
     expect(values[0] >= least && values[1] >= least, name, " of at least ", least, " in both directions, got [",
+           values[0], ", ", values[1], "]");
+    // Positions in the padded image are then less than 2^63.
+    expect(values[0] < kMostPixels && values[1] < kMostPixels, name, " of less than 2^61 in both directions, got [",
            values[0], ", ", values[1], "]");
   }
 
@@ -82,6 +95,8 @@ class ParameterChecks {
       : x_(x), op_(op), first_(first), first_name_(first_name), type_(first.scalar_type()) {
     expect(type_ == types.a || type_ == types.b, first_name_, " of type ", types.text, ", got ", dtype_text(type_));
   }
+
+  static constexpr int64_t kMostPixels = int64_t{1} << 61;
 
   const Tensor* x_;
 
@@ -101,6 +116,7 @@ class ArgumentChecks : public ParameterChecks {
   ArgumentChecks(const Types& types, const char* op, const Tensor& x, const Tensor& like, const char* like_name)
       : ParameterChecks(types, op, like, like_name, &x) {
     expect(x.dim() == 4, "input of shape (batch, channels, height, width), got ", x.dim(), " dimensions");
+    stored("input", x);
   }
 
   void channels(int64_t wanted) const {
@@ -114,10 +130,13 @@ class ArgumentChecks : public ParameterChecks {
     pair("stride", stride, 1);
     pair("padding", padding, 0);
     pair("dilation", dilation, 1);
-    const int64_t room_h = x_->size(2) + 2 * padding[0] - dilation[0] * (kernel_h - 1) - 1;
-    const int64_t room_w = x_->size(3) + 2 * padding[1] - dilation[1] * (kernel_w - 1) - 1;
-    expect(x_->size(2) > 0 && x_->size(3) > 0 && room_h >= 0 && room_w >= 0, "an input that holds the ", kernel_h, "x",
-           kernel_w, " window at least once, got one it does not fit");
+    const auto room = [&](int64_t size, int64_t kernel, int i) {
+      expect(size < kMostPixels, "an input of fewer than 2^61 rows and columns, got ", size);
+      return size == 0 ? -1 : size + 2 * padding[i] - 1 - product_of(dilation[i], kernel - 1);
+    };
+    const int64_t room_h = room(x_->size(2), kernel_h, 0), room_w = room(x_->size(3), kernel_w, 1);
+    expect(room_h >= 0 && room_w >= 0, "an input that holds the ", kernel_h, "x", kernel_w,
+           " window at least once, got one it does not fit");
     out_h = room_h / stride[0] + 1, out_w = room_w / stride[1] + 1;
     return {kernel_h, kernel_w, stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1]};
   }

@@ -33,7 +33,7 @@ struct AsppParameters {
     parameters.parameter("pool weight", pool, {features(), channels(), 1, 1}, false);
     parameters.parameter("pool scale", pool_scale, {features()});
     parameters.parameter("pool bias", pool_bias, {features()});
-    parameters.parameter("project weight", project, {outputs(), (rates + 2) * features(), 1, 1}, false);
+    parameters.parameter("project weight", project, {outputs(), product_of(rates + 2, features()), 1, 1}, false);
     parameters.parameter("project scale", project_scale, {outputs()});
     parameters.parameter("project bias", project_bias, {outputs()});
   }

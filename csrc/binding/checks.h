@@ -1,6 +1,7 @@
 // Errors that all bindings share.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -9,6 +10,8 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+
+#include "mobilevit_fast/counts.h"
 
 namespace mobilevit_fast {
 
@@ -57,6 +60,26 @@ inline DeviceText device_text(const Tensor& tensor) { return {tensor}; }
 inline bool same_device(const Tensor& a, const Tensor& b) {
   return a.is_cpu() == b.is_cpu() && a.is_cuda() == b.is_cuda() &&
          (a.is_cpu() || a.get_device_index() == b.get_device_index());
+}
+
+// Whether the storage holds all numbers of a tensor: it can be freed or cut behind the tensor's back
+// (untyped_storage().resize_(0)), which leaves sizes, strides and even an address as they were.
+inline bool is_stored(const Tensor& tensor) {
+  const AtenTensorHandle handle = tensor.get();
+  const int64_t rank = tensor.dim();
+  int64_t *sizes = nullptr, *strides = nullptr, offset = 0, bytes = 0;
+  int32_t dtype = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(handle, &sizes));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle, &strides));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(handle, &offset));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle, &dtype));
+  int64_t end = sum_of(offset, 1);  // behind the last number
+  for (int64_t i = 0; i < rank; ++i) {
+    if (sizes[i] == 0) return true;
+    end = sum_of(end, product_of(sizes[i] - 1, strides[i]));
+  }
+  return product_of(end, static_cast<int64_t>(aoti_torch_dtype_element_size(dtype))) <= bytes;
 }
 
 // The name as Python prints it, for the types a user is likely to pass.

@@ -19,12 +19,13 @@ struct TransformerParameters {
     parameters.rank("fc1 weight", fc1, 3);
     parameters.rank("out weight", out, 4);
     const int64_t width = in.size(0), outputs = out.size(0), layers = fc1.size(0), hidden = fc1.size(1);
+    const int64_t qkv_width = product_of(3, width);
     parameters.parameter("in weight", in, {width, in.size(1), 1, 1}, false);
     parameters.parameter("in bias", in_bias, {width});
     parameters.parameter("norm1 weight", norm1, {layers, width}, true);
     parameters.parameter("norm1 bias", norm1_bias, {layers, width}, true);
-    parameters.parameter("qkv weight", qkv, {layers, 3 * width, width}, false);
-    parameters.parameter("qkv bias", qkv_bias, {layers, 3 * width});
+    parameters.parameter("qkv weight", qkv, {layers, qkv_width, width}, false);
+    parameters.parameter("qkv bias", qkv_bias, {layers, qkv_width});
     parameters.parameter("proj weight", proj, {layers, width, width}, false);
     parameters.parameter("proj bias", proj_bias, {layers, width}, true);
     parameters.parameter("norm2 weight", norm2, {layers, width}, true);

@@ -26,6 +26,7 @@ struct Arguments : ArgumentChecks {
                given->is_cpu() && given->stride(0) == 1,
            "packed weights of shape (", floats, ",) and type torch.float32 on the CPU, as made for the kernel variant ",
            isa_name(products.isa), ", got ", shape_text(*given));
+    stored("packed weights", *given);
     return *given;
   }
 };
@@ -36,9 +37,11 @@ inline ImageBatch image_batch(Tensor& x, bool any_strides = false) {
   if (!any_strides && x.stride(1) != 1 && x.size(1) > 1) {
     x = torch::stable::contiguous(x, torch::headeronly::MemoryFormat::ChannelsLast);
   }
+  // Where there is one of something, any stride may stand, and kernels compute with it.
+  const auto stride = [&](int dimension) { return x.size(dimension) > 1 ? x.stride(dimension) : 0; };
   const int64_t channel_stride = x.size(1) > 1 ? x.stride(1) : 1;
-  return {x.const_data_ptr(), x.size(0),      x.size(1),   x.size(2),  x.size(3),
-          x.stride(0),        channel_stride, x.stride(2), x.stride(3)};
+  return {x.const_data_ptr(), x.size(0),      x.size(1), x.size(2), x.size(3),
+          stride(0),          channel_stride, stride(2), stride(3)};
 }
 
 }  // namespace mobilevit_fast::cpu

@@ -93,9 +93,9 @@ Tensor aspp(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, O
   p.x = image_batch(x, true);
   p.y = y.mutable_data_ptr();
   const bool direct = p.element == Element::float32 && p.x.channel_stride == 1;
-  Tensor pixels = empty_floats(direct ? 0 : p.x.batch * p.x.height * p.x.width * channels);
+  Tensor pixels = empty_floats(direct ? 0 : product_of(p.x.batch, p.x.height, p.x.width, channels));
   if (!direct) p.pixels = static_cast<float*>(pixels.mutable_data_ptr());
-  Tensor image_bias = empty_floats(p.x.batch * round_up(outputs, kBlock));
+  Tensor image_bias = empty_floats(product_of(p.x.batch, round_up(outputs, kBlock)));
   p.image_bias = static_cast<float*>(image_bias.mutable_data_ptr());
   split(p, torch::stable::get_num_threads());
   const int isa = static_cast<int>(products.isa);

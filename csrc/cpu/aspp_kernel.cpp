@@ -93,7 +93,7 @@ struct Tile {
   Tile(const AsppParams& params, void* block) : p(params), x(params) {
     const int64_t most = ceil_div(p.x.height, p.tile_rows) * ceil_div(p.x.width, p.tile_columns);
     Arena arena(block);
-    features = arena.take<float>(most * aspp_width(p));
+    features = arena.take<float>(most, aspp_width(p));
     in = arena.take<const float*>(most);
     out = arena.take<float*>(most);
     target = arena.take<T*>(most);

@@ -37,8 +37,8 @@ struct Weights {
   Products products() const { return Products({expand, linear}); }
 
   int64_t packed_floats(const Products& products) const {
-    return panel_floats(expand.size(1) / products.factors, expand.size(0)) +
-           panel_floats(linear.size(1) / products.factors, linear.size(0));
+    return sum_of(panel_floats(expand.size(1) / products.factors, expand.size(0)),
+                  panel_floats(linear.size(1) / products.factors, linear.size(0)));
   }
 
   Tensor pack(const Products& products) const {
@@ -77,7 +77,7 @@ Tensor classifier_head(Tensor x, Tensor expand_weight, OptionalTensor expand_sca
 
   Tensor y = empty_matrix(x.size(0), classes, type);
   if (x.size(0) == 0) return y;
-  Tensor pooled = empty_floats(x.size(0) * round_up(expanded, kBlock));
+  Tensor pooled = empty_floats(product_of(x.size(0), round_up(expanded, kBlock)));
   p.y = y.mutable_data_ptr();
   p.pooled = static_cast<float*>(pooled.mutable_data_ptr());
   p.x = image_batch(x);

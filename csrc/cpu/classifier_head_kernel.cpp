@@ -52,7 +52,7 @@ struct Pool {
   Pool(const ClassifierHeadParams& params, void* block) : p(params) {
     direct = sizeof(T) == sizeof(Factor) && p.x.channel_stride == 1;
     Arena arena(block);
-    input = arena.take<Factor>(direct ? 0 : kChunk * p.x.channels);
+    input = arena.take<Factor>(direct ? 0 : kChunk, p.x.channels);
     expanded = arena.take<float>(kChunk * kPanelWidth);
     in = arena.take<const Word*>(kChunk);
     out = arena.take<float*>(kChunk);
@@ -113,7 +113,7 @@ void classify_as(const ClassifierHeadParams& p, int64_t begin, int64_t end) {
   const Panels packed(p.packed + panel_floats(p.x.channels / kWordFactors, p.expanded), depth, p.classes);
   const Word* in[kChunk];
   T* out[kChunk];
-  Factor* rounded = kPairs ? (Factor*)thread_scratch(kChunk * p.expanded * sizeof(Factor)) : nullptr;
+  Factor* rounded = kPairs ? (Factor*)thread_scratch(product_of(kChunk, p.expanded, sizeof(Factor))) : nullptr;
   const Segment segment{0, 0};
   const PixelOutput<T> output{out, nullptr, packed.scale, packed.bias, p.classes, Activation::none};
   for (int64_t image = 0; image < p.x.batch; image += kChunk) {

@@ -28,10 +28,10 @@ constexpr int64_t kFewChannels = 4;
 void split(Conv2dBiasActParams& p, int64_t threads) {
   constexpr int64_t kPixels = 256, kFewPixels = 48, kFloats = 96 * 1024;
   const Window& window = p.window;
-  const int64_t width = (p.out_w - 1) * window.stride_w + (window.kernel_w - 1) * window.dilation_w + 1;
-  const int64_t line = width * (p.x.channels + p.x2.channels);
+  const int64_t line = product_of(line_columns(window, p.out_w, window.kernel_w), p.x.channels + p.x2.channels);
   int64_t rows = smaller(p.out_h, ceil_div(kPixels, p.out_w));
-  while (rows > 1 && (rows - 1) * p.out_w >= kFewPixels && line_count(window, rows, window.kernel_h) * line > kFloats) {
+  while (rows > 1 && (rows - 1) * p.out_w >= kFewPixels &&
+         product_of(line_count(window, rows, window.kernel_h), line) > kFloats) {
     --rows;
   }
   const int64_t groups = ceil_div(p.out_h, rows);
@@ -76,7 +76,7 @@ struct WindowedWeights {
   int64_t packed_floats(const Products& products) const {
     const int64_t outputs = weights.weight.size(0), channels = weights.weight.size(1);
     const int64_t taps = packed_taps(outputs, channels, window, products.factors > 1);
-    return panel_floats(taps * channels / products.factors, outputs);
+    return panel_floats(product_of(taps, channels) / products.factors, outputs);
   }
 
   Tensor pack(const Products& products) const {

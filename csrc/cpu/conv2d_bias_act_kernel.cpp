@@ -90,7 +90,9 @@ struct Group {
   const Window& window;
   LineSource<T, Factor> source;
   int64_t channels, width;  // of a line
+  int64_t pixel_step;       // columns of a line between the first taps of neighbouring outputs
   Taps columns;
+  bool dense;   // a line has all columns between its first and last, or the taps of each output side by side
   bool direct;  // pixels of x can be read where they are
   bool stem;    // stem_tile does
   Factor* lines;
@@ -103,17 +105,19 @@ struct Group {
       : p(params), window(params.window), source{p.x, p.x2}, channels(source.channels()) {
     const int64_t reach = (p.out_w - 1) * window.stride_w;
     columns = taps_inside(window.kernel_w, window.dilation_w, -window.padding_w, reach, p.x.width);
-    width = reach + larger(0, columns.count() - 1) * window.dilation_w + 1;
+    const int64_t taps = larger(1, columns.count());
+    dense = columns_are_dense(window, p.out_w, taps);
+    width = line_columns(window, p.out_w, taps), pixel_step = dense ? window.stride_w : taps;
     direct = sizeof(T) == sizeof(Factor) && p.x.channel_stride == 1 && p.x2.channels == 0 && window.kernel_h == 1 &&
              window.kernel_w == 1 && window.padding_h == 0 && window.padding_w == 0;
-    stem = !kPairs && !direct && channels == kStemChannels && window.stride_w == kStemStride &&
+    stem = !kPairs && !direct && dense && channels == kStemChannels && window.stride_w == kStemStride &&
            p.out_w >= kStemColumns && p.outputs % kBlock == 0 && panel_count(p.outputs) == 1;
     const int64_t rows = ceil_div(p.out_h, p.groups);
     Arena arena(block);
-    lines = arena.take<Factor>(direct ? 0 : line_count(window, rows, window.kernel_h) * width * channels);
-    in = arena.take<const Word*>(rows * p.out_w);
-    out = arena.take<T*>(rows * p.out_w);
-    segments = arena.take<Segment>(window.kernel_h * window.kernel_w);
+    lines = arena.take<Factor>(direct ? 0 : line_count(window, rows, window.kernel_h), width, channels);
+    in = arena.take<const Word*>(rows, p.out_w);
+    out = arena.take<T*>(rows, p.out_w);
+    segments = arena.take<Segment>(window.kernel_h, window.kernel_w);
     bytes = arena.bytes();
   }
 
@@ -121,26 +125,34 @@ struct Group {
     const int64_t first = row * window.stride_h - window.padding_h;
     const int64_t left = columns.begin * window.dilation_w - window.padding_w;
     const Taps rows = taps_inside(window.kernel_h, window.dilation_h, first, (count - 1) * window.stride_h, p.x.height);
-    const bool dense = lines_are_dense(window, count, rows.count());
+    const bool all_rows = lines_are_dense(window, count, rows.count());
     const int64_t origin = first + rows.begin * window.dilation_h;
     const int64_t found = rows.count() == 0 ? 0 : line_count(window, count, rows.count());
     for (int64_t line = 0; line < found; ++line) {
-      const int64_t offset = dense ? line : line % count * window.stride_h + line / count * window.dilation_h;
-      source.copy(image, origin + offset, left, width, lines + line * width * channels);
+      const int64_t offset = all_rows ? line : line % count * window.stride_h + line / count * window.dilation_h;
+      read_line(image, origin + offset, left, lines + line * width * channels);
     }
-    const int64_t row_step = dense ? window.stride_h : 1, tap_step = dense ? window.dilation_h : count;
+    const int64_t row_step = all_rows ? window.stride_h : 1, tap_step = all_rows ? window.dilation_h : count;
     for (int64_t r = 0; r < count; ++r) {
       const Factor* pixel = lines + r * row_step * width * channels;
-      for (int64_t i = 0; i < p.out_w; ++i) in[r * p.out_w + i] = (const Word*)(pixel + i * window.stride_w * channels);
+      for (int64_t i = 0; i < p.out_w; ++i) in[r * p.out_w + i] = (const Word*)(pixel + i * pixel_step * channels);
     }
     const int64_t depth = channels / kWordFactors;
-    const int64_t run = window.dilation_w == 1 ? larger(1, columns.count()) : 1;  // taps side by side
+    const int64_t run = !dense || window.dilation_w == 1 ? larger(1, columns.count()) : 1;  // taps side by side
     segment_count = 0, segment_length = run * depth;
     for (int64_t kh = rows.begin; kh < rows.end; ++kh) {
       for (int64_t kw = columns.begin; kw < columns.end; kw += run) {
         const int64_t line = (kh - rows.begin) * tap_step, column = (kw - columns.begin) * window.dilation_w;
         segments[segment_count++] = {(line * width + column) * depth, (kh * window.kernel_w + kw) * depth};
       }
+    }
+  }
+
+  void read_line(int64_t image, int64_t row, int64_t left, Factor* line) const {
+    if (dense) return source.copy(image, row, left, width, line);
+    for (int64_t tap = 0; tap < columns.count(); ++tap) {
+      source.copy_columns(image, row, left + tap * window.dilation_w, window.stride_w, p.out_w, line + tap * channels,
+                          pixel_step * channels);
     }
   }
 

@@ -22,6 +22,22 @@ struct LineSource {
 
   int64_t channels() const { return x.channels + x2.channels; }
 
+  // `count` columns of a row, `step` apart from `left` on, to pixels that are `pitch` numbers apart.
+  void copy_columns(int64_t image, int64_t row, int64_t left, int64_t step, int64_t count, U* target,
+                    int64_t pitch) const {
+    const int64_t width = row < 0 || row >= x.height ? 0 : x.width;
+    const int64_t begin = smaller(count, left < 0 ? ceil_div(-left, step) : 0);
+    const int64_t end = larger(begin, left < width ? smaller(count, ceil_div(width - left, step)) : 0);
+    for (int64_t i = 0; i < count; ++i) {
+      if (i < begin || i >= end) fill_zero(target + i * pitch, channels());
+    }
+    if (begin == end) return;
+    const int64_t column = left + begin * step;
+    target += begin * pitch;
+    copy_every(x, image, row, column, step, end - begin, target, pitch);
+    if (x2.channels > 0) copy_every(x2, image, row, column, step, end - begin, target + x.channels, pitch);
+  }
+
   // Columns [left, left + width) of a row, which may lie outside the image.
   void copy(int64_t image, int64_t row, int64_t left, int64_t width, U* line) const {
     const int64_t begin = larger(left, 0), end = smaller(left + width, x.width), channels = this->channels();
@@ -37,6 +53,14 @@ struct LineSource {
   }
 
  private:
+  void copy_every(const ImageBatch& from, int64_t image, int64_t row, int64_t column, int64_t step, int64_t count,
+                  U* target, int64_t pitch) const {
+    const T* source =
+        (const T*)from.data + image * from.image_stride + row * from.row_stride + column * from.pixel_stride;
+    const int64_t apart = count > 1 ? step * from.pixel_stride : 0;
+    copy_pixels<T>(source, apart, from.channel_stride, count, from.channels, target, pitch);
+  }
+
   void copy_inside(const ImageBatch& from, int64_t image, int64_t row, int64_t begin, int64_t end, U* target) const {
     const T* source =
         (const T*)from.data + image * from.image_stride + row * from.row_stride + begin * from.pixel_stride;

@@ -73,9 +73,9 @@ struct Group {
     v_entry = most * pitch + kBlock, m_entry = most * kPanelBlocks * kBlock + kBlock;
     Arena arena(block);
     // The last vector of a pixel reaches into the next one.
-    lines = arena.take<float>(kSide * line_floats(smaller(most, columns)) + kBlock);
-    v = arena.take<float>(kEntries * v_entry);
-    m = arena.take<float>(kEntries * m_entry);
+    lines = arena.take<float>(sum_of(product_of(kSide, line_floats(smaller(most, columns))), kBlock));
+    v = arena.take<float>(kEntries, v_entry);
+    m = arena.take<float>(kEntries, m_entry);
     in = arena.take<const float*>(most);
     out = arena.take<float*>(most);
     bytes = arena.bytes();

@@ -24,7 +24,9 @@ constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 template <class T>
 const T* repack(const Tensor& weight, std::vector<float>& storage) {
   const int64_t channels = weight.size(0), kernel_h = weight.size(2), kernel_w = weight.size(3);
-  storage.resize((channels * kernel_h * kernel_w * sizeof(T) + sizeof(float) - 1) / sizeof(float));
+  const int64_t bytes = product_of(channels, kernel_h, kernel_w, sizeof(T));
+  check(bytes != kUncountable, "mobilevit_fast.depthwise_conv2d: expected a weight of fewer than 2^63 bytes");
+  storage.resize(ceil_div(bytes, sizeof(float)));
   const char* source = static_cast<const char*>(weight.const_data_ptr());
   char* target = reinterpret_cast<char*>(storage.data());
   for (int64_t kh = 0; kh < kernel_h; ++kh) {
@@ -53,7 +55,7 @@ void plan_tasks(DepthwiseConv2dParams& p, int64_t threads) {
 // Tasks below which a second thread costs more than it saves (about 10 microseconds of work).
 int64_t grain_size(const DepthwiseConv2dParams& p) {
   constexpr int64_t kLeastProducts = 1 << 18;
-  const int64_t products = p.rows_per_task * p.out_w * p.channels_per_task * p.kernel_h * p.kernel_w;
+  const int64_t products = product_of(p.rows_per_task, p.out_w, p.channels_per_task, p.kernel_h, p.kernel_w);
   return std::max<int64_t>(1, kLeastProducts / std::max<int64_t>(1, products));
 }
 
@@ -88,11 +90,9 @@ Tensor depthwise_conv2d(Tensor x, Tensor weight, std::optional<Tensor> scale, st
   Tensor y = empty_channels_last(p.batch, p.channels, p.out_h, p.out_w, x.scalar_type());
   if (p.batch == 0) return y;
 
-  if (x.stride(1) != 1 && p.channels > 1) {
-    x = torch::stable::contiguous(x, torch::headeronly::MemoryFormat::ChannelsLast);
-  }
-  p.x = x.const_data_ptr();
-  p.x_image_stride = x.stride(0), p.x_row_stride = x.stride(2), p.x_pixel_stride = x.stride(3);
+  const ImageBatch image = image_batch(x);
+  p.x = image.data;
+  p.x_image_stride = image.image_stride, p.x_row_stride = image.row_stride, p.x_pixel_stride = image.pixel_stride;
 
   std::vector<float> packed_weight;
   if (weight.stride(0) == 1) {

@@ -67,9 +67,9 @@ struct ResidualWeights {
   Products products() const { return Products({expand, project}); }
 
   int64_t packed_floats(const Products& products) const {
-    const int64_t expanded = expand.size(0), taps = depthwise.size(2) * depthwise.size(3);
-    return panel_floats(expand.size(1) / products.factors, expanded) + depthwise_floats(taps, expanded) +
-           panel_floats(expanded / products.factors, project.size(0));
+    const int64_t expanded = expand.size(0), taps = product_of(depthwise.size(2), depthwise.size(3));
+    return sum_of(sum_of(panel_floats(expand.size(1) / products.factors, expanded), depthwise_floats(taps, expanded)),
+                  panel_floats(expanded / products.factors, project.size(0)));
   }
 
   Tensor pack(const Products& products) const {
@@ -106,7 +106,8 @@ Tensor inverted_residual(Tensor x, Tensor expand_weight, OptionalTensor expand_s
   arguments.pair("dilation", dilation, 1);
 
   InvertedResidualParams p{};
-  const std::vector<int64_t> padding{(kernel_h - 1) / 2 * dilation[0], (kernel_w - 1) / 2 * dilation[1]};
+  const std::vector<int64_t> padding{product_of((kernel_h - 1) / 2, dilation[0]),
+                                     product_of((kernel_w - 1) / 2, dilation[1])};
   p.window = arguments.window(kernel_h, kernel_w, stride, padding, dilation, p.out_h, p.out_w);
   arguments.expect(!residual || (outputs == channels && stride[0] == 1 && stride[1] == 1),
                    "stride 1 and as many outputs as inputs for a residual, got ", outputs, " outputs, stride [",
@@ -143,8 +144,8 @@ struct SeparableWeights {
   Products products() const { return Products({pointwise}); }
 
   int64_t packed_floats(const Products& products) const {
-    const int64_t channels = depthwise.size(0), taps = depthwise.size(2) * depthwise.size(3);
-    return depthwise_floats(taps, channels) + panel_floats(channels / products.factors, pointwise.size(0));
+    const int64_t channels = depthwise.size(0), taps = product_of(depthwise.size(2), depthwise.size(3));
+    return sum_of(depthwise_floats(taps, channels), panel_floats(channels / products.factors, pointwise.size(0)));
   }
 
   Tensor pack(const Products& products) const {

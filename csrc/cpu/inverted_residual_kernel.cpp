@@ -68,20 +68,29 @@ __attribute__((noinline)) void depthwise_tile(const Depthwise& shared, const flo
   }
 }
 
-// Any window: kColumns outputs of one row. `rows` holds one address per row of the kernel.
-template <int kColumns>
+// Any window: kColumns outputs of one row. `rows` holds one address per row of the kernel. kChecked: they have `width`
+// pixels, of which the first is `left` pixels behind the first that a window meets; what lies outside is zero.
+template <int kColumns, bool kChecked>
 __attribute__((noinline)) void general_tile(const Depthwise& shared, const Window& window, const float* const* rows,
-                                            int64_t column, Factor* y) {
+                                            int64_t left, int64_t width, int64_t column, Factor* y) {
   const Depthwise d = shared;
   for (int64_t channel = 0; channel < d.channels; channel += kLanes) {
     Float sum[kColumns] = {};
     for (int64_t kh = 0; kh < window.kernel_h; ++kh) {
       for (int64_t kw = 0; kw < window.kernel_w; ++kw) {
         const Float w = load_unaligned<Float>(d.weight + (kh * window.kernel_w + kw) * d.channels + channel);
-        const float* pixel = rows[kh] + (column * window.stride_w + kw * window.dilation_w) * d.channels + channel;
+        const int64_t first = column * window.stride_w + kw * window.dilation_w - (kChecked ? left : 0);
+        const float* line = rows[kh] + channel;
+        if constexpr (!kChecked) line += first * d.channels;
         MVF_UNROLL
-        for (int o = 0; o < kColumns; ++o, pixel += window.stride_w * d.channels) {
-          sum[o] += load_unaligned<Float>(pixel) * w;
+        for (int o = 0; o < kColumns; ++o) {
+          if constexpr (kChecked) {
+            const int64_t at = first + o * window.stride_w;
+            if (at >= 0 && at < width) sum[o] += load_unaligned<Float>(line + at * d.channels) * w;
+          } else {
+            sum[o] += load_unaligned<Float>(line) * w;
+            line += window.stride_w * d.channels;
+          }
         }
       }
     }
@@ -101,12 +110,16 @@ void depthwise_rows(const Depthwise& d, const float* const* rows, int64_t width,
   }
 }
 
-void general_row(const Depthwise& d, const Window& window, const float* const* rows, int64_t width, Factor* y) {
+template <bool kChecked>
+void general_row(const Depthwise& d, const Window& window, const float* const* rows, int64_t left, int64_t width,
+                 int64_t outputs, Factor* y) {
   int64_t column = 0;
-  for (; column + kColumns <= width; column += kColumns) {
-    general_tile<kColumns>(d, window, rows, column, y + column * d.channels);
+  for (; column + kColumns <= outputs; column += kColumns) {
+    general_tile<kColumns, kChecked>(d, window, rows, left, width, column, y + column * d.channels);
   }
-  for (; column < width; ++column) general_tile<1>(d, window, rows, column, y + column * d.channels);
+  for (; column < outputs; ++column) {
+    general_tile<1, kChecked>(d, window, rows, left, width, column, y + column * d.channels);
+  }
 }
 
 // Memory of one task. Also counts it, without memory.
@@ -115,6 +128,8 @@ struct Strip {
   const InvertedResidualParams& p;
   const Window& window;
   int64_t padded, group, ring_rows, ring_width;
+  int64_t
+      margin;   // zeros at both ends of a row of the ring: the padding, or none where that is more than rows are long
   bool direct;  // pixels of x can be read where they are
   float *ring, *zeros;
   Factor *input, *spatial;
@@ -129,20 +144,21 @@ struct Strip {
   Strip(const InvertedResidualParams& params, void* block) : p(params), window(params.window) {
     padded = round_up(p.expanded, kBlock);
     group = smaller(p.rows_per_task, larger(2, ceil_div(48, p.out_w)));
-    ring_rows = (group - 1) * window.stride_h + (window.kernel_h - 1) * window.dilation_h + 1;
-    ring_width = p.x.width + 2 * window.padding_w;
+    ring_rows = smaller(p.x.height, (group - 1) * window.stride_h + (window.kernel_h - 1) * window.dilation_h + 1);
+    margin = 2 * window.padding_w <= p.x.width + p.out_w + kBlock ? window.padding_w : 0;
+    ring_width = p.x.width + 2 * margin;
     direct = sizeof(T) == sizeof(Factor) && p.x.channel_stride == 1;
     Arena arena(block);
-    ring = arena.take<float>(ring_rows * ring_width * padded);
-    zeros = arena.take<float>(ring_width * padded);
-    input = arena.take<Factor>(direct ? 0 : ring_rows * p.x.width * p.x.channels);
-    spatial = arena.take<Factor>(group * p.out_w * padded);
-    window_rows = arena.take<const float*>(window.kernel_h + 2);
-    in = arena.take<const Word*>(ring_rows * p.x.width);
-    expanded = arena.take<float*>(ring_rows * p.x.width);
-    projected = arena.take<const Word*>(group * p.out_w);
-    out = arena.take<T*>(group * p.out_w);
-    skip = arena.take<const Factor*>(group * p.out_w);
+    ring = arena.take<float>(ring_rows, ring_width, padded);
+    zeros = arena.take<float>(ring_width, padded);
+    input = arena.take<Factor>(direct ? 0 : ring_rows, p.x.width, p.x.channels);
+    spatial = arena.take<Factor>(group, p.out_w, padded);
+    window_rows = arena.take<const float*>(sum_of(window.kernel_h, 2));
+    in = arena.take<const Word*>(ring_rows, p.x.width);
+    expanded = arena.take<float*>(ring_rows, p.x.width);
+    projected = arena.take<const Word*>(group, p.out_w);
+    out = arena.take<T*>(group, p.out_w);
+    skip = arena.take<const Factor*>(group, p.out_w);
     bytes = arena.bytes();
   }
 
@@ -161,8 +177,8 @@ struct Strip {
         fill_zero(line, ring_width * padded);
         continue;
       }
-      fill_zero(line, window.padding_w * padded);
-      fill_zero(line + (window.padding_w + p.x.width) * padded, window.padding_w * padded);
+      fill_zero(line, margin * padded);
+      fill_zero(line + (margin + p.x.width) * padded, margin * padded);
     }
     for (int64_t i = 0; i < group * p.out_w; ++i) projected[i] = (const Word*)(spatial + i * padded);
   }
@@ -173,7 +189,7 @@ struct Strip {
     const Word** source = in;
     for (int64_t row = begin; row < end; ++row) {
       const T* x = image + row * p.x.row_stride;
-      float* line = ring_row(row) + window.padding_w * padded;
+      float* line = ring_row(row) + margin * padded;
       if (!p.expands) {
         copy_pixels<T>(x, p.x.pixel_stride, p.x.channel_stride, width, channels, line, padded);
         continue;
@@ -194,7 +210,9 @@ struct Strip {
 
   void convolve(const Depthwise& d, int64_t row, int64_t count) const {
     const bool dense = window.kernel_h == 3 && window.kernel_w == 3 && window.stride_h == window.stride_w &&
-                       window.stride_h <= 2 && window.dilation_h == 1 && window.dilation_w == 1 && p.out_w >= kColumns;
+                       window.stride_h <= 2 && window.dilation_h == 1 && window.dilation_w == 1 &&
+                       p.out_w >= kColumns && margin == window.padding_w;
+    const int64_t left = window.padding_w - margin;
     const int64_t y_stride = p.out_w * padded;
     for (int64_t done = 0; done < count;) {
       const bool two = dense && done + 2 <= count;
@@ -205,7 +223,7 @@ struct Strip {
       }
       Factor* y = spatial + done * y_stride;
       if (!dense) {
-        general_row(d, window, window_rows, p.out_w, y);
+        (left > 0 ? general_row<true> : general_row<false>)(d, window, window_rows, left, ring_width, p.out_w, y);
       } else if (window.stride_h == 1) {
         (two ? depthwise_rows<1, 2> : depthwise_rows<1, 1>)(d, window_rows, p.out_w, y, y_stride);
       } else {

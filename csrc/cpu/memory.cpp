@@ -1,5 +1,7 @@
 #include "memory.h"
 
+#include "binding/checks.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -25,12 +27,18 @@ void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t byt
 }
 
 Tensor empty(int64_t rank, const int64_t* sizes, const int64_t* strides, ScalarType type) {
+  int64_t bytes = type == ScalarType::Float ? 4 : 2;
+  for (int64_t i = 0; i < rank; ++i) bytes = product_of(bytes, sizes[i]);
+  check(bytes != kUncountable,
+        "mobilevit_fast: expected a result, and what lies between two steps, of fewer than 2^63 bytes");
   const int32_t dtype = type == ScalarType::Float ? aoti_torch_dtype_float32() : aoti_torch_dtype_bfloat16();
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(rank, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
+  const AOTITorchError failed =
+      aoti_torch_empty_strided(rank, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &handle);
+  check(failed == AOTI_TORCH_SUCCESS, "mobilevit_fast: expected ", bytes,
+        " bytes of memory for a result or what lies between two steps, got none");
   Tensor tensor(handle);
-  advise_huge_pages(tensor.mutable_data_ptr(), tensor.numel() * (type == ScalarType::Float ? 4 : 2));
+  advise_huge_pages(tensor.mutable_data_ptr(), bytes);
   return tensor;
 }
 
@@ -47,7 +55,7 @@ Tensor empty_matrix(int64_t rows, int64_t columns, ScalarType type) {
 }
 
 Tensor empty_channels_last(int64_t n, int64_t c, int64_t h, int64_t w, ScalarType type) {
-  const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
+  const int64_t sizes[] = {n, c, h, w}, strides[] = {product_of(h, w, c), 1, product_of(w, c), c};
   return empty(4, sizes, strides, type);
 }
 

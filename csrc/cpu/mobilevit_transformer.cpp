@@ -37,11 +37,14 @@ struct Weights : TransformerParameters {
   int64_t packed_floats(const Products& products) const {
     const int64_t width = in.size(0), hidden = fc1.size(1), depth = width / products.factors;
     const RowGroups groups = products.row_groups();
-    const int64_t layer = 4 * width + row_group_floats(depth, 3 * width, groups) +
-                          row_group_floats(depth, width, groups) + row_group_floats(depth, hidden, groups) +
-                          row_group_floats(hidden / products.factors, width, groups);
-    return row_group_floats(in.size(1) / products.factors, width, groups) + fc1.size(0) * layer + 2 * width +
-           row_group_floats(depth, out.size(0), groups) + mark(products);
+    int64_t layer = product_of(4, width);
+    for (const int64_t outputs : {product_of(3, width), width, hidden}) {
+      layer = sum_of(layer, row_group_floats(depth, outputs, groups));
+    }
+    layer = sum_of(layer, row_group_floats(hidden / products.factors, width, groups));
+    const int64_t ends = sum_of(row_group_floats(in.size(1) / products.factors, width, groups),
+                                row_group_floats(depth, out.size(0), groups));
+    return sum_of(sum_of(ends, product_of(fc1.size(0), layer)), sum_of(product_of(2, width), mark(products)));
   }
 
   Tensor pack(const Products& products) const {
@@ -142,9 +145,9 @@ Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias,
   if (x.size(0) == 0) return y;
   p.x = image_batch(x);
   p.y = y.mutable_data_ptr();
-  const int64_t grid_height = p.grid_h * p.patch_h, grid_width = p.grid_w * p.patch_w;
+  const int64_t grid_height = round_up(x.size(2), p.patch_h), grid_width = round_up(x.size(3), p.patch_w);
   const bool resized = grid_height != p.x.height || grid_width != p.x.width;
-  Tensor sums = empty_floats(resized ? p.x.batch * grid_height * grid_width * outputs : 0);
+  Tensor sums = empty_floats(resized ? product_of(p.x.batch, grid_height, grid_width, outputs) : 0);
   if (resized) p.resized = static_cast<float*>(sums.mutable_data_ptr());
   run(p, kVariants[static_cast<int>(products.isa)]);
   return y;

@@ -51,17 +51,17 @@ struct Stack {
     const int64_t wide_rows = row_depth(larger(p.hidden, width) / kWordFactors);
     const int64_t edge_rows = larger(row_depth(p.x.channels / kWordFactors), p.outputs);
     const int64_t normed_rows = row_depth(depth);
-    tokens = {state.take<float>(blocks * width * kBlockTokens), width * kBlockTokens, blocks};
-    kept[0] = {state.take<float>(blocks * heads.floats()), heads.floats(), blocks};
+    tokens = {state.take<float>(blocks, width, kBlockTokens), width * kBlockTokens, blocks};
+    kept[0] = {state.take<float>(blocks, heads.floats()), heads.floats(), blocks};
     kept[1] = kept[0];
-    if (buffers > 1) kept[1].data = state.take<float>(blocks * heads.floats());
+    if (buffers > 1) kept[1].data = state.take<float>(blocks, heads.floats());
     const int64_t sums_floats = kHeadsAreSums ? 0 : qkv_width * kBlockTokens;
-    sums = {local.take<float>(kMaxGroup * sums_floats), sums_floats, kMaxGroup};
-    normed = {local.take<Word>(kMaxGroup * normed_rows * kBlockTokens), normed_rows * kBlockTokens, kMaxGroup};
-    wide = {local.take<Word>(kMaxGroup * wide_rows * kBlockTokens), wide_rows * kBlockTokens, kMaxGroup};
-    edge = {local.take<float>(kMaxGroup * edge_rows * kBlockTokens), edge_rows * kBlockTokens, kMaxGroup};
-    rows = local.take<float>(kPairs ? width * kBlockTokens : 0);
-    scores = local.take<float>(round_up(shape.tokens, kBlockTokens) * kBlockTokens);
+    sums = {local.take<float>(kMaxGroup, sums_floats), sums_floats, kMaxGroup};
+    normed = {local.take<Word>(kMaxGroup, normed_rows, kBlockTokens), normed_rows * kBlockTokens, kMaxGroup};
+    wide = {local.take<Word>(kMaxGroup, wide_rows, kBlockTokens), wide_rows * kBlockTokens, kMaxGroup};
+    edge = {local.take<float>(kMaxGroup, edge_rows, kBlockTokens), edge_rows * kBlockTokens, kMaxGroup};
+    rows = local.take<float>(kPairs ? width : 0, kBlockTokens);
+    scores = local.take<float>(round_up(shape.tokens, kBlockTokens), kBlockTokens);
   }
 
   Linear in() const { return {p.packed, p.x.channels / kWordFactors, width}; }

@@ -54,10 +54,11 @@ class Arena {
  public:
   explicit Arena(void* block) : block_((char*)block) {}
 
-  template <class T>
-  T* take(int64_t count) {
+  // For as many numbers as the product of `sizes`.
+  template <class T, class... Sizes>
+  T* take(Sizes... sizes) {
     T* result = block_ == nullptr ? nullptr : (T*)(block_ + bytes_);
-    bytes_ += round_up(count * (int64_t)sizeof(T), 64);
+    bytes_ = sum_of(bytes_, round_up(product_of((int64_t)sizeof(T), (int64_t)sizes...), 64));
     return result;
   }
 

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "mobilevit_fast/counts.h"
+
 namespace mobilevit_fast::cpu {
 namespace {
 
@@ -25,8 +27,8 @@ void* thread_scratch(int64_t bytes) {
   thread_local Scratch scratch;
   if (bytes > scratch.bytes || scratch.bytes > kKept) {
     scratch.block.reset();
-    scratch.bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    scratch.block.reset(std::aligned_alloc(kAlignment, scratch.bytes));
+    scratch.bytes = sum_of(bytes, kAlignment - 1) / kAlignment * kAlignment;
+    scratch.block.reset(bytes == kUncountable ? nullptr : std::aligned_alloc(kAlignment, scratch.bytes));
     if (!scratch.block) {
       scratch.bytes = 0;
       throw std::runtime_error("mobilevit_fast: no memory for the " + std::to_string(bytes) +

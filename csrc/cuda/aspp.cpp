@@ -16,21 +16,23 @@ struct Packed {
   Packed(const AsppParameters& weights, PackedParts& parts, AsppPoolParams& pool)
       : branches(convolutions(weights, parts)), project(parts, (shared(weights) + 15) / 16, weights.outputs()) {
     const int64_t features = weights.features(), outputs = weights.outputs();
-    pool.pool = parts.take<Bytes16>(features * weights.channels() / kPieceNumbers);
+    pool.pool = parts.take<Bytes16>(product_of(features, weights.channels()) / kPieceNumbers);
     pool.pool_scale = parts.take<float>(features), pool.pool_bias = parts.take<float>(features);
-    pool.project = parts.take<Bytes16>(outputs * features / kPieceNumbers);
+    pool.project = parts.take<Bytes16>(product_of(outputs, features) / kPieceNumbers);
     pool.project_scale = parts.take<float>(outputs), pool.project_bias = parts.take<float>(outputs);
   }
 
   // Features that differ from pixel to pixel.
-  static int64_t shared(const AsppParameters& weights) { return (weights.atrous.size(0) + 1) * weights.features(); }
+  static int64_t shared(const AsppParameters& weights) {
+    return product_of(weights.atrous.size(0) + 1, weights.features());
+  }
 
  private:
   static std::vector<Conv2dParameters> convolutions(const AsppParameters& weights, PackedParts& parts) {
     std::vector<Conv2dParameters> found;
     const int64_t units = (weights.channels() + 15) / 16;
     for (int64_t i = 0; i <= weights.atrous.size(0); ++i) {
-      found.emplace_back(parts, i > 0 ? 9 * units : units, weights.features());
+      found.emplace_back(parts, i > 0 ? product_of(9, units) : units, weights.features());
     }
     return found;
   }
@@ -53,8 +55,8 @@ Tensor aspp_op(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale
     check_conv2d_reach(arguments, x, 3, 3, {1, 1}, {rate, rate}, {rate, rate});
   }
   const int64_t height = x.size(2), width = x.size(3), features = Packed::shared(weights);
-  arguments.small("pixels", x.size(0) * height * width);
-  arguments.small("channels", features + weights.outputs() + kPairColumns);
+  arguments.small("pixels", product_of(x.size(0), height, width));
+  arguments.small("channels", sum_of(features, weights.outputs()));
 
   AsppPoolParams pool{};
   pool.batch = static_cast<int>(x.size(0)), pool.pixels = static_cast<int>(height * width);

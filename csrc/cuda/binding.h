@@ -47,6 +47,10 @@ class Target {
 // Of the type and on the device of `like`, uninitialised.
 inline Tensor empty_strided(const Tensor& like, const std::vector<int64_t>& sizes,
                             const std::vector<int64_t>& strides) {
+  int64_t bytes = sizeof(float);  // at most, of a number
+  for (const int64_t size : sizes) bytes = product_of(bytes, size);
+  check(bytes != kUncountable,
+        "mobilevit_fast: expected a result, and what lies between two steps, of fewer than 2^63 bytes");
   int32_t dtype = 0, device = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
@@ -63,11 +67,11 @@ inline Tensor empty_strided(const Tensor& like, const std::vector<int64_t>& size
 // A dense array, and an image batch (n, c, h, w) in channels_last order.
 inline Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes) {
   std::vector<int64_t> strides(sizes.size(), 1);
-  for (size_t i = sizes.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * sizes[i];
+  for (size_t i = sizes.size() - 1; i > 0; --i) strides[i - 1] = product_of(strides[i], sizes[i]);
   return empty_strided(like, sizes, strides);
 }
 inline Tensor empty_image(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
-  return empty_strided(like, {n, c, h, w}, {h * w * c, 1, w * c, c});
+  return empty_strided(like, {n, c, h, w}, {product_of(h, w, c), 1, product_of(w, c), c});
 }
 
 // The tensor in channels_last order, on an address from which 16 bytes can be read at once; itself if it is both.
@@ -88,7 +92,7 @@ class PackedParts {
   template <class T>
   const T* take(int64_t count) {
     const char* part = begin_ + used_;
-    used_ += (count * static_cast<int64_t>(sizeof(T)) + 15) / 16 * 16;
+    used_ = sum_of(used_, sum_of(product_of(count, sizeof(T)), 15) / 16 * 16);
     return reinterpret_cast<const T*>(part);
   }
   int64_t floats() const { return used_ / static_cast<int64_t>(sizeof(float)); }
@@ -116,9 +120,11 @@ class Arguments : public ArgumentChecks {
     expect(values[0] < 1 << 15, name, " of less than 2^15, got ", values[0]);
     return static_cast<int>(values[0]);
   }
-  // Sizes that kernels count in 32 bits: those of an image, and of everything that is laid over the grid.
+  // Sizes that kernels count in 32 bits, rounded up to a tile: those of an image, and of everything that is laid over
+  // the grid.
   int small(const char* name, int64_t value) const {
-    expect(value < int64_t{1} << 31, "fewer than 2^31 ", name, ", got ", value);
+    constexpr int64_t kMost = (int64_t{1} << 31) - (1 << 16);
+    expect(value < kMost, "fewer than ", kMost, " ", name, ", got ", value);
     return static_cast<int>(value);
   }
 
@@ -128,6 +134,7 @@ class Arguments : public ArgumentChecks {
                packed.stride(0) == 1 && same_device(packed, *x_),
            "packed weights of shape (", parts.floats(), ",) and type torch.float32 on ", device_text(*x_), ", got ",
            shape_text(packed));
+    stored("packed weights", packed);
     expect(reinterpret_cast<uintptr_t>(packed.const_data_ptr()) % sizeof(Bytes16) == 0,
            "packed weights at an address that is a multiple of 16");
   }

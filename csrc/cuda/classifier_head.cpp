@@ -46,7 +46,8 @@ Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_
                    x.size(3));
   arguments.expect(channels <= kClassifierHeadChannels, "at most ", kClassifierHeadChannels, " channels, got ",
                    channels);
-  arguments.small("pixels", x.size(0) * x.size(2) * x.size(3) + (1 << 20));  // with a tile and processors on top
+  arguments.small("pixels",
+                  sum_of(product_of(x.size(0), x.size(2), x.size(3)), 1 << 20));  // with a tile and processors on top
 
   ClassifierHeadParams p{};
   p.batch = static_cast<int>(x.size(0)), p.pixels = static_cast<int>(x.size(2) * x.size(3));
@@ -63,7 +64,7 @@ Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_
   Tensor mean = empty(x, {x.size(0), expanded});
   if (p.batch > 0) {
     choose_tile(p);
-    arguments.small("blocks", x.size(0) * p.slices);
+    arguments.small("blocks", product_of(x.size(0), p.slices));
     const Tensor input = dense_image(x);
     p.x = input.const_data_ptr(), p.mean = mean.mutable_data_ptr();
     const auto run = x.scalar_type() == ScalarType::Half ? classifier_head<Half> : classifier_head<BFloat16>;

@@ -67,9 +67,9 @@ int conv3x3_sm90_variant_for(const Conv2dShape& shape, Activation activation) {
 
 cudaError_t run_product(const Arguments& arguments, const Tensor& x, const OptionalTensor& x2, const Tensor& packed,
                         const Conv2dShape& shape, Activation activation, Tensor& y, cudaStream_t stream) {
-  const int64_t taps = int64_t{1} * shape.kernel_h * shape.kernel_w;
+  const int64_t taps = product_of(shape.kernel_h, shape.kernel_w);
   PackedParts parts(packed);
-  const Conv2dParameters parameters(parts, conv2d_units(shape) * taps, shape.outputs);
+  const Conv2dParameters parameters(parts, product_of(conv2d_units(shape), taps), shape.outputs);
   const int64_t sm90_bytes = conv3x3_sm90_weight_bytes(int64_t{1} * shape.channels + shape.channels2, shape.outputs,
                                                        shape.kernel_h, shape.kernel_w);
   const Bytes16* sm90_weight = nullptr;
@@ -128,7 +128,8 @@ Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTe
   arguments.pair("stride", stride, 1), arguments.pair("padding", padding, 0), arguments.pair("dilation", dilation, 1);
   check_conv2d_reach(arguments, x, kernel_h, kernel_w, stride, padding, dilation);
   arguments.window(kernel_h, kernel_w, stride, padding, dilation, out_h, out_w);
-  arguments.small("pixels", x.size(0) * x.size(2) * x.size(3)), arguments.small("pixels", x.size(0) * out_h * out_w);
+  arguments.small("pixels", product_of(x.size(0), x.size(2), x.size(3))),
+      arguments.small("pixels", product_of(x.size(0), out_h, out_w));
   const auto as_int = [&](int64_t value) { return arguments.small("channels", value); };
   const Conv2dShape shape{
       as_int(x.size(0)),  as_int(x.size(2)),  as_int(x.size(3)),   as_int(channels - channels2),

@@ -25,8 +25,8 @@ struct Conv2dParameters {
   const Float2 *scale, *bias;
 
   Conv2dParameters(PackedParts& parts, int64_t steps, int64_t outputs) {
-    const int64_t pairs = (outputs + 15) / 16;
-    weight = parts.take<Bytes16>(steps * pairs * kWarpSize);
+    const int64_t pairs = sum_of(outputs, 15) / 16;
+    weight = parts.take<Bytes16>(product_of(steps, pairs, kWarpSize));
     scale = parts.take<Float2>(pairs * 8), bias = parts.take<Float2>(pairs * 8);
   }
 };

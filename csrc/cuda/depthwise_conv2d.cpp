@@ -34,7 +34,7 @@ Tensor depthwise_conv2d_op(Tensor x, Tensor weight, OptionalTensor scale, Option
 
   const Target target(x);
   PackedParts parts(packed);
-  p.weight = parts.take<Float2>(kernel * kernel * channels / 2);
+  p.weight = parts.take<Float2>(product_of(kernel * kernel, channels) / 2);
   p.scale = parts.take<Float2>(channels / 2), p.bias = parts.take<Float2>(channels / 2);
   arguments.check_packed(packed, parts);
 

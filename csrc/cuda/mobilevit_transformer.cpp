@@ -39,8 +39,8 @@ void fill_sizes(const Arguments& arguments, const Tensor& x, const Weights& weig
   arguments.expect(eps >= 0, "an epsilon of at least 0, got ", eps);
   const auto whole = [](int64_t size, int64_t patch) { return (size + patch - 1) / patch * patch; };
   arguments.small("rows", x.size(2)), arguments.small("columns", x.size(3));
-  const int64_t pixels = whole(x.size(2), patch_size[0]) * whole(x.size(3), patch_size[1]);
-  arguments.small("pixels", pixels), arguments.small("pixels", x.size(0) * pixels);
+  const int64_t pixels = product_of(whole(x.size(2), patch_size[0]), whole(x.size(3), patch_size[1]));
+  arguments.small("pixels", pixels), arguments.small("pixels", product_of(x.size(0), pixels));
   p.batch = static_cast<int>(x.size(0)), p.channels = static_cast<int>(x.size(1));
   p.features = static_cast<int>(d), p.hidden = arguments.small("hidden units", weights.fc1.size(1));
   p.layers = arguments.small("layers", weights.fc1.size(0));
@@ -58,11 +58,11 @@ void fill_sizes(const Arguments& arguments, const Tensor& x, const Weights& weig
 SmallStack fill_weights(const Arguments& arguments, const Tensor& packed, MobileViTTransformerParams& p) {
   PackedParts parts(packed);
   const auto linear = [&](int layers, int inputs, int outputs) {
-    const int64_t pieces = int64_t{1} * ceil_div(inputs, kMatrixDepth) * ceil_div(outputs, kPairColumns) * kWarpSize;
-    return parts.take<Bytes16>(layers * pieces);
+    const int64_t pieces = product_of(ceil_div(inputs, kMatrixDepth), ceil_div(outputs, kPairColumns), kWarpSize);
+    return parts.take<Bytes16>(product_of(layers, pieces));
   };
   const auto vector = [&](int layers, int size) {
-    return parts.take<Float2>(int64_t{1} * layers * round_up(size, kPairColumns) / 2);
+    return parts.take<Float2>(product_of(layers, round_up(size, kPairColumns)) / 2);
   };
   const int qkv = p.heads * p.head_pairs * kPairColumns, layers = p.layers, d = p.features;
   p.in_weight = linear(1, p.channels, d), p.in_bias = vector(1, d);

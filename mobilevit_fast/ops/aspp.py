@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import aspp as cuda
 from mobilevit_fast.kernels.reference import aspp as reference
-from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, refuse
+from mobilevit_fast.ops.checks import MOST_PIXELS, check_activation, check_image, check_parameter, check_rank, refuse
 from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import panel_floats
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
@@ -38,8 +38,8 @@ def _output_shape(
     check_rank(_NAME, x, "project weight", project_weight, "(outputs, features of all branches, 1, 1)")
     features, channels = pointwise_weight.shape[:2]
     outputs, count = project_weight.shape[0], len(rates)
-    if count == 0 or min(rates) < 1:
-        refuse(_NAME, "one rate or more, each at least 1", list(rates), x)
+    if count == 0 or min(rates) < 1 or max(rates) >= MOST_PIXELS:
+        refuse(_NAME, "one rate or more, each at least 1 and less than 2^61", list(rates), x)
     check_image(_NAME, x, channels)
     if 0 in x.shape[2:]:
         refuse(_NAME, "an image of at least one pixel", "none", x)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 
+MOST_PIXELS = 2**61
+"""More than any stride, padding, dilation or side of a patch: positions in a padded image are then less than 2^63."""
+
 
 def refuse(op: str, expected: str, got: object, x: Tensor | None = None) -> NoReturn:
     """Raise the ValueError of the package: what was expected, what came, and the input's shape."""
@@ -38,11 +41,13 @@ def check_rank(op: str, x: Tensor, name: str, tensor: Tensor, shape: str) -> Non
 
 
 def check_geometry(op: str, x: Tensor, **values: Sequence[int]) -> None:
-    """Stride and dilation of at least 1, padding of at least 0, in both directions."""
+    """Stride, dilation and patches of at least 1, padding of at least 0, all below 2^61, in both directions."""
     for name, pair in values.items():
         least = 0 if name == "padding" else 1
         if len(pair) != 2 or min(pair) < least:
             refuse(op, f"{name} of at least {least} in both directions", list(pair), x)
+        if max(pair) >= MOST_PIXELS:
+            refuse(op, f"{name} of less than 2^61 in both directions", list(pair), x)
 
 
 def check_image(op: str, x: Tensor, channels: int, name: str = "input", *, bytes_too: bool = False) -> None:
@@ -91,6 +96,17 @@ def convolved_size(
             x,
         )
     return size[0], size[1]
+
+
+def check_stored(op: str, names: Sequence[str], arguments: Sequence[object]) -> None:
+    """Tensors whose memory is there: a storage can be freed behind a tensor (``untyped_storage().resize_(0)``)."""
+    tensors = {name: a for name, a in zip(names, arguments, strict=True) if isinstance(a, Tensor)}
+    if 0 not in map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors.values())):
+        return
+    for name, tensor in tensors.items():
+        if tensor.numel() > 0 and tensor.untyped_storage().nbytes() == 0:
+            shape = tuple(tensor.shape)
+            refuse(op, f"{name} with memory for its shape {shape}", "one whose storage was resized to 0 bytes")
 
 
 def check_activation(op: str, name: str, value: str) -> None:

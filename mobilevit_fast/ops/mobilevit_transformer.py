@@ -8,7 +8,15 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import mobilevit_transformer as cuda
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
-from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank, pair, refuse
+from mobilevit_fast.ops.checks import (
+    check_activation,
+    check_geometry,
+    check_image,
+    check_parameter,
+    check_rank,
+    pair,
+    refuse,
+)
 from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import multiplies_tiles, row_group_floats, word_factors
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
@@ -76,8 +84,7 @@ def _output_shape(
         check_parameter(_NAME, x, name, parameter, shape, float32=not name.endswith(("weight",)) or "norm" in name)
     if num_heads < 1 or width % num_heads:
         refuse(_NAME, f"a number of heads that divides the width {width}", num_heads, x)
-    if len(patch_size) != 2 or min(patch_size) < 1:
-        refuse(_NAME, "a patch of at least 1x1 pixels", list(patch_size), x)
+    check_geometry(_NAME, x, patch_size=patch_size)
     if not eps >= 0:
         refuse(_NAME, "an epsilon of at least 0", eps, x)
     check_activation(_NAME, "mlp_activation", mlp_activation)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mobilevit_fast.native import status as native_status
+from mobilevit_fast.ops.checks import check_stored
 from mobilevit_fast.support import Support
 
 NAMESPACE = "mobilevit_fast"
@@ -203,6 +204,7 @@ class Op:
     def _checked(self, implementation: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def kernel(*arguments: Any) -> Tensor:
             self.output_shape(*arguments)
+            check_stored(self.name, self.argument_names, arguments)
             with _without_autocast(arguments[0]):
                 return as_channels_last(implementation(*arguments), arguments)
 

@@ -168,6 +168,34 @@ def test_a_tensor_of_another_type_or_rank_is_refused(op: str, sample: Sample, de
                 overload(*changed_arguments)
 
 
+@pytest.mark.parametrize(("op", "sample"), FIRST)
+def test_a_tensor_without_memory_is_refused(op: str, sample: Sample, device: torch.device) -> None:
+    """As FSDP leaves it between calls, wherever in its storage it began."""
+    arguments = list(kernel_arguments(op, on(device, sample.to(torch.float16))))
+    overload = ops.OPS[op].overload("cuda")
+    for position, argument in enumerate(arguments):
+        for size, offset in ((0, 0), (0, 16), (30, 16)) if isinstance(argument, Tensor) else ():
+            freed = argument.new_zeros(argument.numel() + offset)[offset:].view(argument.shape)
+            freed.untyped_storage().resize_(size)
+            with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected .* resized to {size} bytes"):
+                overload(*arguments[:position], freed, *arguments[position + 1 :])
+
+
+@pytest.mark.parametrize("op", [op for op in OPS if "conv2d" in op or op == "inverted_residual"])
+@pytest.mark.parametrize("value", [2**15, 2**31, 2**60, 2**61, 2**63 - 1])
+def test_a_window_too_large_to_count_is_refused(op: str, value: int, device: torch.device) -> None:
+    """By the binding itself, one number at a time and all of them; so is a batch too large, of one image repeated."""
+    sample = next(sample for name, sample in KERNELS.values() if name == op)
+    arguments = list(kernel_arguments(op, on(device, sample.to(torch.float16))))
+    overload = ops.OPS[op].overload("cuda")
+    pairs = [i for i, argument in enumerate(arguments) if isinstance(argument, list)]
+    for changed in (*([position] for position in pairs), pairs):
+        with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected"):
+            overload(*([value, value] if i in changed else argument for i, argument in enumerate(arguments)))
+    with pytest.raises(RuntimeError, match=r"mobilevit_fast.*: expected .*fewer than"):
+        overload(arguments[0][:1].expand(2**40, -1, -1, -1), *arguments[1:])
+
+
 @pytest.mark.parametrize(
     "op", ["aspp", "conv2d_bias_act", "depthwise_conv2d", "inverted_residual", "mobilevit_transformer"]
 )

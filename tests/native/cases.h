@@ -56,8 +56,24 @@ struct Size {
 constexpr int64_t kFewChannels[] = {1, 3, 7, 17, 24, 33, 65};
 
 constexpr Geometry kGeometries[] = {
-    {3, 1, 1, 1}, {3, 2, 1, 1}, {1, 1, 0, 1}, {5, 1, 2, 1},       {5, 2, 2, 1},       {7, 1, 3, 1},       {7, 2, 3, 1},
-    {3, 1, 2, 2}, {3, 1, 4, 4}, {3, 3, 1, 1}, {3, 1, 0, 1, true}, {2, 1, 1, 2, true}, {3, 1, 1, 1, true}, {3, 1, 6, 1},
+    {3, 1, 1, 1},
+    {3, 2, 1, 1},
+    {1, 1, 0, 1},
+    {5, 1, 2, 1},
+    {5, 2, 2, 1},
+    {7, 1, 3, 1},
+    {7, 2, 3, 1},
+    {3, 1, 2, 2},
+    {3, 1, 4, 4},
+    {3, 3, 1, 1},
+    {3, 1, 0, 1, true},
+    {2, 1, 1, 2, true},
+    {3, 1, 1, 1, true},
+    {3, 1, 6, 1},
+    // Windows that mostly see padding, up to sizes of which no product may be taken.
+    {3, 9, 9, 1},
+    {3, 1, 1000, 1000},
+    {3, int64_t{1} << 60, int64_t{1} << 60, 1},
 };
 constexpr Size kSizes[] = {{2, 5, 7}, {1, 9, 6}, {3, 4, 3}, {1, 8, 16}};
 // Number i of them, or larger; i counts on.

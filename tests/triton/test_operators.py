@@ -15,8 +15,8 @@ from mobilevit_fast.kernels.triton import launch, tiles
 from mobilevit_fast.ops.registry import BackendError
 from mobilevit_fast.ops.triton_backend import INTERPRETING
 from tests.ops.compositions import COMPOSITIONS
-from tests.samples import SAMPLES, Sample
-from tests.tolerance import assert_within_twice, close
+from tests.samples import SAMPLES, Sample, sharpened
+from tests.tolerance import assert_within_twice, close, rms_error
 from tests.triton.conftest import ALLOCATE
 
 OPS = [name for name, op in ops.OPS.items() if "triton" in op.kernels]
@@ -36,12 +36,16 @@ def on(device: torch.device, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(a.to(device) if isinstance(a, Tensor) else a for a in arguments)
 
 
+def in_float64(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(a.double() if isinstance(a, Tensor) else a for a in arguments)
+
+
 def check(op: str, arguments: tuple[Any, ...]) -> Tensor:
     """At most twice PyTorch's error in channels_last; returns the result."""
     x, *rest = arguments
     arguments = (x.contiguous(memory_format=torch.channels_last), *rest)
     with torch.no_grad():
-        exact = COMPOSITIONS[op](*(a.double() if isinstance(a, Tensor) else a for a in arguments))
+        exact = COMPOSITIONS[op](*in_float64(arguments))
         plain = COMPOSITIONS[op](*arguments)
     actual = run(op, (x, *rest))
     assert actual.dtype == x.dtype
@@ -52,7 +56,7 @@ def check(op: str, arguments: tuple[Any, ...]) -> Tensor:
 def check_closely(op: str, arguments: tuple[Any, ...]) -> None:
     """The float64 result but for float32 sums and one rounding, of cases too small for errors to be comparable."""
     with torch.no_grad():
-        exact = ops.OPS[op].reference(*(a.double() if isinstance(a, Tensor) else a for a in arguments))
+        exact = ops.OPS[op].reference(*in_float64(arguments))
     close(run(op, arguments), exact)
 
 
@@ -64,6 +68,44 @@ def test_which_operators_have_a_kernel() -> None:
         "inverted_residual",
         "mobilevit_transformer",
     }
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_tensor_without_memory_is_refused(op: str, device: torch.device) -> None:
+    """As FSDP leaves it between calls; a kernel would read from the address it has."""
+    arguments = on(device, next(SAMPLES[op]()).arguments)
+    for position, argument in enumerate(arguments):
+        if isinstance(argument, Tensor):
+            freed = torch.cat([argument.flatten(), argument.flatten()])[argument.numel() :].view(argument.shape)
+            freed.untyped_storage().resize_(0)
+            name = ops.OPS[op].argument_names[position]
+            with pytest.raises(ValueError, match=rf"mobilevit_fast\.{op}: expected {name} with memory"):
+                run(op, (*arguments[:position], freed, *arguments[position + 1 :]))
+
+
+@pytest.mark.parametrize("reach", [2**28, 2**30, 2**40])
+def test_positions_that_32_bits_do_not_hold_are_refused(reach: int, device: torch.device) -> None:
+    x, weight = torch.randn(2, 8, 8, 8, device=device), torch.randn(16, 8, 3, 3, device=device)
+    sparse = (x, None, weight, None, None, [reach] * 2, [reach] * 2, [1, 1], "none")
+    wide = (x, None, weight, None, None, [1, 1], [reach] * 2, [reach] * 2, "none")
+    for arguments in (sparse, wide):
+        if reach < 2**29:
+            check_closely("conv2d_bias_act", arguments)
+            continue
+        with pytest.raises(ValueError, match="triton expected a padded image of fewer than 2\\^30 rows"):
+            run("conv2d_bias_act", arguments)
+
+
+@pytest.mark.parametrize("factor", [1e3, 4e4, 1e14])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_attention_with_large_scores(dtype: torch.dtype, factor: float, device: torch.device) -> None:
+    """Up to a million, and on to the end of the types' range; one key takes all the weight."""
+    for sample in list(SAMPLES["mobilevit_transformer"]())[0:10:4]:
+        arguments = on(device, sharpened(sample.to(dtype), factor))
+        exact = ops.OPS["mobilevit_transformer"].reference(*in_float64(arguments))
+        plain = ops.OPS["mobilevit_transformer"].reference(*arguments)
+        assert plain.isfinite().all()
+        assert_within_twice(run("mobilevit_transformer", arguments), plain, exact, measure=rms_error)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

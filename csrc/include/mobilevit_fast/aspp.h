@@ -32,8 +32,10 @@ struct AsppParams {
 static inline int64_t aspp_width(const AsppParams& p) { return (p.rate_count + 1) * p.features; }
 
 static inline int64_t aspp_floats(int64_t channels, int64_t features, int64_t outputs, int64_t rates) {
-  return 2 * panel_floats(channels, features) + rates * panel_floats(kAtrousTaps * channels, features) +
-         panel_floats((rates + 1) * features, outputs) + panel_floats(features, outputs);
+  const int64_t branches = sum_of(product_of(2, panel_floats(channels, features)),
+                                  product_of(rates, panel_floats(product_of(kAtrousTaps, channels), features)));
+  return sum_of(branches,
+                sum_of(panel_floats(product_of(rates + 1, features), outputs), panel_floats(features, outputs)));
 }
 
 // What the means add to every pixel, and the float32 pixels; a task is one image.

@@ -36,7 +36,7 @@ static inline bool takes_winograd(int64_t outputs, int64_t channels, const Windo
 
 // Weights of an output and a channel in `packed`; `tiles`: of a variant that multiplies them in tiles.
 static inline int64_t packed_taps(int64_t outputs, int64_t channels, const Window& w, bool tiles) {
-  return !tiles && takes_winograd(outputs, channels, w) ? kWinogradEntries : w.kernel_h * w.kernel_w;
+  return !tiles && takes_winograd(outputs, channels, w) ? kWinogradEntries : product_of(w.kernel_h, w.kernel_w);
 }
 
 static inline int64_t winograd_tiles(const Conv2dBiasActParams& p) {
@@ -52,6 +52,13 @@ static inline bool lines_are_dense(const Window& window, int64_t rows, int64_t t
 }
 static inline int64_t line_count(const Window& window, int64_t rows, int64_t taps) {
   return smaller((rows - 1) * window.stride_h + (taps - 1) * window.dilation_h + 1, rows * taps);
+}
+// The same of input columns, of which a line consists: all of them, or the taps of each output side by side.
+static inline bool columns_are_dense(const Window& window, int64_t outputs, int64_t taps) {
+  return (outputs - 1) * window.stride_w + (taps - 1) * window.dilation_w + 1 <= outputs * taps;
+}
+static inline int64_t line_columns(const Window& window, int64_t outputs, int64_t taps) {
+  return smaller((outputs - 1) * window.stride_w + (taps - 1) * window.dilation_w + 1, outputs * taps);
 }
 
 // Each computes tasks [begin, end); one function per instruction set. In pairs Winograd's algorithm is faster; in tiles

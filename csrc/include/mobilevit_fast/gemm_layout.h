@@ -13,7 +13,7 @@
 // Padding is zero, so a padded output is activation(0).
 #pragma once
 
-#include <cstdint>
+#include "mobilevit_fast/counts.h"
 
 namespace mobilevit_fast::cpu {
 
@@ -27,8 +27,8 @@ struct RowGroups {
 };
 constexpr RowGroups kVectorRows{12, 1}, kTileRows{kTileSide, kTileSide};
 
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b > 0 ? 1 : 0); }
+static inline int64_t round_up(int64_t a, int64_t b) { return product_of(ceil_div(a, b), b); }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -45,9 +45,11 @@ static inline int64_t panel_begin(int64_t outputs, int64_t i) {
 }
 
 // Size of packed weights, scales and biases in words, for `depth` words per output.
-static inline int64_t panel_floats(int64_t depth, int64_t outputs) { return (depth + 2) * round_up(outputs, kBlock); }
+static inline int64_t panel_floats(int64_t depth, int64_t outputs) {
+  return product_of(sum_of(depth, 2), round_up(outputs, kBlock));
+}
 static inline int64_t row_group_floats(int64_t depth, int64_t outputs, RowGroups groups) {
-  return (round_up(depth, groups.depth) + 2) * round_up(outputs, groups.rows);
+  return product_of(sum_of(round_up(depth, groups.depth), 2), round_up(outputs, groups.rows));
 }
 
 }  // namespace mobilevit_fast::cpu

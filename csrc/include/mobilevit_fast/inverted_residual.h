@@ -27,7 +27,7 @@ static inline int64_t strips(const InvertedResidualParams& p) { return ceil_div(
 
 // Floats of the depthwise part of `packed`.
 static inline int64_t depthwise_floats(int64_t taps, int64_t channels) {
-  return (taps + 2) * round_up(channels, kBlock);
+  return product_of(sum_of(taps, 2), round_up(channels, kBlock));
 }
 
 // Computes strips [begin, end) of all images, one after another; one function per instruction set.
