@@ -2,7 +2,7 @@
 // matrix products by wgmma. A step is a tap and a chunk of channels: the pixels of a tile that the tap sees, and its
 // weights, come to shared memory by themselves. Taps that see nothing but padding take no step.
 //
-// A tile is 8x16 pixels, of which each of two warpgroups multiplies 64 by all outputs; one thread of a ninth warp
+// A tile is 8x16 pixels, of which each of two warpgroups multiplies 64 by all outputs; one thread of a third
 // starts all copies.
 #pragma once
 

@@ -20,7 +20,7 @@ struct Conv3x3Sm90 {
   };
 
   static constexpr Conv3x3Sm90Variant kV = kConv3x3Sm90Variants[kVariant];
-  static constexpr int kThreads = 2 * 128 + 2 * kWarpSize, kCluster = 1, kRegisters = kV.registers;
+  static constexpr int kThreads = 2 * 128 + 2 * kWarpSize, kCluster = 1, kRegisters = 168;
 
   static constexpr int kChannels = kV.channels, kOutputs = kV.outputs, kSplit = kV.parts();
   static constexpr int kStages = kV.stages;
