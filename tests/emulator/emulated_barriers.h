@@ -29,16 +29,19 @@ MVF_OUT_OF_LINE inline void barrier_expect(uint32_t barrier, int bytes, MVF_PLAC
   emulated::Barrier& found = block.barrier_at(barrier, MVF_HERE);
   found.bytes += bytes;
   block.arrive(found, MVF_HERE);
+  block.give_way();
 }
 MVF_OUT_OF_LINE inline void barrier_arrive(uint32_t barrier, MVF_PLACE) {
   emulated::Sm90Block& block = sm90_block();
   block.arrive(block.barrier_at(barrier, MVF_HERE), MVF_HERE);
+  block.give_way();
 }
 MVF_OUT_OF_LINE inline void barrier_arrive_remote(uint32_t barrier, MVF_PLACE) {
   emulated::Sm90Block& block = sm90_block().cluster.block_of(barrier, MVF_HERE);
   emulated::Barrier& found = block.barrier_at(barrier, MVF_HERE);
   if (&block != &sm90_block()) block.expect_init_fence(found, MVF_HERE);
   block.arrive(found, MVF_HERE);
+  sm90_block().give_way();
 }
 MVF_OUT_OF_LINE inline void barrier_wait(uint32_t barrier, int parity, MVF_PLACE) {
   emulated::Sm90Block& block = sm90_block();
@@ -56,7 +59,10 @@ inline uint32_t remote_address(uint32_t address, int rank, MVF_PLACE) {
   }
   return (address & ((1u << emulated::kRankBit) - 1)) | static_cast<uint32_t>(rank) << emulated::kRankBit;
 }
-inline void cluster_arrive(MVF_PLACE) { sm90_block().cluster.arrive(MVF_HERE); }
+inline void cluster_arrive(MVF_PLACE) {
+  sm90_block().cluster.arrive(MVF_HERE);
+  sm90_block().give_way();
+}
 inline void cluster_wait(MVF_PLACE) { sm90_block().cluster.wait(MVF_HERE); }
 inline void cluster_sync(MVF_PLACE) { cluster_arrive(file, line), cluster_wait(file, line); }
 

@@ -29,16 +29,15 @@ inline emulated::Barrier& barrier_of_copy(emulated::Sm90Block& target, uint32_t 
   return found;
 }
 
-// `write` fills `bytes` of a block's shared memory when they arrive.
+// `write` fills `bytes` of a block's shared memory when they arrive; until then it needs the one of `source` too.
 template <class Write>
-void fly_to_shared(emulated::Sm90Block& target, uint32_t to, size_t bytes, size_t alignment, uint32_t barrier,
-                   const emulated::Place& place, const Write& write) {
+void fly_to_shared(emulated::Sm90Block& source, emulated::Sm90Block& target, uint32_t to, size_t bytes,
+                   size_t alignment, uint32_t barrier, const emulated::Place& place, const Write& write) {
   const size_t at = target.window.offset(to, bytes, alignment, place);
   emulated::Barrier& found = barrier_of_copy(target, barrier, place);
   target.expect_no_barrier(at, bytes, place);
   target.window.begin_landing(at, bytes, place);
-  sm90_block().cluster.fly(place, [&target, &found, at, bytes, write, place] {
-    if (target.ended()) throw emulated::Error("what was sent at " + place.text() + " finds that its block has ended");
+  target.cluster.fly(place, source, target, [&target, &found, at, bytes, write] {
     target.window.end_landing(at, bytes);
     write(target.window.data() + at);
     target.complete_bytes(found, static_cast<int64_t>(bytes));
@@ -50,7 +49,7 @@ MVF_OUT_OF_LINE inline void copy_bulk(uint32_t to, const void* from, int bytes, 
   emulated::Sm90Block& block = sm90_block();
   const size_t size = static_cast<size_t>(bytes);
   block.touch_global(from, size, MVF_HERE).read += size;
-  fly_to_shared(block, to, size, 16, barrier, MVF_HERE, [from, size](char* data) { std::memcpy(data, from, size); });
+  fly_to_shared(block, block, to, size, 16, barrier, MVF_HERE, [from, size](char* data) { std::memcpy(data, from, size); });
 }
 MVF_OUT_OF_LINE inline void copy_bulk_remote(uint32_t to, uint32_t from, int bytes, uint32_t barrier, MVF_PLACE) {
   expect_bulk(bytes, nullptr, MVF_HERE);
@@ -58,7 +57,7 @@ MVF_OUT_OF_LINE inline void copy_bulk_remote(uint32_t to, uint32_t from, int byt
   const size_t size = static_cast<size_t>(bytes), source = block.window.offset(from, size, 16, MVF_HERE);
   block.expect_fenced(source, size, "copy_bulk_remote", MVF_HERE);
   block.window.begin_read(source, size);
-  fly_to_shared(block.cluster.block_of(to, MVF_HERE), to, size, 16, barrier, MVF_HERE,
+  fly_to_shared(block, block.cluster.block_of(to, MVF_HERE), to, size, 16, barrier, MVF_HERE,
                 [&block, source, size](char* data) {
                   block.window.end_read(source, size);
                   std::memcpy(data, block.window.data() + source, size);
@@ -68,7 +67,7 @@ template <class T>
 void store_async(uint32_t address, T value, uint32_t barrier, MVF_PLACE) {
   emulated::Sm90Block& target = sm90_block().cluster.block_of(address, MVF_HERE);
   const size_t at = target.window.offset(address, sizeof(T), sizeof(T), MVF_HERE);
-  fly_to_shared(target, address, sizeof(T), sizeof(T), barrier, MVF_HERE, [&target, at, value](char* data) {
+  fly_to_shared(target, target, address, sizeof(T), sizeof(T), barrier, MVF_HERE, [&target, at, value](char* data) {
     std::memcpy(data, &value, sizeof(T));
     target.stored_by_others(at, sizeof(T));
   });
@@ -128,7 +127,7 @@ MVF_OUT_OF_LINE inline void copy_tile(uint32_t to, const TensorMap* map, int cha
                                       uint32_t barrier, MVF_PLACE) {
   emulated::Array* array = nullptr;
   const FlyingBox box = box_of(map, to, channel, column, row, image, array, MVF_HERE);
-  fly_to_shared(sm90_block(), to, box.bytes(), 128, barrier, MVF_HERE, [box, to, array](char* data) {
+  fly_to_shared(sm90_block(), sm90_block(), to, box.bytes(), 128, barrier, MVF_HERE, [box, to, array](char* data) {
     box.each_pixel(to, [&](const uint16_t* numbers, int count, uint32_t at) {
       std::memset(data + at, 0, 16);
       if (count > 0) std::memcpy(data + at, numbers, static_cast<size_t>(count) * 2);
@@ -147,7 +146,7 @@ void fly_from_shared(uint32_t from, size_t bytes, const char* what, const emulat
   block.window.begin_read(at, bytes);
   const std::shared_ptr<emulated::StoreGroup> group = block.more().open_stores;
   ++group->stores;
-  block.cluster.fly(place, [&block, at, bytes, group, write] {
+  block.cluster.fly(place, block, block, [&block, at, bytes, group, write] {
     block.window.end_read(at, bytes);
     write(block.window.data() + at);
     if (--group->stores == 0 && group->waiter != nullptr) block.wake(*std::exchange(group->waiter, nullptr));

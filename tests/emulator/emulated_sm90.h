@@ -12,7 +12,7 @@ namespace mobilevit_fast::emulator {
 
 // Global arrays that no kernel writes, by how their names begin: packed weights and what stands beside them.
 inline bool is_constant(const std::string& name) {
-  constexpr const char* kBegin[] = {"packed", "weight", "scale", "bias", "piece"};
+  constexpr const char* kBegin[] = {"packed", "weight", "scale", "shift", "bias", "piece", "expand", "stream"};
   return std::any_of(std::begin(kBegin), std::end(kBegin),
                      [&](const char* begin) { return name.compare(0, std::strlen(begin), begin) == 0; });
 }
@@ -32,6 +32,10 @@ inline void launch_sm90(Device& device, unsigned blocks, unsigned cluster, unsig
   if (shared_bytes > kMostShared) {
     throw Error("shared memory: expected at most " + std::to_string(kMostShared) + " bytes of a block, got " +
                 std::to_string(shared_bytes));
+  }
+  if (registers * static_cast<int>(threads) > 64 << 10) {
+    throw Error("registers: expected at most 65536 of a block, got " + std::to_string(registers) + " of each of " +
+                std::to_string(threads) + " threads");
   }
   for (Array& array : device.arrays) array.constant = is_constant(array.name);
   for (unsigned first = 0; first < blocks; first += cluster) {

@@ -84,12 +84,21 @@ class Sm90Block : public Block {
       return thread == Window::kOtherBlocks ? all_fences_ : more_[thread].fences;
     });
   }
-  void fence_async() { ++more().fences, ++more().init_fences, ++all_fences_; }
+  void fence_async() { ++more().fences, ++all_fences_; }
   void stored_by_others(size_t at, size_t bytes) { window.stored(at, bytes, Window::kOtherBlocks, all_fences_); }
   void expect_no_barrier(size_t at, size_t bytes, const Place& place) const {
     if (barriers_.empty()) return;
     for (size_t slot = at / 8 * 8; slot < at + bytes; slot += 8) {
       if (has_barrier_[slot / 8]) throw Error("shared memory: a barrier is overwritten at " + place.text());
+    }
+  }
+
+  // Others have a turn now and then, for some rounds: what waits for the calling thread may go on before it does.
+  void give_way() {
+    if (random_() % 4 != 0) return;
+    for (unsigned rounds = random_() % 8 + 1; rounds > 0; --rounds) {
+      wake(self());
+      Fiber::pause();
     }
   }
 
@@ -170,7 +179,10 @@ class Sm90Block : public Block {
     if (static_cast<int>(named.arrived.size()) == threads) {
       for (Thread* thread : named.waiters) wake(*thread);
       named = Named{};
-    } else if (waits) {
+      give_way();
+    } else if (!waits) {
+      give_way();
+    } else {
       named.waiters.push_back(&self());
       wait("named barrier", place);
     }
@@ -214,6 +226,15 @@ class Sm90Block : public Block {
 
   // What the block must not leave behind.
   void check_end() const {
+    for (size_t warp = 0; warp < products.size(); ++warp) {
+      const size_t first = warp / 4 * 4;
+      if (products[warp].issued() != products[first].issued() ||
+          (products[warp].issued() > 0 && first + 4 > products.size())) {
+        throw Error("wgmma: expected the same products of warps 4 n to 4 n + 3, got " +
+                    std::to_string(products[first].issued()) + " of warp " + std::to_string(first) + ", " +
+                    std::to_string(products[warp].issued()) + " of warp " + std::to_string(warp));
+      }
+    }
     for (const auto& [at, barrier] : barriers_) {
       if (barrier.bytes != 0) {
         throw Error("barrier (" + barrier.made.text() + "): the block ends while phase " +

@@ -46,9 +46,9 @@ class Cluster {
     }
   }
 
-  // Something of the running block that happens later.
-  void fly(const Place& place, std::function<void()> landing) {
-    flights_.push_back({place, &Sm90Block::running(), std::move(landing)});
+  // Something that happens later, and needs the shared memory of a block, or of two.
+  void fly(const Place& place, const Sm90Block& one, const Sm90Block& other, std::function<void()> landing) {
+    flights_.push_back({place, &one, &other, std::move(landing)});
   }
   // The block of an address of the cluster, which has to be running.
   Sm90Block& block_of(uint32_t address, const Place& place) {
@@ -89,8 +89,8 @@ class Cluster {
     complete();
     if (!block.ended()) return;
     for (const Flight& flight : flights_) {
-      if (flight.block == &block) {
-        throw Error("the block ends while what it started at " + flight.place.text() + " is in flight");
+      if (flight.one == &block || flight.other == &block) {
+        throw Error("a block ends while what needs its shared memory, from " + flight.place.text() + ", is in flight");
       }
     }
   }
@@ -100,7 +100,7 @@ class Cluster {
  private:
   struct Flight {
     Place place;
-    const Sm90Block* block;
+    const Sm90Block *one, *other;
     std::function<void()> landing;
   };
   struct Waiter {
@@ -150,6 +150,9 @@ inline void Sm90Block::end(Thread& thread) {
   const auto copies = [](const std::vector<Copy>& group) { return !group.empty(); };
   if (copies(thread.uncommitted) || std::any_of(thread.groups.begin(), thread.groups.end(), copies)) {
     throw Error("thread " + std::to_string(thread.index) + " ends before wait_async for its copies");
+  }
+  if (!more_[thread.index].stores.empty() || more_[thread.index].open_stores->stores > 0) {
+    throw Error("thread " + std::to_string(thread.index) + " ends before store_bulk_wait for its stores");
   }
   cluster.end_thread(*this, thread);
 }

@@ -131,6 +131,7 @@ class WarpProducts {
       products_.pop_front();
     }
   }
+  size_t issued() const { return issued_[0]; }
   bool idle() const { return products_.empty(); }
   const Place& oldest() const { return products_.front().place; }
 
