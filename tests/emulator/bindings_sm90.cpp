@@ -93,8 +93,8 @@ constexpr std::pair<const char*, Sm90Fault> kFaults[] = {
 
 void run_faulty(Sm90Fault fault, const py::array& from, const py::array& weight, const py::array& to) {
   Copied source(from), factor(weight), target(to);
-  launch_sm90<Faulty>(
-      {source.data(), factor.data(), target.data(), from.nbytes(), weight.nbytes(), to.nbytes(), fault}, nullptr);
+  launch_sm90<Faulty>({source.data(), factor.data(), target.data(), from.nbytes(), weight.nbytes(), to.nbytes(), fault},
+                      nullptr);
 }
 
 }  // namespace

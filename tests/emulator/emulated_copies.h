@@ -49,7 +49,8 @@ MVF_OUT_OF_LINE inline void copy_bulk(uint32_t to, const void* from, int bytes, 
   emulated::Sm90Block& block = sm90_block();
   const size_t size = static_cast<size_t>(bytes);
   block.touch_global(from, size, MVF_HERE).read += size;
-  fly_to_shared(block, block, to, size, 16, barrier, MVF_HERE, [from, size](char* data) { std::memcpy(data, from, size); });
+  fly_to_shared(block, block, to, size, 16, barrier, MVF_HERE,
+                [from, size](char* data) { std::memcpy(data, from, size); });
 }
 MVF_OUT_OF_LINE inline void copy_bulk_remote(uint32_t to, uint32_t from, int bytes, uint32_t barrier, MVF_PLACE) {
   expect_bulk(bytes, nullptr, MVF_HERE);

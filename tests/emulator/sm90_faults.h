@@ -9,17 +9,17 @@ namespace mobilevit_fast::cuda {
 
 enum class Sm90Fault {
   none,
-  factor_without_fence,    // stored, then read by wgmma
-  result_without_fence,    // stored, then read by a bulk store
-  sums_read_early,         // before wgmma_wait
-  sums_without_fence,      // no wgmma_fence before a product
+  factor_without_fence,  // stored, then read by wgmma
+  result_without_fence,  // stored, then read by a bulk store
+  sums_read_early,       // before wgmma_wait
+  sums_without_fence,    // no wgmma_fence before a product
   products_not_waited_for,
-  lanes_disagree,          // one lane multiplies another matrix
-  warps_missing,           // three warps multiply
-  factor_overwritten,      // while a product reads it
-  piece_released_early,    // while a product reads it
-  piece_read_early,        // while its copy is in flight
-  result_overwritten,      // while a bulk store reads it
+  lanes_disagree,        // one lane multiplies another matrix
+  warps_missing,         // three warps multiply
+  factor_overwritten,    // while a product reads it
+  piece_released_early,  // while a product reads it
+  piece_read_early,      // while its copy is in flight
+  result_overwritten,    // while a bulk store reads it
   expects_too_much,
   expects_too_little,
   too_many_arrivals,
@@ -64,7 +64,8 @@ struct Faulty {
     const uint32_t shared = shared_memory_begin();
     const int thread = thread_index();
     if (thread == 0) {
-      for (int i = 0; i < kStages; ++i) barrier_init(shared + kFull + 8 * i, 1), barrier_init(shared + kEmpty + 8 * i, 4);
+      for (int i = 0; i < kStages; ++i)
+        barrier_init(shared + kFull + 8 * i, 1), barrier_init(shared + kEmpty + 8 * i, 4);
       barrier_init(shared + kGiven, 1);
       if (p.fault != Sm90Fault::init_without_fence) barrier_init_fence();
       barrier_expect(shared + kGiven, 4);
@@ -94,7 +95,8 @@ struct Faulty {
       barrier_wait(shared + kEmpty + 8 * stage, round % 2 ^ 1);
       const int more = p.fault == Sm90Fault::expects_too_much ? 16 : p.fault == Sm90Fault::expects_too_little ? -16 : 0;
       barrier_expect(full, kPieceBytes + (piece == kPieces - 1 ? more : 0));
-      copy_bulk(shared + stage * kPieceBytes, static_cast<const char*>(p.from) + piece * kPieceBytes, kPieceBytes, full);
+      copy_bulk(shared + stage * kPieceBytes, static_cast<const char*>(p.from) + piece * kPieceBytes, kPieceBytes,
+                full);
     }
   }
 

@@ -18,7 +18,7 @@ FAULTS = {
     "factor_without_fence": r"wgmma at .* reads byte \d+ of block \d, which thread \d+ stored without fence_async",
     "result_without_fence": r"store_bulk at .* which thread \d+ stored without fence_async",
     "sums_without_fence": "no wgmma_fence since the sums were written or waited for",
-    "products_not_waited_for": "no wgmma_fence|ends before wgmma_wait for the product at sm90_faults.h|in flight reads it",
+    "products_not_waited_for": "ends before wgmma_wait for the product at|in flight reads it",
     "lanes_disagree": r"divergent wgmma: lane \d+ at sm90_faults.h:\d+",
     "warps_missing": "expected the same products of warps 4 n to 4 n [+] 3, got 0 of warp 0, 6 of warp 1",
     "factor_overwritten": "is written at .* while a product or a copy in flight reads it",
@@ -35,7 +35,7 @@ FAULTS = {
     "registers_beyond_the_block": r"deadlock: .* take_registers<240> finds \d+ registers",
     "no_grid_wait": "global memory: (from|to) before grid_wait",
     "outside_of_shared_memory": r"4 bytes at block \d's byte \d+ outside of the \d+ bytes of the launch",
-    "remote_after_the_end": "which has ended|a block ends while what needs its shared|ends while phase 1 expects -4 more",
+    "remote_after_the_end": "which has ended|a block ends while what needs|ends while phase 1 expects -4 more",
     "remote_not_waited_for": "is read at .* while a copy to it is in flight|a block ends while what needs its shared",
 }
 """What is reported of each, at least once in a dozen orders."""
