@@ -64,7 +64,7 @@ class TransformerStackSm90 {
     const int64_t numbers = static_cast<int64_t>(p.batch) * p.height * p.width * S::kChannels;
     visit("x", p.x, numbers * static_cast<int64_t>(sizeof(T)));
     visit("y", p.y, numbers * static_cast<int64_t>(sizeof(T)));
-    visit("stream", p.stream, static_cast<int64_t>(S::kStreamBytes));
+    visit("packed", p.stream, static_cast<int64_t>(S::kStreamBytes));
   }
 };
 
