@@ -36,6 +36,8 @@ SM90_KERNELS = {
     "conv3x3_sm90_bfloat16.cu": 27,
     "stem_sm90.cu": 24,
     "strips_sm90.cu": 16,
+    "transformer_stack_sm90.cu": 9,
+    "transformer_stack_sm90_bfloat16.cu": 9,
 }
 """The same of files for compute capability 9.0 alone."""
 

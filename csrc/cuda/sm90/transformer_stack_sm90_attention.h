@@ -213,38 +213,40 @@ MVF_DEVICE void StackGroup<T, S>::attend_64(uint32_t at) {
 
 // --- 16 tokens: a sequence is a warp's. Its keys are right operands as they are, its values transposed ---
 
+// A head's query, key or value.
+template <class T, class S>
+MVF_DEVICE void StackGroup<T, S>::next_part(float scale, uint32_t (&words)[2 * S::kHeadTiles]) {
+  float sums[S::kQkv / 2] = {};
+  const uint32_t bias = ring.template multiply_all<S::kSteps, Pieces::kQkv, S::kQkv>(
+      [&](int k, uint64_t b) { Product<S::kQkv>::ss(sums, normed_step(k), b, k > 0); });
+  keep(sums);
+  to_words<S::kHeadTiles>(sums, bias + lane % 4 * 8, scale, words);
+  ring.give_back();
+}
+
 template <class T, class S>
 MVF_DEVICE void StackGroup<T, S>::attend_warp() {
-  uint32_t keys[2 * S::kHeadTiles], values[2 * S::kHeadTiles];
-  MVF_UNROLL
-  for (int part = 0; part < 3; ++part) {
-    float sums[S::kQkv / 2] = {};
-    const uint32_t bias = ring.template multiply_all<S::kSteps, Pieces::kQkv, S::kQkv>(
-        [&](int k, uint64_t b) { Product<S::kQkv>::ss(sums, normed_step(k), b, k > 0); });
-    keep(sums);
-    const uint32_t bias_at = bias + lane % 4 * 8;
-    if (part == 0) {
-      uint32_t words[2 * S::kHeadTiles];
-      to_words<S::kHeadTiles>(sums, bias_at, p.score_scale, words);
-      to_query(words, query);
-    } else {
-      to_words<S::kHeadTiles>(sums, bias_at, 1.0f, part == 1 ? keys : values);
-    }
-    ring.give_back();
-  }
-  float tiles[2][4] = {};  // (16 queries, 8 keys) each
-  MVF_UNROLL
-  for (int k = 0; k < S::kHeadSteps; ++k) {
-    MVF_UNROLL
-    for (int t = 0; t < 2; ++t) {
-      const bool whole = 2 * k + 1 < S::kHeadTiles;
-      const uint32_t b[2] = {keys[4 * k + t], whole ? keys[whole ? 4 * k + 2 + t : 0] : 0u};
-      multiply_matrix<T>(tiles[t], query[k], b);
-    }
-  }
   float s[8], total[2];
-  MVF_UNROLL
-  for (int i = 0; i < 8; ++i) s[i] = tiles[i / 4][i % 4];
+  {
+    uint32_t words[2 * S::kHeadTiles], keys[2 * S::kHeadTiles];
+    next_part(p.score_scale, words);
+    to_query(words, query);
+    next_part(1.0f, keys);
+    float tiles[2][4] = {};  // (16 queries, 8 keys) each
+    MVF_UNROLL
+    for (int k = 0; k < S::kHeadSteps; ++k) {
+      MVF_UNROLL
+      for (int t = 0; t < 2; ++t) {
+        const bool whole = 2 * k + 1 < S::kHeadTiles;
+        const uint32_t b[2] = {keys[4 * k + t], whole ? keys[whole ? 4 * k + 2 + t : 0] : 0u};
+        multiply_matrix<T>(tiles[t], query[k], b);
+      }
+    }
+    MVF_UNROLL
+    for (int i = 0; i < 8; ++i) s[i] = tiles[i / 4][i % 4];
+  }
+  uint32_t values[2 * S::kHeadTiles];
+  next_part(1.0f, values);
   softmax(s, total);
   const uint32_t w[4] = {pack<T>(s[0], s[1]), pack<T>(s[2], s[3]), pack<T>(s[4], s[5]), pack<T>(s[6], s[7])};
   float o[S::kHeadWidth / 2] = {};

@@ -111,10 +111,15 @@ class StackGroup {
 
   MVF_DEVICE void store_output(int tile) {
     uint32_t a[S::kSteps][4];
-    norm<true>(a);
+    norm<S::kPiped>(a);
     float sums[S::kChannels / 2] = {};
-    const uint32_t scale = ring.template multiply_all<S::kSteps, Pieces::kOut, S::kChannels>(
-        [&](int k, uint64_t b) { Product<S::kChannels>::rs(sums, a[k], b, k > 0); });
+    const uint32_t scale = ring.template multiply_all<S::kSteps, Pieces::kOut, S::kChannels>([&](int k, uint64_t b) {
+      if constexpr (S::kPiped) {
+        Product<S::kChannels>::rs(sums, a[k], b, k > 0);
+      } else {
+        Product<S::kChannels>::ss(sums, normed_step(k), b, k > 0);
+      }
+    });
     keep(sums);
     tile += zero_behind(sums[0]);  // the addresses are not those of load_input, which would be kept in registers
     const uint32_t at = scale + lane % 4 * 8;
@@ -227,6 +232,7 @@ class StackGroup {
   template <bool kAfter>
   MVF_DEVICE void attend_group();
   MVF_DEVICE void attend_64(uint32_t at);
+  MVF_DEVICE void next_part(float scale, uint32_t (&words)[2 * S::kHeadTiles]);
   MVF_DEVICE void attend_warp();
   template <bool kNext>
   MVF_DEVICE void attend_pair(bool first);
