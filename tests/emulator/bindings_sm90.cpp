@@ -4,8 +4,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings.h"
-#include "sm90_faults.h"
-#include "sm90_primitives.h"
+#include "sm90_cases.h"
 
 namespace py = pybind11;
 using namespace mobilevit_fast::cuda;
@@ -13,55 +12,11 @@ using mobilevit_fast::emulator::Log;
 
 namespace {
 
-// Launches with arrays that are in blocks of their own; what they did comes from take_launches.
-template <class Kernel>
-void launch_on(typename Kernel::Params params, const py::array& from, const py::array& to) {
+// What it did comes from take_launches.
+void run_case(const std::string& name, const std::vector<int>& numbers, const py::array& from, const py::array& to) {
   Copied source(from), target(to);
-  params.from = source.data(), params.from_bytes = from.nbytes();
-  params.to = target.data(), params.to_bytes = to.nbytes();
-  launch_sm90<Kernel>(params, nullptr);
-}
-template <class Kernel>
-void launch_plain(const py::array& from, const py::array& to) {
-  launch_on<Kernel>({}, from, to);
-}
-
-template <bool kLeft>
-void probe(bool transposed, const std::array<int, 4>& matrix, const py::array& to) {
-  ProbeParams params{{}, matrix[0], matrix[1], matrix[2], matrix[3]};
-  const py::array_t<float> nothing(1);
-  (transposed ? launch_on<Probe<kLeft, 1>> : launch_on<Probe<kLeft, 0>>)(params, nothing, to);
-}
-
-template <class T, bool kRegistersHoldLeft>
-void multiply(int n, const py::array& from, const py::array& to) {
-  switch (n) {
-#define MVF_CASE(N) \
-  case N:           \
-    return launch_plain<ProductOf<T, N, kRegistersHoldLeft>>(from, to)
-    MVF_CASE(8);
-    MVF_CASE(48);
-    MVF_CASE(64);
-    MVF_CASE(96);
-    MVF_CASE(144);
-    MVF_CASE(256);
-#undef MVF_CASE
-    default:
-      throw py::value_error("no such product");
-  }
-}
-
-void copy_box(const std::array<int, 4>& shape, const std::array<int, 4>& box, int swizzle,
-              const std::array<int, 4>& place, const py::array& from, const py::array& to) {
-  Copied source(from), target(to);
-  BoxParams params{};
-  params.from = source.data(), params.from_bytes = from.nbytes();
-  params.to = target.data(), params.to_bytes = to.nbytes();
-  const ImageBox images{params.from, shape[0], shape[1], shape[2], shape[3], box[0], box[1], box[2], box[3], swizzle};
-  if (!encode(params.map, images)) throw py::value_error("no tensor map for such a box");
-  params.bytes = static_cast<int>(to.nbytes());
-  params.image = place[0], params.row = place[1], params.column = place[2], params.channel = place[3];
-  launch_sm90<CopyBox>(params, nullptr);
+  const Arrays arrays{source.data(), target.data(), from.nbytes(), to.nbytes()};
+  if (launch_case(name, numbers, arrays) != cudaSuccess) throw py::value_error("no such primitive: " + name);
 }
 
 constexpr std::pair<const char*, Sm90Fault> kFaults[] = {
@@ -93,21 +48,14 @@ constexpr std::pair<const char*, Sm90Fault> kFaults[] = {
 
 void run_faulty(Sm90Fault fault, const py::array& from, const py::array& weight, const py::array& to) {
   Copied source(from), factor(weight), target(to);
-  launch_sm90<Faulty>({source.data(), factor.data(), target.data(), from.nbytes(), weight.nbytes(), to.nbytes(), fault},
-                      nullptr);
+  launch_sm90<Pipeline<true>>(
+      {source.data(), factor.data(), target.data(), from.nbytes(), weight.nbytes(), to.nbytes(), fault}, nullptr);
 }
 
 }  // namespace
 
 void bind_sm90(py::module_& m) {
-  m.def("probe_left", &probe<true>);
-  m.def("probe_right", &probe<false>);
-  m.def("multiply_sm90", [](int n, bool bfloat16, bool registers, const py::array& from, const py::array& to) {
-    const auto run = bfloat16    ? registers ? multiply<BFloat16, true> : multiply<BFloat16, false>
-                     : registers ? multiply<Half, true>
-                                 : multiply<Half, false>;
-    run(n, from, to);
-  });
+  m.def("run_case", &run_case);
   py::enum_<Sm90Fault> faults(m, "Sm90Fault");
   for (const auto& [name, fault] : kFaults) faults.value(name, fault);
   m.def("run_faulty", &run_faulty);
@@ -117,6 +65,4 @@ void bind_sm90(py::module_& m) {
       .value("taken_twice", PhaseFault::taken_twice)
       .value("overtaken", PhaseFault::overtaken);
   m.def("run_phases", [](PhaseFault fault) { launch_sm90<Phases>({fault}, nullptr); });
-  m.def("copy_box", &copy_box);
-  m.def("move_matrices", &launch_plain<MoveMatrices>);
 }

@@ -33,7 +33,7 @@ inline void launch_sm90(Device& device, unsigned blocks, unsigned cluster, unsig
     throw Error("shared memory: expected at most " + std::to_string(kMostShared) + " bytes of a block, got " +
                 std::to_string(shared_bytes));
   }
-  if (registers * static_cast<int>(threads) > 64 << 10) {
+  if (registers * static_cast<int>((threads + 127) / 128 * 128) > 64 << 10) {
     throw Error("registers: expected at most 65536 of a block, got " + std::to_string(registers) + " of each of " +
                 std::to_string(threads) + " threads");
   }

@@ -34,7 +34,7 @@ enum class Sm90Fault {
   remote_not_waited_for,
 };
 
-struct FaultyParams {
+struct PipelineParams {
   const void* from;
   const void* weight;
   void* to;
@@ -45,9 +45,11 @@ struct FaultyParams {
 // Every block: to (64, 8) floats = the sum over kPieces of from[piece] (64, 16) weight (8, 16)^T, in float16. Matrices
 // are made of parts of 8x8 numbers, those of equal depth after one another. Then each block gives its first sum to its
 // neighbour, which adds it to its own.
-struct Faulty {
-  using Params = FaultyParams;
-  static constexpr int kThreads = 160, kCluster = 2, kRegisters = 128, kPieces = 6, kStages = 2, kPieceBytes = 2048;
+// kPlanted: whether `fault` counts.
+template <bool kPlanted>
+struct Pipeline {
+  using Params = PipelineParams;
+  static constexpr int kThreads = 256, kCluster = 2, kRegisters = 128, kPieces = 6, kStages = 2, kPieceBytes = 2048;
   static constexpr int kFactor = kStages * kPieceBytes, kResult = kFactor + 256, kGift = kResult + 2048;
   static constexpr int kFull = kGift + 16, kEmpty = kFull + 8 * kStages, kGiven = kEmpty + 8 * kStages;
 
@@ -60,6 +62,8 @@ struct Faulty {
     visit("to", p.to, p.to_bytes);
   }
 
+  static MVF_DEVICE bool has(const Params& p, Sm90Fault fault) { return kPlanted && p.fault == fault; }
+
   static MVF_DEVICE void run(const Params& p) {
     const uint32_t shared = shared_memory_begin();
     const int thread = thread_index();
@@ -67,33 +71,33 @@ struct Faulty {
       for (int i = 0; i < kStages; ++i)
         barrier_init(shared + kFull + 8 * i, 1), barrier_init(shared + kEmpty + 8 * i, 4);
       barrier_init(shared + kGiven, 1);
-      if (p.fault != Sm90Fault::init_without_fence) barrier_init_fence();
+      if (!has(p, Sm90Fault::init_without_fence)) barrier_init_fence();
       barrier_expect(shared + kGiven, 4);
     }
     for (int i = thread; i < 64; i += kThreads) {
       store_shared_at(shared + kFactor + 4 * i, load_global(static_cast<const uint32_t*>(p.weight) + i));
     }
-    if (p.fault != Sm90Fault::factor_without_fence) fence_async();
+    if (!has(p, Sm90Fault::factor_without_fence)) fence_async();
     cluster_sync();
-    if (p.fault == Sm90Fault::barrier_overwritten && thread == 5) store_shared_at(shared + kFull, 0u);
-    if (p.fault != Sm90Fault::no_grid_wait) grid_wait();
+    if (has(p, Sm90Fault::barrier_overwritten) && thread == 5) store_shared_at(shared + kFull, 0u);
+    if (!has(p, Sm90Fault::no_grid_wait)) grid_wait();
     if (thread >= 128) {
       produce(p, shared, thread - 128);
     } else {
       consume(p, shared, thread);
     }
-    if (p.fault == Sm90Fault::remote_after_the_end && cluster_rank() == 0) return;
+    if (has(p, Sm90Fault::remote_after_the_end) && cluster_rank() == 0) return;
     finish(p, shared, thread);
   }
 
   static MVF_DEVICE void produce(const Params& p, uint32_t shared, int lane) {
-    if (p.fault == Sm90Fault::registers_beyond_the_block) give_registers<128>();
+    give_registers<40>();
     if (lane != 0) return;
     for (int piece = 0; piece < kPieces; ++piece) {
       const int stage = piece % kStages, round = piece / kStages;
       const uint32_t full = shared + kFull + 8 * stage;
       barrier_wait(shared + kEmpty + 8 * stage, round % 2 ^ 1);
-      const int more = p.fault == Sm90Fault::expects_too_much ? 16 : p.fault == Sm90Fault::expects_too_little ? -16 : 0;
+      const int more = has(p, Sm90Fault::expects_too_much) ? 16 : has(p, Sm90Fault::expects_too_little) ? -16 : 0;
       barrier_expect(full, kPieceBytes + (piece == kPieces - 1 ? more : 0));
       copy_bulk(shared + stage * kPieceBytes, static_cast<const char*>(p.from) + piece * kPieceBytes, kPieceBytes,
                 full);
@@ -101,30 +105,34 @@ struct Faulty {
   }
 
   static MVF_DEVICE void consume(const Params& p, uint32_t shared, int thread) {
-    if (p.fault == Sm90Fault::registers_beyond_the_block) take_registers<240>();
+    if (has(p, Sm90Fault::registers_beyond_the_block)) {
+      take_registers<240>();
+    } else {
+      take_registers<208>();
+    }
     float sums[4] = {}, first = 0;
     uint32_t read = 0;
     for (int piece = 0; piece < kPieces; ++piece) {
       const int stage = piece % kStages, round = piece / kStages;
       const uint32_t from = shared + stage * kPieceBytes, empty = shared + kEmpty + 8 * stage;
-      const bool early = p.fault == Sm90Fault::piece_read_early && piece == 1;
+      const bool early = has(p, Sm90Fault::piece_read_early) && piece == 1;
       if (early) read += load_shared_at<uint32_t>(from + 4 * thread);
       barrier_wait(shared + kFull + 8 * stage, round % 2);
-      if (p.fault != Sm90Fault::sums_without_fence || piece == 0) wgmma_fence();
-      const bool other = p.fault == Sm90Fault::lanes_disagree && thread == 7;
+      if (!has(p, Sm90Fault::sums_without_fence) || piece == 0) wgmma_fence();
+      const bool other = has(p, Sm90Fault::lanes_disagree) && thread == 7;
       const uint64_t left = matrix_descriptor(from + (other ? 128 : 0), 1024, 128, kNoSwizzle);
       const uint64_t right = matrix_descriptor(shared + kFactor, 128, 128, kNoSwizzle);
-      const bool idle = p.fault == Sm90Fault::warps_missing && thread < 32;
+      const bool idle = has(p, Sm90Fault::warps_missing) && thread < 32;
       if (!idle) Wgmma<Half, 8>::ss(sums, left, right, piece > 0);
       wgmma_commit();
-      if (p.fault == Sm90Fault::factor_overwritten && thread == 40) store_shared_at(shared + kFactor, read);
-      if (p.fault == Sm90Fault::sums_read_early) first = sums[0];
-      const bool released = p.fault == Sm90Fault::piece_released_early;
+      if (has(p, Sm90Fault::factor_overwritten) && thread == 40) store_shared_at(shared + kFactor, read);
+      if (has(p, Sm90Fault::sums_read_early)) first = sums[0];
+      const bool released = has(p, Sm90Fault::piece_released_early);
       if (released && thread % 32 == 0) barrier_arrive(empty);
-      if (p.fault != Sm90Fault::products_not_waited_for) wgmma_wait<0>();
+      if (!has(p, Sm90Fault::products_not_waited_for)) wgmma_wait<0>();
       keep(sums);
       if (!released && thread % 32 == 0) barrier_arrive(empty);
-      if (p.fault == Sm90Fault::too_many_arrivals && thread == 1) barrier_arrive(empty);
+      if (has(p, Sm90Fault::too_many_arrivals) && thread == 1) barrier_arrive(empty);
     }
     const int row = thread / 32 * 16 + thread % 32 / 4, column = thread % 4 * 2;
     for (int i = 0; i < 4; ++i) {
@@ -132,7 +140,7 @@ struct Faulty {
     }
     if (thread == 0) {
       const int other = cluster_rank() ^ 1;
-      if (p.fault != Sm90Fault::sums_read_early) first = sums[0];
+      if (!has(p, Sm90Fault::sums_read_early)) first = sums[0];
       store_async(remote_address(shared + kGift, other), bits_of(first), remote_address(shared + kGiven, other));
     }
   }
@@ -146,24 +154,24 @@ struct Faulty {
   }
 
   static MVF_DEVICE void finish(const Params& p, uint32_t shared, int thread) {
-    if (p.fault != Sm90Fault::result_without_fence) fence_async();
-    const bool two = p.fault == Sm90Fault::named_barrier_of_two_sizes && thread >= 128;
-    named_barrier_sync(1, two ? 128 : kThreads);
-    if (p.fault == Sm90Fault::remote_after_the_end && thread == 0) {
+    if (!has(p, Sm90Fault::result_without_fence)) fence_async();
+    const bool two = has(p, Sm90Fault::named_barrier_of_two_sizes) && thread >= 128;
+    named_barrier_sync(1, two ? 160 : kThreads);
+    if (has(p, Sm90Fault::remote_after_the_end) && thread == 0) {
       store_async(remote_address(shared + kGift + 8, 0), 0u, remote_address(shared + kGiven, 0));
     }
     if (thread == 32) {
-      if (p.fault != Sm90Fault::remote_not_waited_for) barrier_wait_cluster(shared + kGiven, 0);
-      const uint32_t place = p.fault == Sm90Fault::outside_of_shared_memory ? shared + kGiven + 16 : shared + kResult;
+      if (!has(p, Sm90Fault::remote_not_waited_for)) barrier_wait_cluster(shared + kGiven, 0);
+      const uint32_t place = has(p, Sm90Fault::outside_of_shared_memory) ? shared + kGiven + 16 : shared + kResult;
       const float sum = load_shared_at<float>(place) + load_shared_at<float>(shared + kGift);
       store_shared_at(shared + kResult, sum);
       fence_async();
       store_bulk(static_cast<char*>(p.to) + block_index() * 2048, shared + kResult, 2048);
       store_bulk_commit();
-      if (p.fault == Sm90Fault::result_overwritten) store_shared_at(shared + kResult, 0u);
-      if (p.fault != Sm90Fault::store_left_in_flight) store_bulk_wait<0>();
+      if (has(p, Sm90Fault::result_overwritten)) store_shared_at(shared + kResult, 0u);
+      if (!has(p, Sm90Fault::store_left_in_flight)) store_bulk_wait<0>();
     }
-    if (p.fault != Sm90Fault::remote_after_the_end) cluster_sync();
+    if (!has(p, Sm90Fault::remote_after_the_end)) cluster_sync();
   }
 };
 

@@ -141,18 +141,14 @@ struct ProductOf : Primitive {
   }
 };
 
-// A box of images as a tensor copy lays it out; back by a tensor store of the same box, if there are images for it.
+// A box of images as a tensor copy lays it out.
 struct BoxParams : Arrays {
-  TensorMap map, back;
+  TensorMap map;
   int bytes, channel, column, row, image;
 };
 struct CopyBox : Primitive {
   using Params = BoxParams;
 
-  template <class Visit>
-  static void arrays(const Params& p, const Visit& visit) {
-    Primitive::arrays(p, visit);
-  }
   static MVF_DEVICE void run(const Params& p) {
     const uint32_t box = aligned_begin(), barrier = box + (64 << 10);
     const int thread = thread_index();
