@@ -47,7 +47,6 @@ inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
   return result;
 }
 
-inline uint32_t kept_sum(uint32_t sum) { return sum; }
 inline int zero_behind(float) { return 0; }
 
 template <class T>

@@ -12,6 +12,8 @@ from tests.emulator.run import Launch, check, run
 from tests.emulator.test_inverted_residual import make, model_shapes
 
 SHAPES = [shape for shape in model_shapes() if shape.values[:3] in rows.PHASED]
+OPTIONS: dict[str, Any] = {"capability": 90, "tile": (0,)}
+"""With a tile, which this kernel has none to choose of, few images do not go to the kernel for few."""
 SMALL = {1: (48, 192, 48, 64, 1), 2: (96, 384, 128, 32, 2)}
 """A shape of each stride: channels, expanded channels, outputs, columns of the image, stride."""
 
@@ -25,7 +27,7 @@ def arguments_of(shape: tuple[int, ...], batch: int, height: int, **more: Any) -
 
 def check_rows(arguments: tuple[Any, ...], **options: Any) -> Launch:
     """Hold the kernel to the rule for errors, on a chip that it has enough to do for."""
-    (launch,) = check("inverted_residual", arguments, capability=90, **{"processors": 1, **options})
+    (launch,) = check("inverted_residual", arguments, **{"processors": 1, **OPTIONS, **options})
     assert launch.name == "Rows"
     return launch
 
@@ -56,7 +58,7 @@ def test_results_do_not_depend_on_where_shares_end(stride: int) -> None:
     arguments = arguments_of(SMALL[stride], 3, 12)
     results = []
     for processors in (1, 2, 4, 5):
-        result, (launch,) = run("inverted_residual", arguments, capability=90, processors=processors, seed=processors)
+        result, (launch,) = run("inverted_residual", arguments, processors=processors, seed=processors, **OPTIONS)
         assert (launch.name, launch.blocks) == ("Rows", processors)
         results.append(result)
     assert not results[0].isnan().any()
@@ -98,5 +100,5 @@ def test_others_go_to_other_kernels() -> None:
     bfloat16 = arguments_of(SMALL[1], 2, 8, dtype=torch.bfloat16)
     relu = arguments_of(SMALL[1], 2, 8, activation="relu")
     for arguments, processors in ((few, 132), (narrow, 1), (odd, 1), (bfloat16, 1), (relu, 1)):
-        (launch,) = check("inverted_residual", arguments, capability=90, processors=processors)
+        (launch,) = check("inverted_residual", arguments, processors=processors, **OPTIONS)
         assert launch.name != "Rows"

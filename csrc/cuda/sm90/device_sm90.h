@@ -295,11 +295,6 @@ MVF_DEVICE uint32_t exp2_half2(uint32_t x) {
   asm("ex2.approx.f16x2 %0, %1;" : "=r"(y) : "r"(x));
   return y;
 }
-// The same number, which the compiler keeps in a register rather than the terms of its sum.
-MVF_DEVICE uint32_t kept_sum(uint32_t sum) {
-  asm("" : "+r"(sum));
-  return sum;
-}
 // Four bytes of the eight in {high, low}, by the nibbles of `selector`: prmt.
 MVF_DEVICE uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
   return __byte_perm(low, high, selector);

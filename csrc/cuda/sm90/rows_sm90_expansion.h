@@ -17,7 +17,7 @@ template <class K>
 class RowsExpansion {
  public:
   MVF_DEVICE RowsExpansion(const RowsParams& p, const typename K::Block& b, int out_height)
-      : p_(p), b_(b), out_height_(out_height), from_(kept_sum(from(b.lane))), to_(kept_sum(to(b.warp, b.lane))) {}
+      : p_(p), b_(b), out_height_(out_height), from_(from(b.lane)), to_(to(b.warp, b.lane)) {}
 
   MVF_DEVICE void run() {
     load_weights();
@@ -34,7 +34,6 @@ class RowsExpansion {
     } else {
       go_down_two();
     }
-    if (row_of_tile_ > 0) finish_tile();
   }
 
  private:
@@ -92,15 +91,18 @@ class RowsExpansion {
     ++row_;
   }
 
+  // A lane's place among the four that share a pixel. Made of the thread's index anew, it takes no register meanwhile.
+  static MVF_DEVICE int member() { return thread_index() % 4; }
+
   MVF_DEVICE uint32_t constants(int group) const {
     return b_.base + K::kAtConstants + (b_.warp * kGroups + group) * (kRowsConstantPieces * 16);
   }
   // Halves of scales and biases: of the expansion, of the depthwise convolution.
   MVF_DEVICE Float4 affine(int group, bool depthwise) const {
-    return load_shared_at<Float4>(constants(group) + (depthwise ? 13 : 9) * 16 + b_.lane % 4 * 16);
+    return load_shared_at<Float4>(constants(group) + (depthwise ? 13 : 9) * 16 + member() * 16);
   }
   MVF_DEVICE void load_taps(int group, uint32_t (&tap)[9]) const {
-    const int t = b_.lane % 4;
+    const int t = member();
     const Bytes16 first = load_shared_at<Bytes16>(constants(group) + t * 32);
     const Bytes16 second = load_shared_at<Bytes16>(constants(group) + t * 32 + 16);
     MVF_UNROLL
@@ -150,12 +152,13 @@ class RowsExpansion {
     }
   }
 
-  MVF_DEVICE void wait_tile() const {
-    if (!K::kPhased && row_of_tile_ == 0) barrier_wait(b_.empty(tile_), (tile_ / 2 & 1) ^ 1);
+  // Of the row of results at hand, `place` is which one of the tile it is.
+  MVF_DEVICE void wait_tile(int place) const {
+    if (!K::kPhased && place == 0) barrier_wait(b_.empty(tile_), (tile_ / 2 & 1) ^ 1);
   }
   // Writes a part of a convolved row, which lies in values_, to the tile.
-  MVF_DEVICE void store(int first) const {
-    const uint32_t to = b_.tile(tile_) + to_ + (row_of_tile_ * K::kOutWidth + first * (16 / K::kStep)) * 128;
+  MVF_DEVICE void store(int place, int first) const {
+    const uint32_t to = b_.tile(tile_) + to_ + (place * K::kOutWidth + first * (16 / K::kStep)) * 128;
     MVF_UNROLL
     for (int s = 0; s < kPart; ++s) {
       if constexpr (K::kStep == 1) {
@@ -164,9 +167,6 @@ class RowsExpansion {
         store_matrix_at(to + s * 1024, {values_[s][0][0], values_[s][1][0], values_[s][2][0], values_[s][3][0]});
       }
     }
-  }
-  MVF_DEVICE void end_stored_row() {
-    if (++row_of_tile_ == K::kRowsOfTile) finish_tile();
   }
   MVF_DEVICE void finish_tile() {
     if constexpr (K::kPhased) {
@@ -177,7 +177,7 @@ class RowsExpansion {
       sync_warp();
       if (b_.lane == 0) barrier_arrive(b_.full(tile_));
     }
-    ++tile_, row_of_tile_ = 0;
+    ++tile_;
   }
 
   // The word of the lane four before, or of the last four of the strip before; of the lane four after, or of the first
@@ -192,6 +192,7 @@ class RowsExpansion {
   // --- Stride 1: a row ends the row of results above it, adds to its own, and begins the one below.
 
   MVF_DEVICE void go_down() {
+    static_assert(K::kStep == 2 || K::kRowsOfTile == 1);
     int y = b_.first_input() % out_height_;
     MVF_NO_UNROLL
     while (row_ < rows_) {
@@ -199,9 +200,9 @@ class RowsExpansion {
       begin_row();
       expand(0);
       end_row();
-      if (ends_one) wait_tile();
+      if (ends_one) wait_tile(0);
       convolve();
-      if (ends_one) store(0), end_stored_row();
+      if (ends_one) store(0, 0), finish_tile();
       if (++y == out_height_) {
         y = 0;
         if (b_.first_input() + row_ <= b_.last) end_image();
@@ -240,7 +241,7 @@ class RowsExpansion {
 
   // The last row of results of an image has no row of input below it.
   MVF_DEVICE void end_image() {
-    wait_tile();
+    wait_tile(0);
     MVF_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       const Float4 scales = affine(g, true);
@@ -253,32 +254,33 @@ class RowsExpansion {
         }
       }
     }
-    store(0), end_stored_row();
+    store(0, 0), finish_tile();
   }
 
   // --- Stride 2: the even row adds to a row of results, the odd one ends it and begins the next.
 
   MVF_DEVICE void go_down_two() {
+    static_assert(K::kStep == 1 || K::kRowsOfTile > 1);
     int y = b_.first % out_height_ - b_.cut;
     MVF_NO_UNROLL
-    for (int row = b_.first - b_.cut; row < b_.last; ++row) {
-      const bool whole = row >= b_.first;
-      if (whole) row_of_stride_2<0>(false);
-      row_of_stride_2<1>(whole);
-      if (whole) end_stored_row();
+    while (row_ < rows_) {
+      const int result = (row_ + b_.cut) / 2 - b_.cut, place = result % K::kRowsOfTile;
+      if (result >= 0) row_of_stride_2<0>(place);
+      row_of_stride_2<1>(place);
+      if (place == K::kRowsOfTile - 1 || row_ == rows_) finish_tile();
       if (++y == out_height_) y = 0, clear();
     }
   }
 
   template <int kOdd>
-  MVF_DEVICE void row_of_stride_2(bool stored) {
+  MVF_DEVICE void row_of_stride_2(int place) {
     uint32_t before[kGroups] = {};
     begin_row();
     MVF_UNROLL
     for (int part = 0; part < kStrips; part += kPart) {
       expand(part);
       if (part + kPart == kStrips) end_row();
-      if (kOdd == 1 && part == 0 && stored) wait_tile();
+      if (kOdd == 1 && part == 0) wait_tile(place);
       MVF_UNROLL
       for (int g = 0; g < kGroups; ++g) {
         uint32_t tap[9];
@@ -301,7 +303,7 @@ class RowsExpansion {
           state_[part + s][g][0] = sum;
         }
       }
-      if (kOdd == 1 && stored) store(part);
+      if (kOdd == 1 && place >= 0) store(place, part);
     }
   }
 
@@ -343,7 +345,7 @@ class RowsExpansion {
   const int out_height_;
   const uint32_t from_, to_;
   int rows_ = 0, row_ = 0;  // of input
-  int tile_ = 0, row_of_tile_ = 0;
+  int tile_ = 0;
   uint32_t weight_[kGroups][kDepth][2];
   uint32_t state_[kStrips][kGroups][kState];  // sums of the rows of results that have begun
   uint32_t values_[kPart][kGroups][2];        // expanded, then convolved: even and odd pixels
