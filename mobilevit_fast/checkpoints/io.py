@@ -17,6 +17,7 @@ from mobilevit_fast.checkpoints.sources import CONFIG_FILE, Source, locate, read
 from mobilevit_fast.checkpoints.tensors import check_tensors, read_tensors
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.json_files import parse_json_object
+from mobilevit_fast.limits import shortened
 
 if TYPE_CHECKING:
     from mobilevit_fast.models import MobileViTPreTrainedModel
@@ -125,16 +126,19 @@ def _kept_config(text: str) -> MobileViTConfig:
 
 def _read_config(path: Path, state_dict: Mapping[str, Tensor]) -> MobileViTConfig:
     values = read_json(path)
-    if values.get("model_type") == MobileViTConfig.model_type:
-        try:
+    model_type, architecture = values.get("model_type"), values.get("architecture")
+    try:
+        if model_type == MobileViTConfig.model_type:
             return MobileViTConfig.from_dict(values)
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from error
-    if "model_type" not in values and str(values.get("architecture")).startswith("mobilevit_"):
-        return _complete_from_timm(infer_config(state_dict), values.get("pretrained_cfg"))
+        if "model_type" not in values and str(architecture).startswith("mobilevit_"):
+            return _complete_from_timm(infer_config(state_dict), values.get("pretrained_cfg"))
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     raise CheckpointError(
         f"{path}: expected model_type 'mobilevit' or timm's architecture 'mobilevit_*', "
-        f"got model_type {values.get('model_type')!r} and architecture {values.get('architecture')!r}"
+        f"got model_type {shortened(model_type)} and architecture {shortened(architecture)}"
     )
 
 

@@ -15,6 +15,7 @@ from mobilevit_fast.checkpoints.sources import CONFIG_FILE, read_json
 from mobilevit_fast.cli.console import note, usage_error
 from mobilevit_fast.files import user_path
 from mobilevit_fast.image_processing import PREPROCESSOR_CONFIG, MobileViTImageProcessor
+from mobilevit_fast.limits import shortened
 from mobilevit_fast.models import MobileViTPreTrainedModel
 
 DIGITS = "digits"
@@ -143,12 +144,20 @@ def _timm_settings(config: Path, edge: int) -> dict[str, Any]:
     """timm's evaluation settings for MobileViT, replaced by what a config.json of its own says."""
     values = read_json(config).get("pretrained_cfg") if config.is_file() else None
     described: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
-    mean, std = described.get("mean", (0.0, 0.0, 0.0)), described.get("std", (1.0, 1.0, 1.0))
+    crop, interpolation = described.get("crop_pct", 0.9), described.get("interpolation", "bicubic")
+    is_number = isinstance(crop, int | float) and not isinstance(crop, bool)
+    if not is_number or not 1 / edge <= crop <= 1:
+        raise ValueError(f"{config}: expected crop_pct to be a share of the image, up to 1, got {shortened(crop)}")
+    filters = [one.name.lower() for one in Resampling]
+    if not isinstance(interpolation, str) or interpolation.lower() not in filters:
+        raise ValueError(
+            f"{config}: expected interpolation to be one of {', '.join(filters)}, got {shortened(interpolation)}"
+        )
     return {
-        "size": {"shortest_edge": math.floor(edge / described.get("crop_pct", 0.9))},
-        "resample": Resampling[str(described.get("interpolation", "bicubic")).upper()],
+        "size": {"shortest_edge": math.floor(edge / crop)},
+        "resample": Resampling[interpolation.upper()],
         "do_normalize": True,
-        "image_mean": tuple(mean),
-        "image_std": tuple(std),
+        "image_mean": described.get("mean", (0.0, 0.0, 0.0)),
+        "image_std": described.get("std", (1.0, 1.0, 1.0)),
         "do_flip_channel_order": False,
     }

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -163,6 +164,28 @@ def test_fields_that_no_model_can_use(tmp_path: Path) -> None:
     assert mvf.MobileViTConfig(id2label={"0": 7, "1": 8}).id2label == {0: "7", 1: "8"}  # type: ignore[dict-item]
     (tmp_path / "config.json").write_text('{"self": 1}')
     assert mvf.MobileViTConfig.from_pretrained(tmp_path).to_dict()["self"] == 1
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({"input_size": [3, "a", 64]}, "image_size: expected"),
+        ({"input_size": [3, 10**400, 64]}, "image_size: expected"),
+        ({"crop_pct": 0}, "crop_pct to be a share of the image, up to 1, got 0"),
+        ({"crop_pct": None}, "crop_pct to be a share of the image, up to 1, got None"),
+        ({"interpolation": "random"}, "interpolation to be one of nearest, .* got 'random'"),
+        ({"mean": None, "std": "a"}, "image_std: expected a number, got 'a'"),
+        ({"std": [0, 0, 0]}, "image_std: expected numbers other than 0"),
+    ],
+)
+def test_what_timm_says_of_images(tmp_path: Path, described: dict[str, Any], message: str) -> None:
+    write_checkpoint(small_model(), tmp_path, naming="timm")
+    config = {"architecture": "mobilevit_xxs", "pretrained_cfg": described}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    Image.new("RGB", (40, 40)).save(tmp_path / "good.png")
+    result = CliRunner().invoke(app, ["classify", str(tmp_path), "--model", str(tmp_path)])
+    assert result.exit_code == 1
+    assert re.search(f"error: .*{message}", result.stderr.splitlines()[-1])
 
 
 def nested(count: int) -> dict[str, Any]:
