@@ -168,6 +168,8 @@ def test_save_pretrained(name: str, tmp_path: Path) -> None:
     loaded = kind.from_pretrained(tmp_path).eval()
     assert type(loaded) is kind
     assert f'"{kind.__name__}"' in (tmp_path / "config.json").read_text()
+    # transformers maps the file, and where a weight begins in memory decides how PyTorch rounds.
+    loaded.load_state_dict({name: tensor.clone() for name, tensor in loaded.state_dict().items()}, assign=True)
     assert torch.equal(zoo.run(loaded, zoo.images()), expected)
 
 
