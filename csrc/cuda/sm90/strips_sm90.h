@@ -10,6 +10,7 @@ namespace mobilevit_fast::cuda {
 
 constexpr int kStripColumns = 16;  // of a warp
 constexpr int kRowsTogether = 2;   // of results
+constexpr int kStripsMostColumns = 1 << 20;
 
 // Channels of a layer and, in words of 16 bytes, what shared memory has of its weights.
 struct StripsChannels {
@@ -99,8 +100,9 @@ inline int strips_words(const StripsChannels& size) {
 inline int find_strips(const StripsChannels& size, int stride, int height, int width) {
   for (int i = 0; i < kStripsShapeCount; ++i) {
     const StripsShape& shape = kStripsShapes[i];
-    if (shape.size == size && shape.stride == stride)
-      return height >= stride && height % stride == 0 && width >= 2 && width % 2 == 0 ? i : -1;
+    if (!(shape.size == size && shape.stride == stride)) continue;
+    const bool counts = height > 0 && width > 0 && width <= kStripsMostColumns;
+    return counts && height % stride == 0 && width % 2 == 0 ? i : -1;
   }
   return -1;
 }

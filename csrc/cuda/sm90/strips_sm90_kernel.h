@@ -141,11 +141,11 @@ class Strips {
         if (inside && (kChannels % 16 == 0 || s * 16 + t * 4 < kChannels)) {
           const Half* at = x + int64_t{1} * (first + r) * x_row() + 16 * s;
           if constexpr (kAhead) {
-            u = load_global(reinterpret_cast<const Bytes8*>(at));
-            v = load_global(reinterpret_cast<const Bytes8*>(at + kChannels));
+            u = load_result(reinterpret_cast<const Bytes8*>(at));
+            v = load_result(reinterpret_cast<const Bytes8*>(at + kChannels));
           } else {  // into the registers of operands: pairs of them would be copied for every chunk
-            u = {{load_global(words(at)), load_global(words(at + 2))}};
-            v = {{load_global(words(at + kChannels)), load_global(words(at + kChannels + 2))}};
+            u = {{load_result(words(at)), load_result(words(at + 2))}};
+            v = {{load_result(words(at + kChannels)), load_result(words(at + kChannels + 2))}};
           }
         }
         in[r][s][0] = u.word[0], in[r][s][2] = u.word[1], in[r][s][1] = v.word[0], in[r][s][3] = v.word[1];
@@ -186,9 +186,9 @@ class Strips {
 
   static MVF_DEVICE void load_words(const Half* at, uint32_t (&words)[kRun]) {
     if constexpr (kRun == 1) {
-      words[0] = load_global(reinterpret_cast<const uint32_t*>(at));
+      words[0] = load_result(reinterpret_cast<const uint32_t*>(at));
     } else {
-      const auto v = load_global(reinterpret_cast<const Words*>(at));
+      const auto v = load_result(reinterpret_cast<const Words*>(at));
       MVF_UNROLL
       for (int i = 0; i < kRun; ++i) words[i] = v.word[i];
     }
