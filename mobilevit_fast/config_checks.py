@@ -24,7 +24,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_positive_int(value: Any) -> bool:
-    return _is_int(value) and 1 <= value < 2**31
+    return _is_int(value) and value >= 1
 
 
 def _is_number(value: Any) -> bool:
@@ -99,6 +99,8 @@ RULES: dict[str, Rule] = {
 }
 
 
+_LARGEST = 2**31 - 1
+
 LIMITS = {"patch_size": "MAX_PATCH_SIZE", "atrous_rates": "MAX_DILATION"}
 """Fields that bound the memory of a call, whatever the weights are, and the limits they keep to."""
 
@@ -113,9 +115,12 @@ def check_fields(values: Mapping[str, Any], num_labels: int) -> None:
         require(field, rule.accepts(values[field]), rule.expected, values[field])
     named = _are_names(values["architectures"])
     require("architectures", named, "a list of names of classes, or None", values["architectures"])
-    for field, limit in LIMITS.items():
-        largest = values[field] if isinstance(values[field], int) else max(values[field])
-        limits.check(limit, largest, f"MobileViTConfig.{field}")
+    for field in RULES:
+        numbers = values[field] if isinstance(values[field], list | tuple) else [values[field]]
+        largest = max([number for number in numbers if _is_int(number)], default=0)
+        if field in LIMITS:
+            limits.check(LIMITS[field], largest, f"MobileViTConfig.{field}")
+        require(field, largest <= _LARGEST, f"at most {_LARGEST}", values[field])
     heads = values["num_attention_heads"]
     for size in values["hidden_sizes"]:
         require(

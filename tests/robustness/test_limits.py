@@ -83,7 +83,7 @@ def test_an_image_may_keep_its_size_whatever_the_limit_is(monkeypatch: pytest.Mo
     ],
 )
 def test_fields_of_a_configuration(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"mobilevit_fast.limits.MAX_|expected an integer of at least 1") as error:
+    with pytest.raises(ValueError, match=r"expected at most [0-9,]+ .mobilevit_fast.limits.MAX_") as error:
         mvf.MobileViTConfig(**fields)
     assert len(str(error.value)) < 400
 
