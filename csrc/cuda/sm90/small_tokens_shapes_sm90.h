@@ -37,12 +37,13 @@ struct TokensShape {
   static constexpr int kVectors = 1 + kLayers * kOfLayer + 4;
   static constexpr int kBytes = kStreamBytes + kVectors * kPadded * 4;
 
-  // Shared memory: normed tokens, or context; query; hidden units, the input, or sums of the other parts of the keys.
+  // Shared memory: normed tokens, or context; query; hidden units, the input, or sums of the other parts of the keys;
+  // x.
   static constexpr int kRowsBytes = kPairs * kFragment;
   static constexpr int kHandedNumbers = kHeadSteps * 8 + 4;
   static constexpr int kHandedBytes = (kKeyParts - 1) * kHeads * kHandedNumbers * kWarpSize * 4;
   static constexpr int kAtNormed = 0, kAtQuery = kAtNormed + kRowsBytes, kAtHidden = kAtQuery + kRowsBytes;
-  static constexpr int kAtStats = kAtHidden + most(2 * kRowsBytes, kHandedBytes);
+  static constexpr int kAtX = kAtHidden + most(2 * kRowsBytes, kHandedBytes), kAtStats = kAtX + 2 * kRowsBytes;
   static constexpr int kAtBarriers = kAtStats + kRows * kColumnWarps * 8;
   // The ring that the stream goes through. It leaves room for blocks of the kernel before.
   static constexpr int kSlab = 8192, kMostSlots = 16, kAtRing = round_up(kAtBarriers + kMostSlots * 16, 128);

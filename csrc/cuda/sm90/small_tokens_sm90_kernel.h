@@ -1,7 +1,7 @@
 // The transformer stack of few images, divided by tokens alone: a block has 16 tokens of a sequence and computes all
 // columns of all layers for them, so that blocks exchange nothing but keys and values, once a layer, through global
 // memory. All weights stream through every block's shared memory, from which warps take them as fragments; a warp has
-// the same columns of every layer, and those of the residual stream in its registers, as float32.
+// the same columns of every layer, and of the residual stream, which stays float32.
 #pragma once
 
 #include "small_tokens_attention_sm90.h"
@@ -39,9 +39,9 @@ struct TokensKernel {
     block.begin_residual();
     MVF_NO_UNROLL
     for (int layer = 0; layer < S::kLayers; ++layer) {
-      const float* vectors = block.vectors_ + (1 + layer * S::kOfLayer) * S::kPadded;
-      block.normalise(vectors + S::kNorm1 * S::kPadded);
-      block.project_heads(vectors + S::kQkvBias * S::kPadded, layer);
+      const int first = 1 + layer * S::kOfLayer;  // of the layer's vectors
+      block.normalise(block.vector(first + S::kNorm1));
+      block.project_heads(block.vector(first + S::kQkvBias), layer);
       if (S::kCluster > 1) {
         cluster_sync();  // keys and values of all blocks are there
       } else {
@@ -49,28 +49,34 @@ struct TokensKernel {
       }
       block.attend(layer);
       sync_block();
-      block.template add_layer<S::kPairs>(S::kAtNormed, vectors + S::kProjBias * S::kPadded);
-      block.normalise(vectors + S::kNorm2 * S::kPadded);
-      block.widen(vectors + S::kFc1Bias * S::kPadded);
+      block.template add_layer<S::kPairs>(S::kAtNormed, block.vector(first + S::kProjBias));
+      block.normalise(block.vector(first + S::kNorm2));
+      block.widen(block.vector(first + S::kFc1Bias));
       sync_block();
-      block.template add_layer<2 * S::kPairs>(S::kAtHidden, vectors + S::kFc2Bias * S::kPadded);
+      block.template add_layer<2 * S::kPairs>(S::kAtHidden, block.vector(first + S::kFc2Bias));
     }
-    const float* last = block.vectors_ + (1 + S::kLayers * S::kOfLayer) * S::kPadded;
-    block.normalise(last);
-    block.store_outputs(last + 2 * S::kPadded);
+    constexpr int kLast = 1 + S::kLayers * S::kOfLayer;
+    block.normalise(block.vector(kLast));
+    block.store_outputs(block.vector(kLast + 2));
   }
 
  private:
   MVF_DEVICE explicit TokensKernel(const Params& p)
       : p_(p), shared_(shared_memory_begin()), stream_(p.weights, shared_) {
-    vectors_ = reinterpret_cast<const float*>(p.weights + S::kStreamBytes / 16);
-    sequence_ = block_index() / S::kCluster, tile_ = block_index() % S::kCluster;
     lane_ = thread_index() % kWarpSize, warp_ = warp_uniform(thread_index() / kWarpSize);
+  }
+
+  // The block's 16 tokens, and the sequence that they are of.
+  static MVF_DEVICE int tile() { return block_index() % S::kCluster; }
+  static MVF_DEVICE int sequence() { return block_index() / S::kCluster; }
+  // One of the vectors behind the stream.
+  MVF_DEVICE const float* vector(int number) const {
+    return reinterpret_cast<const float*>(p_.weights + S::kStreamBytes / 16) + number * S::kPadded;
   }
 
   // Of a token's row: patches of 2x2 pixels, a sequence for each of a patch's places.
   MVF_DEVICE int64_t pixel(int row) const {
-    const int token = tile_ * S::kRows + row, image = sequence_ / 4, place = sequence_ % 4, across = p_.width / 2;
+    const int token = tile() * S::kRows + row, image = sequence() / 4, place = sequence() % 4, across = p_.width / 2;
     return (int64_t{1} * image * p_.height + 2 * (token / across) + place / 2) * p_.width + 2 * (token % across) +
            place % 2;
   }
@@ -107,6 +113,7 @@ struct TokensKernel {
     for (int first = 0; first < kSteps; first += kTogether) {
       const int count = kSteps - first < kTogether ? kSteps - first : kTogether;
       stream_.need(count * kOneStep);
+      const int place = stream_.place();
       Bytes16 a[kTogether], b[kTogether][kGroups][S::kOwn];
       MVF_UNROLL
       for (int s = 0; s < kTogether; ++s) {
@@ -116,7 +123,7 @@ struct TokensKernel {
         for (int i = 0; i < kGroups * S::kOwn; ++i) {
           const int group = i / S::kOwn, own = i % S::kOwn;
           if (has(own, kPairs)) {
-            b[s][group][own] = stream_.fragment(s * kOneStep + (group * kPairs + pair(own)) * kFragment, lane_);
+            b[s][group][own] = stream_.fragment(place + s * kOneStep + (group * kPairs + pair(own)) * kFragment, lane_);
           }
         }
       }
@@ -137,15 +144,14 @@ struct TokensKernel {
 
   MVF_DEVICE void begin_residual() {
     if (warp_ >= S::kColumnWarps) return;
-    add_product<S::kInSteps>(S::kAtHidden, vectors_);
+    add_product<S::kInSteps, false>(S::kAtHidden, vector(0));
   }
   // A layer whose result is added to x.
   template <int kSteps>
   MVF_DEVICE void add_layer(int rows, const float* bias) {
-    if (warp_ < S::kColumnWarps) add_product<kSteps>(rows, bias);
+    if (warp_ < S::kColumnWarps) add_product<kSteps, true>(rows, bias);
   }
-  // x and what is added to it are summed apart, so that products need not wait for the layers before.
-  template <int kSteps>
+  template <int kSteps, bool kAdds>
   MVF_DEVICE void add_product(int rows, const float* bias) {
     float sums[1][S::kOwn][2][4] = {};
     Float2 added[S::kOwn][2];
@@ -160,11 +166,16 @@ struct TokensKernel {
       float (&x)[4] = x_[i / 2][i % 2];
       const float (&v)[4] = sums[0][i / 2][i % 2];
       const Float2 b = added[i / 2][i % 2];
-      x[0] += v[0] + b.x, x[1] += v[1] + b.y, x[2] += v[2] + b.x, x[3] += v[3] + b.y;
+      x[0] = v[0] + b.x, x[1] = v[1] + b.y, x[2] = v[2] + b.x, x[3] = v[3] + b.y;
+      if (kAdds) add_bits(x, load_shared_at<Bytes16>(x_at(i)));
     }
     // What is computed from these is computed anew in every layer, rather than kept in registers that spill.
     const int zero = zero_behind(x_[0][0][0]);
     lane_ = thread_index() % kWarpSize + zero, warp_ = warp_uniform(thread_index() / kWarpSize + zero);
+  }
+  // Where a tile of the lane's x lies until something is added to it.
+  MVF_DEVICE uint32_t x_at(int i) const {
+    return shared_ + S::kAtX + ((pair(i / 2) * 2 + i % 2) * kWarpSize + lane_) * 16;
   }
 
   // Columns of x that a warp has, a number or its reciprocal; the last one may have fewer.
@@ -223,6 +234,7 @@ struct TokensKernel {
           w.word[e] = pack<Half>(u * f.x + s.x, v * f.y + s.y);
         }
         store_shared_at(shared_ + S::kAtNormed + (pair(own) * kWarpSize + lane_) * 16, w);
+        store_shared_at(x_at(2 * own), bits_of(x_[own][0])), store_shared_at(x_at(2 * own + 1), bits_of(x_[own][1]));
       }
     }
     sync_block();
@@ -256,7 +268,7 @@ struct TokensKernel {
   }
 
   MVF_DEVICE Bytes16* exchanged(int layer) const {
-    const int64_t place = (int64_t{1} * sequence_ * S::kLayers + layer) * S::kCluster;
+    const int64_t place = (int64_t{1} * sequence() * S::kLayers + layer) * S::kCluster;
     return p_.exchanged + place * (kTileBytes / 16);
   }
 
@@ -271,7 +283,7 @@ struct TokensKernel {
       if (has(own)) added[kind][own][i % 2] = vector_at(bias + kind * S::kPadded, pair(own), i % 2);
     }
     multiply<3, S::kPairs, S::kPairs>(S::kAtNormed, sums);
-    Bytes16* tile = exchanged(layer) + tile_ * (kTileBytes / 16);
+    Bytes16* mine = exchanged(layer) + tile() * (kTileBytes / 16);
     MVF_UNROLL
     for (int i = 0; i < 3 * S::kOwn; ++i) {
       const int kind = i / S::kOwn, own = i % S::kOwn;
@@ -288,7 +300,7 @@ struct TokensKernel {
       if (kind == 0) {
         store_shared_at(shared_ + S::kAtQuery + place * 16, w);
       } else {
-        store_global(tile + (kind - 1) * (S::kRowsBytes / 16) + place, w);
+        store_global(mine + (kind - 1) * (S::kRowsBytes / 16) + place, w);
       }
     }
   }
@@ -350,9 +362,8 @@ struct TokensKernel {
   const Params& p_;
   const uint32_t shared_;
   WeightStream<S> stream_;
-  const float* vectors_;
-  int sequence_, tile_, lane_, warp_;
-  float x_[S::kOwn][2][4] = {};  // the warp's columns of the residual stream
+  int lane_, warp_;
+  float x_[S::kOwn][2][4] = {};  // the warp's columns of the residual stream, from a layer to the norm behind it
 };
 
 }  // namespace mobilevit_fast::cuda::few

@@ -6,7 +6,7 @@
 namespace mobilevit_fast::cuda::few {
 
 // A warp's place in it. Slabs are filled by copies that warp 0 asks for, and given back when all warps that multiply
-// have gone past them.
+// have gone past them. Everything follows from the place: registers are short where a block attends.
 template <class S>
 class WeightStream {
  public:
@@ -14,9 +14,8 @@ class WeightStream {
       : weights_(weights), ring_(shared + S::kAtRing), barriers_(shared + S::kAtBarriers) {}
 
   // By all threads of a block before any wait: the first slabs, one a thread.
-  MVF_DEVICE void begin() {
+  MVF_DEVICE void begin() const {
     const int slot = thread_index();
-    issued_ = S::kSlots < S::kSlabs ? S::kSlots : S::kSlabs;
     if (slot >= S::kSlots) return;
     barrier_init(filled(slot), 1);
     barrier_init(emptied(slot), S::kColumnWarps);
@@ -25,30 +24,32 @@ class WeightStream {
   }
 
   // Until the next bytes are there.
-  MVF_DEVICE void need(int bytes) {
-    for (; full_ * S::kSlab < position_ + bytes; ++full_) {
-      barrier_wait(filled(full_ % S::kSlots), full_ / S::kSlots & 1);
+  MVF_DEVICE void need(int bytes) const {
+    MVF_NO_UNROLL
+    for (int slab = slabs_to(position_); slab < slabs_to(position_ + bytes); ++slab) {
+      barrier_wait(filled(slab % S::kSlots), slab / S::kSlots & 1);
     }
   }
-  // What a lane has of the fragment so many bytes ahead.
-  MVF_DEVICE Bytes16 fragment(int ahead, int lane) const {
-    int at = place_ + ahead;
-    if (at >= S::kRing) at -= S::kRing;
-    return load_shared_at<Bytes16>(ring_ + at + lane * 16);
+  // The lane's part of fragments so many bytes ahead: what it adds to `place` and hands to `fragment`.
+  MVF_DEVICE int place() const { return position_ % S::kRing; }
+  MVF_DEVICE Bytes16 fragment(int place, int lane) const {
+    return load_shared_at<Bytes16>(ring_ + (place < S::kRing ? place : place - S::kRing) + lane * 16);
   }
   // Leaves so many bytes behind; the warp has read what it wants of them.
   MVF_DEVICE void advance(int bytes) {
-    position_ += bytes, place_ += bytes;
-    if (place_ >= S::kRing) place_ -= S::kRing;
-    if ((passed_ + 1) * S::kSlab > position_) return;
+    const int before = position_ / S::kSlab, after = (position_ + bytes) / S::kSlab;
+    position_ += bytes;
+    if (after == before) return;
     sync_warp();
-    for (; (passed_ + 1) * S::kSlab <= position_; ++passed_) {
-      if (thread_index() % kWarpSize == 0) barrier_arrive(emptied(passed_ % S::kSlots));
+    MVF_NO_UNROLL
+    for (int slab = before; slab < after; ++slab) {
+      if (thread_index() % kWarpSize == 0) barrier_arrive(emptied(slab % S::kSlots));
     }
-    if (thread_index() == 0) refill();
+    if (thread_index() == 0) refill(issued(before), issued(after));
   }
 
  private:
+  MVF_DEVICE static int slabs_to(int bytes) { return (bytes + S::kSlab - 1) / S::kSlab; }
   MVF_DEVICE uint32_t filled(int slot) const { return barriers_ + slot * 16; }
   MVF_DEVICE uint32_t emptied(int slot) const { return barriers_ + slot * 16 + 8; }
 
@@ -58,20 +59,23 @@ class WeightStream {
     barrier_expect(filled(slot), bytes);
     copy_bulk(ring_ + slot * S::kSlab, weights_ + from / 16, bytes, filled(slot));
   }
-  // Into the slots of all slabs before the last one that this warp has passed: other warps, which wait for nothing that
-  // this one has to do, have passed them too or are about to.
-  MVF_DEVICE void refill() {
-    for (; issued_ < S::kSlabs && issued_ - S::kSlots < passed_ - 1; ++issued_) {
-      barrier_wait(emptied(issued_ % S::kSlots), (issued_ / S::kSlots - 1) & 1);
-      load(issued_);
+  // Slabs that warp 0 has asked for once it has passed so many: into the slots of all of these but the last one. Other
+  // warps, which wait for nothing that this one has to do, have passed them too or are about to.
+  MVF_DEVICE static int issued(int passed) {
+    const int wanted = passed > 1 ? passed - 1 + S::kSlots : S::kSlots;
+    return wanted < S::kSlabs ? wanted : S::kSlabs;
+  }
+  MVF_DEVICE void refill(int slab, int end) const {
+    MVF_NO_UNROLL
+    for (; slab < end; ++slab) {
+      barrier_wait(emptied(slab % S::kSlots), (slab / S::kSlots - 1) & 1);
+      load(slab);
     }
   }
 
   const Bytes16* weights_;
   uint32_t ring_, barriers_;
   int position_ = 0;  // bytes behind
-  int place_ = 0, full_ = 0, passed_ = 0,
-      issued_ = 0;  // in the ring; slabs that are known to be there, passed, asked for
 };
 
 }  // namespace mobilevit_fast::cuda::few

@@ -1,0 +1,79 @@
+"""The kernels for few images of compute capability 9.0, emulated: every region of the three sizes, orders of threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.shapes import OperatorCall
+from tests.emulator.run import check, run
+from tests.regions import arguments, regions
+
+KERNELS = {
+    "conv2d_bias_act": "ConvKernel",
+    "inverted_residual": "ResidualKernel",
+    "mobilevit_transformer": "TokensKernel",
+    "classifier_head": "HeadKernel",
+}
+
+
+def few(*ops: str) -> list[Any]:
+    """Regions but the stem, which has no kernel for few images."""
+    return [region for region in regions(*(ops or KERNELS)) if "conv2d_bias_act-3-" not in str(region.id)]
+
+
+def sized(call: OperatorCall, batch: int, height: int, width: int) -> tuple[Any, ...]:
+    """A call's arguments with images of another size."""
+    given = []
+    for name, value in zip(call.named, arguments(call, batch), strict=True):
+        image = name in ("x", "x2") and value is not None
+        made = torch.randn(batch, height, width, value.shape[1]).half().permute(0, 3, 1, 2) if image else value
+        given.append(made)
+    return tuple(given)
+
+
+@pytest.mark.parametrize("call", few())
+def test_one_image(call: OperatorCall) -> None:
+    (launch,) = check(call.op, arguments(call, 1), capability=90)
+    assert launch.name == KERNELS[call.op]
+
+
+@pytest.mark.parametrize("call", few("mobilevit_transformer", "classifier_head"))
+def test_two_images(call: OperatorCall) -> None:
+    check(call.op, arguments(call, 2, seed=1), capability=90, seed=5)
+
+
+@pytest.mark.parametrize("seed", range(3, 9))
+@pytest.mark.parametrize("call", [region for region in few() if str(region.id).endswith(("240-480-160", "320-1000"))])
+def test_results_do_not_depend_on_the_order_of_threads(call: OperatorCall, seed: int) -> None:
+    given = arguments(call, 1)
+    expected, _ = run(call.op, given, capability=90)
+    result, _ = run(call.op, given, capability=90, seed=seed)
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (13, 6)])
+@pytest.mark.parametrize("call", few("conv2d_bias_act", "inverted_residual"))
+def test_images_of_other_sizes(call: OperatorCall, size: tuple[int, int]) -> None:
+    """Of which tiles hang over the edge."""
+    (launch,) = check(call.op, sized(call, 2, *size), capability=90, seed=size[0])
+    assert launch.name == KERNELS[call.op]
+
+
+@pytest.mark.parametrize("factor", [30.0, 600.0])
+@pytest.mark.parametrize("call", [region for region in few() if str(region.id).endswith(("240-480-160", "160-64"))])
+def test_large_attention_scores(call: OperatorCall, factor: float) -> None:
+    """Up to about a million: the largest one of a row is subtracted before anything is rounded."""
+    given = list(arguments(call, 1))
+    weight = given[list(call.named).index("qkv_weight")]
+    weight[:, : 2 * weight.shape[2]] *= factor
+    check(call.op, tuple(given), capability=90)
+
+
+@pytest.mark.parametrize("call", [region for region in few() if str(region.id).endswith(("240-480-160", "128-48"))])
+def test_tokens_whose_mean_is_far_from_zero(call: OperatorCall) -> None:
+    given = list(arguments(call, 1))
+    given[list(call.named).index("in_bias")] = torch.full((given[1].shape[0],), 100.0)
+    check(call.op, tuple(given), capability=90)
