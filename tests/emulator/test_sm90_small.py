@@ -1,4 +1,4 @@
-"""The kernels for few images of compute capability 9.0, emulated: every region of the three sizes, orders of threads."""
+"""The kernels for few images of compute capability 9.0, emulated: every region of the three sizes."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ MVF_DEVICE void attend_head(uint32_t shared, const Bytes16* exchanged, int warp,
     const int column = step * 16 + half * 8 + member * 2;
     return column >= begin && column < end;
   };
-  float out[kSteps * 2][4] = {}, most[2], sum[2] = {};
-  if (part < S::kKeyParts) {
+  float out[kSteps * 2][4] = {}, most[2] = {}, sum[2] = {};
+  if (S::kAllWarps == S::kAttendWarps || part < S::kKeyParts) {
     const Bytes16* keys = exchanged + part * kTiles * kTile + lane;
     const Bytes16* values = keys + S::kRowsBytes / 16;
     uint32_t q[kSteps][4];

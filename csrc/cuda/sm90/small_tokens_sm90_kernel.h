@@ -36,12 +36,11 @@ struct TokensKernel {
     grid_wait();
     block.load_pixels();
     sync_block();  // the ring's barriers are set up as well
-    block.begin_residual();
+    block.template add_layer<S::kInSteps, false>(S::kAtHidden, 0, 1 + S::kNorm1);
     MVF_NO_UNROLL
     for (int layer = 0; layer < S::kLayers; ++layer) {
       const int first = 1 + layer * S::kOfLayer;  // of the layer's vectors
-      block.normalise(block.vector(first + S::kNorm1));
-      block.project_heads(block.vector(first + S::kQkvBias), layer);
+      block.project_heads(first + S::kQkvBias, layer);
       if (S::kCluster > 1) {
         cluster_sync();  // keys and values of all blocks are there
       } else {
@@ -49,15 +48,13 @@ struct TokensKernel {
       }
       block.attend(layer);
       sync_block();
-      block.template add_layer<S::kPairs>(S::kAtNormed, block.vector(first + S::kProjBias));
-      block.normalise(block.vector(first + S::kNorm2));
-      block.widen(block.vector(first + S::kFc1Bias));
+      block.template add_layer<S::kPairs, true>(S::kAtNormed, first + S::kProjBias, first + S::kNorm2);
+      block.widen(first + S::kFc1Bias);
       sync_block();
-      block.template add_layer<2 * S::kPairs>(S::kAtHidden, block.vector(first + S::kFc2Bias));
+      // The norm is the first one of the next layer, or the one at the end.
+      block.template add_layer<2 * S::kPairs, true>(S::kAtHidden, first + S::kFc2Bias, first + S::kOfLayer);
     }
-    constexpr int kLast = 1 + S::kLayers * S::kOfLayer;
-    block.normalise(block.vector(kLast));
-    block.store_outputs(block.vector(kLast + 2));
+    block.store_outputs(1 + S::kLayers * S::kOfLayer + 2);
   }
 
  private:
@@ -67,13 +64,8 @@ struct TokensKernel {
   }
 
   // The block's 16 tokens, and the sequence that they are of.
-  static MVF_DEVICE int tile() { return block_index() % S::kCluster; }
-  static MVF_DEVICE int sequence() { return block_index() / S::kCluster; }
-  // One of the vectors behind the stream.
-  MVF_DEVICE const float* vector(int number) const {
-    return reinterpret_cast<const float*>(p_.weights + S::kStreamBytes / 16) + number * S::kPadded;
-  }
-
+  MVF_DEVICE int tile() const { return block_index() % S::kCluster; }
+  MVF_DEVICE int sequence() const { return block_index() / S::kCluster; }
   // Of a token's row: patches of 2x2 pixels, a sequence for each of a patch's places.
   MVF_DEVICE int64_t pixel(int row) const {
     const int token = tile() * S::kRows + row, image = sequence() / 4, place = sequence() % 4, across = p_.width / 2;
@@ -92,13 +84,16 @@ struct TokensKernel {
     }
   }
 
-  // The warp's pair of tiles number `own`, and whether there is one.
-  MVF_DEVICE int pair(int own) const { return warp_ * S::kOwn + own; }
-  MVF_DEVICE bool has(int own, int pairs = S::kPairs) const {
-    return S::kOwn * S::kColumnWarps == pairs || pair(own) < pairs;
+  // The warp's pair of tiles number `own`, and whether there is one; a warp that has none computes the last one as
+  // well, so that nothing is read or written on some paths alone, which would keep registers alive on all others.
+  MVF_DEVICE bool has(int own, int pairs = S::kPairs) const { return warp_ * S::kOwn + own < pairs; }
+  MVF_DEVICE int pair(int own, int pairs = S::kPairs) const {
+    const int wanted = warp_ * S::kOwn + own;
+    return (S::kOwn * S::kColumnWarps == pairs) || wanted < pairs ? wanted : pairs - 1;
   }
-  // Two numbers of a vector for the lane's columns of a tile.
-  MVF_DEVICE Float2 vector_at(const float* vector, int pair, int tile) const {
+  // Two numbers of a vector behind the stream, for the lane's columns of a tile.
+  MVF_DEVICE Float2 vector_at(int number, int pair, int tile) const {
+    const float* vector = reinterpret_cast<const float*>(p_.weights + S::kStreamBytes / 16) + number * S::kPadded;
     return load_global(reinterpret_cast<const Float2*>(vector + pair * 16 + tile * 8 + lane_ % 4 * 2));
   }
 
@@ -106,72 +101,91 @@ struct TokensKernel {
   // pairs of tiles.
   template <int kGroups, int kSteps, int kPairs>
   MVF_DEVICE void multiply(int rows, float (&sums)[kGroups][S::kOwn][2][4]) {
-    constexpr int kOneStep = kGroups * kPairs * kFragment;
     constexpr int kWanted = 4 / (kGroups * S::kOwn), kTogether = kWanted > 1 ? kWanted : 1;
-    const uint32_t a_at = shared_ + rows + lane_ * 16;
     MVF_NO_UNROLL
-    for (int first = 0; first < kSteps; first += kTogether) {
-      const int count = kSteps - first < kTogether ? kSteps - first : kTogether;
-      stream_.need(count * kOneStep);
-      const int place = stream_.place();
-      Bytes16 a[kTogether], b[kTogether][kGroups][S::kOwn];
-      MVF_UNROLL
-      for (int s = 0; s < kTogether; ++s) {
-        if (kSteps % kTogether != 0 && s >= count) continue;
-        a[s] = load_shared_at<Bytes16>(a_at + (first + s) * kFragment);
-        MVF_UNROLL
-        for (int i = 0; i < kGroups * S::kOwn; ++i) {
-          const int group = i / S::kOwn, own = i % S::kOwn;
-          if (has(own, kPairs)) {
-            b[s][group][own] = stream_.fragment(place + s * kOneStep + (group * kPairs + pair(own)) * kFragment, lane_);
-          }
-        }
-      }
-      MVF_UNROLL
-      for (int s = 0; s < kTogether; ++s) {
-        if (kSteps % kTogether != 0 && s >= count) continue;
-        MVF_UNROLL
-        for (int i = 0; i < kGroups * S::kOwn * 2; ++i) {
-          const int group = i / 2 / S::kOwn, own = i / 2 % S::kOwn, tile = i % 2;
-          if (!has(own, kPairs)) continue;
-          const Bytes16& w = b[s][group][own];
-          multiply_half(sums[group][own][tile], a[s].word, w.word[2 * tile], w.word[2 * tile + 1]);
-        }
-      }
-      stream_.advance(count * kOneStep);
+    for (int first = 0; first < kSteps / kTogether * kTogether; first += kTogether) {
+      multiply_steps<kTogether, kGroups, kPairs>(rows, first, sums);
     }
+    constexpr int kRest = kSteps % kTogether;
+    if constexpr (kRest > 0) multiply_steps<kRest, kGroups, kPairs>(rows, kSteps - kRest, sums);
+  }
+  template <int kCount, int kGroups, int kPairs>
+  MVF_DEVICE void multiply_steps(int rows, int first, float (&sums)[kGroups][S::kOwn][2][4]) {
+    constexpr int kOneStep = kGroups * kPairs * kFragment;
+    stream_.need(kCount * kOneStep);
+    const int place = stream_.place();
+    Bytes16 a[kCount], b[kCount][kGroups][S::kOwn];
+    MVF_UNROLL
+    for (int s = 0; s < kCount; ++s) {
+      a[s] = load_shared_at<Bytes16>(shared_ + rows + ((first + s) * kWarpSize + lane_) * 16);
+      MVF_UNROLL
+      for (int i = 0; i < kGroups * S::kOwn; ++i) {
+        const int group = i / S::kOwn, own = i % S::kOwn;
+        b[s][group][own] =
+            stream_.fragment(place + s * kOneStep + (group * kPairs + pair(own, kPairs)) * kFragment, lane_);
+      }
+    }
+    MVF_UNROLL
+    for (int s = 0; s < kCount; ++s) {
+      MVF_UNROLL
+      for (int i = 0; i < kGroups * S::kOwn * 2; ++i) {
+        const int group = i / 2 / S::kOwn, own = i / 2 % S::kOwn, tile = i % 2;
+        const Bytes16& w = b[s][group][own];
+        multiply_half(sums[group][own][tile], a[s].word, w.word[2 * tile], w.word[2 * tile + 1]);
+      }
+    }
+    stream_.advance(kCount * kOneStep, lane_, warp_);
   }
 
-  MVF_DEVICE void begin_residual() {
-    if (warp_ >= S::kColumnWarps) return;
-    add_product<S::kInSteps, false>(S::kAtHidden, vector(0));
-  }
-  // A layer whose result is added to x.
-  template <int kSteps>
-  MVF_DEVICE void add_layer(int rows, const float* bias) {
-    if (warp_ < S::kColumnWarps) add_product<kSteps, true>(rows, bias);
-  }
+  // The warp's columns of x, as sums of a product.
+  using Residual = float[1][S::kOwn][2][4];
+
+  // A layer whose result is added to x, or x begins with, and the norm of x behind it, as fragments. `bias` and `norm`
+  // are vectors.
   template <int kSteps, bool kAdds>
-  MVF_DEVICE void add_product(int rows, const float* bias) {
-    float sums[1][S::kOwn][2][4] = {};
-    Float2 added[S::kOwn][2];
-    MVF_UNROLL
-    for (int i = 0; i < S::kOwn * 2; ++i) {
-      if (has(i / 2)) added[i / 2][i % 2] = vector_at(bias, pair(i / 2), i % 2);
+  MVF_DEVICE void add_layer(int rows, int bias, int norm) {
+    Residual x = {};
+    Float2 factor[S::kOwn][2] = {}, shift[S::kOwn][2] = {};
+    if (warp_ < S::kColumnWarps) {
+      Float2 added[S::kOwn][2];
+      MVF_UNROLL
+      for (int i = 0; i < S::kOwn * 2; ++i) {
+        added[i / 2][i % 2] = vector_at(bias, pair(i / 2), i % 2);
+        factor[i / 2][i % 2] = vector_at(norm, pair(i / 2), i % 2);
+        shift[i / 2][i % 2] = vector_at(norm + 1, pair(i / 2), i % 2);
+      }
+      multiply<1, kSteps, S::kPairs>(rows, x);
+      MVF_UNROLL
+      for (int i = 0; i < S::kOwn * 2; ++i) {
+        float (&v)[4] = x[0][i / 2][i % 2];
+        const Float2 b = added[i / 2][i % 2];
+        v[0] += b.x, v[1] += b.y, v[2] += b.x, v[3] += b.y;
+        if (kAdds) add_bits(v, load_shared_at<Bytes16>(x_at(i)));
+        if (has(i / 2)) store_shared_at(x_at(i), bits_of(v));
+      }
+      MVF_UNROLL
+      for (int half = 0; half < 2; ++half) store_statistics(x, half);
     }
-    multiply<1, kSteps, S::kPairs>(rows, sums);
-    MVF_UNROLL
-    for (int i = 0; i < S::kOwn * 2; ++i) {
-      if (!has(i / 2)) continue;
-      float (&x)[4] = x_[i / 2][i % 2];
-      const float (&v)[4] = sums[0][i / 2][i % 2];
-      const Float2 b = added[i / 2][i % 2];
-      x[0] = v[0] + b.x, x[1] = v[1] + b.y, x[2] = v[2] + b.x, x[3] = v[3] + b.y;
-      if (kAdds) add_bits(x, load_shared_at<Bytes16>(x_at(i)));
+    sync_block();
+    if (warp_ < S::kColumnWarps) {
+      float mean[2], inverse[2];
+      MVF_UNROLL
+      for (int half = 0; half < 2; ++half) join_statistics(half, mean[half], inverse[half]);
+      MVF_UNROLL
+      for (int own = 0; own < S::kOwn; ++own) {
+        Bytes16 w;
+        MVF_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          const int half = e % 2;
+          const float* v = x[0][own][e / 2] + 2 * half;
+          const Float2 f = factor[own][e / 2], s = shift[own][e / 2];
+          w.word[e] = pack<Half>((v[0] - mean[half]) * inverse[half] * f.x + s.x,
+                                 (v[1] - mean[half]) * inverse[half] * f.y + s.y);
+        }
+        if (has(own)) store_shared_at(shared_ + S::kAtNormed + (pair(own) * kWarpSize + lane_) * 16, w);
+      }
     }
-    // What is computed from these is computed anew in every layer, rather than kept in registers that spill.
-    const int zero = zero_behind(x_[0][0][0]);
-    lane_ = thread_index() % kWarpSize + zero, warp_ = warp_uniform(thread_index() / kWarpSize + zero);
+    sync_block();
   }
   // Where a tile of the lane's x lies until something is added to it.
   MVF_DEVICE uint32_t x_at(int i) const {
@@ -182,87 +196,52 @@ struct TokensKernel {
   static constexpr int kAll = S::kOwn * 16, kLastWarp = (S::kD - 1) / kAll, kRest = S::kD - kLastWarp * kAll;
   static MVF_DEVICE float columns_of(int warp) { return warp == kLastWarp ? 1.0f * kRest : 1.0f * kAll; }
   static MVF_DEVICE float over_columns(int warp) { return warp == kLastWarp ? 1.0f / kRest : 1.0f / kAll; }
+  // Whether the warp's tile number i has columns of x.
+  MVF_DEVICE bool there(int i) const {
+    return S::kOwn * S::kColumnWarps * 16 == S::kD || (warp_ * S::kOwn + i / 2) * 16 + i % 2 * 8 < S::kD;
+  }
   static MVF_DEVICE float sum_of_quad(float v) {
     v += shuffle_xor(v, 1);
     return v + shuffle_xor(v, 2);
   }
-
-  // x with mean 0 and variance 1, times scale, plus shift, as fragments. Of the columns of a warp mean and variance are
-  // computed apart and then joined, so that a mean far from zero costs no digits.
-  MVF_DEVICE void normalise(const float* scale) {
-    Float2 factor[S::kOwn][2], shift[S::kOwn][2];
-    if (warp_ < S::kColumnWarps) {
-      MVF_UNROLL
-      for (int i = 0; i < S::kOwn * 2; ++i) {
-        if (!has(i / 2)) continue;
-        factor[i / 2][i % 2] = vector_at(scale, pair(i / 2), i % 2);
-        shift[i / 2][i % 2] = vector_at(scale + S::kPadded, pair(i / 2), i % 2);
-      }
-      MVF_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        float sum = 0.0f, squares = 0.0f;
-        MVF_UNROLL
-        for (int i = 0; i < S::kOwn * 2; ++i) {
-          if (there(i)) sum += x_[i / 2][i % 2][2 * half] + x_[i / 2][i % 2][2 * half + 1];
-        }
-        const float mean = sum_of_quad(sum) * over_columns(warp_);
-        MVF_UNROLL
-        for (int i = 0; i < S::kOwn * 2; ++i) {
-          if (!there(i)) continue;
-          const float u = x_[i / 2][i % 2][2 * half] - mean, v = x_[i / 2][i % 2][2 * half + 1] - mean;
-          squares += u * u + v * v;
-        }
-        squares = sum_of_quad(squares);
-        if (lane_ % 4 == 0) store_shared_at(stats(half, warp_), Float2{mean, squares});
-      }
-    }
-    sync_block();
-    if (warp_ < S::kColumnWarps) {
-      float mean[2], inverse[2];
-      MVF_UNROLL
-      for (int half = 0; half < 2; ++half) join(half, mean[half], inverse[half]);
-      MVF_UNROLL
-      for (int own = 0; own < S::kOwn; ++own) {
-        if (!has(own)) continue;
-        Bytes16 w;
-        MVF_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          const int tile = e / 2, half = e % 2;
-          const Float2 f = factor[own][tile], s = shift[own][tile];
-          const float u = (x_[own][tile][2 * half] - mean[half]) * inverse[half];
-          const float v = (x_[own][tile][2 * half + 1] - mean[half]) * inverse[half];
-          w.word[e] = pack<Half>(u * f.x + s.x, v * f.y + s.y);
-        }
-        store_shared_at(shared_ + S::kAtNormed + (pair(own) * kWarpSize + lane_) * 16, w);
-        store_shared_at(x_at(2 * own), bits_of(x_[own][0])), store_shared_at(x_at(2 * own + 1), bits_of(x_[own][1]));
-      }
-    }
-    sync_block();
-  }
-  // Whether the warp's tile number i has columns of x.
-  MVF_DEVICE bool there(int i) const {
-    return (S::kD % 16 == 0 && S::kOwn * S::kColumnWarps == S::kPairs) || pair(i / 2) * 16 + i % 2 * 8 < S::kD;
-  }
-  MVF_DEVICE uint32_t stats(int half, int warp) const {
+  MVF_DEVICE uint32_t statistics(int half, int warp) const {
     return shared_ + S::kAtStats + ((half * 8 + lane_ / 4) * S::kColumnWarps + warp) * 8;
   }
+  // Mean, and squares of what is off it, of one of the lane's rows in the warp's columns. Those of all columns are
+  // joined from them, so that a mean far from zero costs no digits.
+  MVF_DEVICE void store_statistics(const Residual& x, int half) const {
+    float sum = 0.0f, squares = 0.0f;
+    MVF_UNROLL
+    for (int i = 0; i < S::kOwn * 2; ++i) {
+      const float* v = x[0][i / 2][i % 2] + 2 * half;
+      sum += there(i) ? v[0] + v[1] : 0.0f;
+    }
+    const float mean = sum_of_quad(sum) * over_columns(warp_);
+    MVF_UNROLL
+    for (int i = 0; i < S::kOwn * 2; ++i) {
+      const float* v = x[0][i / 2][i % 2] + 2 * half;
+      squares += there(i) ? (v[0] - mean) * (v[0] - mean) + (v[1] - mean) * (v[1] - mean) : 0.0f;
+    }
+    squares = sum_of_quad(squares);
+    if (lane_ % 4 == 0) store_shared_at(statistics(half, warp_), Float2{mean, squares});
+  }
   // Mean and 1 / standard deviation of one of the lane's rows, of which every lane of four joins some warps' columns.
-  MVF_DEVICE void join(int half, float& mean, float& inverse) const {
+  MVF_DEVICE void join_statistics(int half, float& mean, float& inverse) const {
     constexpr int kTurns = ceil_div(S::kColumnWarps, 4);
     Float2 part[kTurns];
     float sum = 0.0f, squares = 0.0f;
     MVF_UNROLL
     for (int i = 0; i < kTurns; ++i) {
-      const int warp = i * 4 + lane_ % 4;
-      part[i] = warp < S::kColumnWarps ? load_shared_at<Float2>(stats(half, warp)) : Float2{0.0f, 0.0f};
-      if (warp < S::kColumnWarps) sum += part[i].x * columns_of(warp);
+      const int warp = i * 4 + lane_ % 4, last = S::kColumnWarps - 1;
+      part[i] = load_shared_at<Float2>(statistics(half, warp < last ? warp : last));
+      sum += warp <= last ? part[i].x * columns_of(warp) : 0.0f;
     }
     mean = sum_of_quad(sum) * (1.0f / S::kD);
     MVF_UNROLL
     for (int i = 0; i < kTurns; ++i) {
-      const int warp = i * 4 + lane_ % 4;
       const float off = part[i].x - mean;
-      if (warp < S::kColumnWarps) squares += part[i].y + off * off * columns_of(warp);
+      const int warp = i * 4 + lane_ % 4;
+      squares += warp < S::kColumnWarps ? part[i].y + off * off * columns_of(warp) : 0.0f;
     }
     inverse = reciprocal_root(sum_of_quad(squares) * (1.0f / S::kD) + p_.eps);
   }
@@ -273,21 +252,20 @@ struct TokensKernel {
   }
 
   // Query to shared memory, key and value, this one transposed, to global memory.
-  MVF_DEVICE void project_heads(const float* bias, int layer) {
+  MVF_DEVICE void project_heads(int bias, int layer) {
     if (warp_ >= S::kColumnWarps) return;
     float sums[3][S::kOwn][2][4] = {};
     Float2 added[3][S::kOwn][2];
     MVF_UNROLL
     for (int i = 0; i < 3 * S::kOwn * 2; ++i) {
       const int kind = i / 2 / S::kOwn, own = i / 2 % S::kOwn;
-      if (has(own)) added[kind][own][i % 2] = vector_at(bias + kind * S::kPadded, pair(own), i % 2);
+      added[kind][own][i % 2] = vector_at(bias + kind, pair(own), i % 2);
     }
     multiply<3, S::kPairs, S::kPairs>(S::kAtNormed, sums);
     Bytes16* mine = exchanged(layer) + tile() * (kTileBytes / 16);
     MVF_UNROLL
     for (int i = 0; i < 3 * S::kOwn; ++i) {
       const int kind = i / S::kOwn, own = i % S::kOwn;
-      if (!has(own)) continue;
       Bytes16 w;
       MVF_UNROLL
       for (int e = 0; e < 4; ++e) {
@@ -297,6 +275,7 @@ struct TokensKernel {
         if (kind == 2) w.word[e] = transpose_matrix(w.word[e]);
       }
       const int place = pair(own) * kWarpSize + lane_;
+      if (!has(own)) continue;
       if (kind == 0) {
         store_shared_at(shared_ + S::kAtQuery + place * 16, w);
       } else {
@@ -308,14 +287,14 @@ struct TokensKernel {
   MVF_DEVICE void attend(int layer) const { attend_head<S>(shared_, exchanged(layer), warp_, lane_, p_.score_scale); }
 
   // The first layer of the MLP.
-  MVF_DEVICE void widen(const float* bias) {
+  MVF_DEVICE void widen(int bias) {
     if (warp_ >= S::kColumnWarps) return;
     float sums[2][S::kOwn][2][4] = {};
     Float2 added[2][S::kOwn][2];
     MVF_UNROLL
     for (int i = 0; i < 2 * S::kOwn * 2; ++i) {
       const int group = i / 2 / S::kOwn, own = i / 2 % S::kOwn;
-      if (has(own)) added[group][own][i % 2] = vector_at(bias + group * S::kPadded, pair(own), i % 2);
+      added[group][own][i % 2] = vector_at(bias + group, pair(own), i % 2);
     }
     multiply<2, S::kPairs, S::kPairs>(S::kAtNormed, sums);
     MVF_UNROLL
@@ -334,15 +313,14 @@ struct TokensKernel {
   }
 
   // The convolution out.
-  MVF_DEVICE void store_outputs(const float* scale) {
+  MVF_DEVICE void store_outputs(int scale) {
     if (warp_ >= S::kColumnWarps) return;
     float sums[1][S::kOwn][2][4] = {};
     Float2 factor[S::kOwn][2], shift[S::kOwn][2];
     MVF_UNROLL
     for (int i = 0; i < S::kOwn * 2; ++i) {
-      if (!has(i / 2, S::kOutPairs)) continue;
-      factor[i / 2][i % 2] = vector_at(scale, pair(i / 2), i % 2);
-      shift[i / 2][i % 2] = vector_at(scale + S::kPadded, pair(i / 2), i % 2);
+      factor[i / 2][i % 2] = vector_at(scale, pair(i / 2, S::kOutPairs), i % 2);
+      shift[i / 2][i % 2] = vector_at(scale + 1, pair(i / 2, S::kOutPairs), i % 2);
     }
     multiply<1, S::kPairs, S::kOutPairs>(S::kAtNormed, sums);
     MVF_UNROLL
@@ -363,7 +341,6 @@ struct TokensKernel {
   const uint32_t shared_;
   WeightStream<S> stream_;
   int lane_, warp_;
-  float x_[S::kOwn][2][4] = {};  // the warp's columns of the residual stream, from a layer to the norm behind it
 };
 
 }  // namespace mobilevit_fast::cuda::few

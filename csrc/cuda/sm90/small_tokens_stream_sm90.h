@@ -36,16 +36,16 @@ class WeightStream {
     return load_shared_at<Bytes16>(ring_ + (place < S::kRing ? place : place - S::kRing) + lane * 16);
   }
   // Leaves so many bytes behind; the warp has read what it wants of them.
-  MVF_DEVICE void advance(int bytes) {
+  MVF_DEVICE void advance(int bytes, int lane, int warp) {
     const int before = position_ / S::kSlab, after = (position_ + bytes) / S::kSlab;
     position_ += bytes;
     if (after == before) return;
     sync_warp();
     MVF_NO_UNROLL
     for (int slab = before; slab < after; ++slab) {
-      if (thread_index() % kWarpSize == 0) barrier_arrive(emptied(slab % S::kSlots));
+      if (lane == 0) barrier_arrive(emptied(slab % S::kSlots));
     }
-    if (thread_index() == 0) refill(issued(before), issued(after));
+    if (warp == 0 && lane == 0) refill(issued(before), issued(after));
   }
 
  private:
