@@ -7,11 +7,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <map>
 
 #include "conv2d_bias_act_tiles.h"
 #include "mobilevit_transformer.h"
 #include "primitives.h"
+#include "sm90/conv3x3_sm90.h"
 
 namespace py = pybind11;
 using namespace mobilevit_fast::cuda;
@@ -184,6 +186,11 @@ PYBIND11_MODULE(mvf_emulated, m) {
   m.def("transformer_tile", &transformer_tile_of);
   m.def("conv2d_tile", &conv2d_tile_of);
   m.attr("conv2d_variants") = kConv2dVariantCount;
+  m.def("conv3x3_sm90_variants", [] {  // channels, inputs, outputs of a tile
+    std::vector<std::array<int, 3>> variants;
+    for (const Conv3x3Sm90Variant& v : kConv3x3Sm90Variants) variants.push_back({v.channels, v.inputs, v.outputs});
+    return variants;
+  });
   m.def("set_options", [](uint32_t seed, bool watch_banks) { Log::get().options = {seed, watch_banks}; });
   m.def("set_tile", [](const std::vector<int>& tile) { Log::get().tile = tile; });
   m.def(
