@@ -20,6 +20,7 @@ from mobilevit_fast.image_pipeline import process_image, process_segmentation_ma
 from mobilevit_fast.image_settings import SETTING_NAMES, ImageSettings, check_names
 from mobilevit_fast.image_transforms import ImageError
 from mobilevit_fast.json_files import read_json_object
+from mobilevit_fast.limits import shortened
 
 __all__ = [
     "BatchFeature",
@@ -198,7 +199,7 @@ class MobileViTImageProcessor:
         values = dict(values)
         types = [values.pop(key) for key in _TYPE_KEYS if values.get(key) is not None]
         if types and types[0] not in _TYPES:
-            raise ValueError(f"expected the configuration of a {_TYPES[0]}, got {types[0]!r}")
+            raise ValueError(f"expected the configuration of a {_TYPES[0]}, got {shortened(types[0])}")
         older = values.pop("reduce_labels", None)
         if values.get("do_reduce_labels") is None:
             values["do_reduce_labels"] = older

@@ -10,6 +10,7 @@ from mobilevit_fast.files import user_path
 from mobilevit_fast.limits import shortened
 
 _LONGEST_INDEX = 18  # digits
+_LONGEST_HEADER = 200  # characters of a message
 
 
 class _Row(NamedTuple):
@@ -59,7 +60,8 @@ class Labels:
             names[name.strip()] = index if name.strip() not in names else None  # two classes of a name have none
         columns = reader.fieldnames or []
         if "image" not in columns or "label" not in columns:
-            raise self._error(f"expected columns image and label, got {', '.join(columns)[:200] or 'an empty file'}")
+            found = " ".join(", ".join(columns).split()) or "an empty file"
+            raise self._error(f"expected columns image and label, got {found[:_LONGEST_HEADER]}")
         rows: dict[str, _Row] = {}
         for values in reader:
             image, label = values["image"] or "", (values["label"] or "").strip()

@@ -60,6 +60,12 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         assert len(str(error.value)) < 500
 
 
+def test_columns_with_line_breaks_in_their_names(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text('image,"la\nbel"\na.png,1\n')
+    with pytest.raises(ValueError, match=r"expected columns image and label, got image, la bel$"):
+        Labels(tmp_path / "labels.csv", NUMBERED, [])
+
+
 def test_one_name_for_two_photos(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -218,3 +218,11 @@ def test_copy_and_pickle() -> None:
 
 def test_older_name() -> None:
     assert MobileViTFeatureExtractor is MobileViTImageProcessor
+
+
+def test_a_kind_of_processor_with_an_endless_name(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"image_processor_type": "x\n" * 5000}))
+    with pytest.raises(ValueError, match="expected the configuration of a MobileViTImageProcessor") as caught:
+        MobileViTImageProcessor.from_pretrained(tmp_path)
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
