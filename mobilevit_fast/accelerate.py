@@ -12,9 +12,9 @@ from torch import nn
 
 from mobilevit_fast.integrations import Integration, integrations, supported_libraries
 from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
-from mobilevit_fast.nn.exchange import compute_in, give_back, original_class
+from mobilevit_fast.nn.exchange import AutocastRoot, Exchanged, exchange, give_back, original_class, state_of
 from mobilevit_fast.nn.fused import Fused, Rule, fuse, parameter_dtype, read_parts
-from mobilevit_fast.nn.graphs import GraphRoot, as_graphs
+from mobilevit_fast.nn.graphs import GraphRoot, Graphs
 from mobilevit_fast.nn.parts import Unsupported
 from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.ops.registry import BackendError, check_backend
@@ -98,14 +98,19 @@ def accelerate(
     pixels = _pixels(uint8_images)
     stem = None if pixels is None else _first_convolution(found, pixels)
     restore(model)
+    in_front: tuple[type[Exchanged], ...] = ()
+    state: dict[str, Any] = {}
+    if compute_dtype is not None:
+        in_front, state["_mvf_compute_dtype"] = (AutocastRoot, *in_front), compute_dtype
+    if cuda_graphs:
+        in_front, state["_mvf_graphs"] = (GraphRoot, *in_front), Graphs()
     for module, rule, region, _ in found:
         if rule is not None and region.fused:
             sees_image = module is stem or rule.fused.calls_children
-            fuse(module, rule, backend, pixels if sees_image else None)
-    if compute_dtype is not None:
-        compute_in(model, compute_dtype)
-    if cuda_graphs:
-        as_graphs(model)
+            root = (in_front, state) if module is model else ()
+            fuse(module, rule, backend, pixels if sees_image else None, *root)
+    if in_front and not isinstance(model, in_front):
+        exchange(model, in_front, state)
     model.__dict__["_mvf_request"] = _Request(backend, compute_dtype, include)
     return model
 
@@ -131,7 +136,7 @@ def accelerated(
     cuda_graphs: bool = False,
 ) -> Iterator[Model]:
     """Accelerate a model within a ``with`` block; after it the model is as it was before. See :func:`accelerate`."""
-    before = [(m, type(m), {k: v for k, v in m.__dict__.items() if k.startswith("_mvf")}) for m in model.modules()]
+    before = [(module, type(module), state_of(module)) for module in model.modules()]
     accelerate(
         model,
         mode=mode,
@@ -147,8 +152,8 @@ def accelerated(
     finally:
         for module, kind, state in before:
             give_back(module)
-            module.__class__ = kind
             module.__dict__.update(state)
+            module.__class__ = kind
 
 
 def plan(
@@ -240,10 +245,11 @@ def _survey(
     wanted = _Wanted(include, {rule.fused.kind for rule in rules.values()})
     found: list[_Found] = []
     seen: set[int] = set()
-
-    def visit(module: nn.Module, path: str, absorbed: frozenset[str]) -> None:
+    stack: list[tuple[nn.Module, str, frozenset[str]]] = [(model, "", frozenset())]
+    while stack:  # no function that calls itself, which would hold itself, and all modules, until a garbage collection
+        module, path, absorbed = stack.pop()
         if id(module) in seen:
-            return
+            continue
         seen.add(id(module))
         rule = rules.get(original_class(module))
         if rule is not None:
@@ -259,12 +265,8 @@ def _survey(
                 name = original_class(module).__name__
                 reason = f"{name} is a subclass of {parent.original.__name__} and may compute something else"
                 found.append(_Found(module, None, Region(path, parent.fused.kind, name, {}, reason)))
-        for name, child in module.named_children():
-            child_path = f"{path}.{name}" if path else name
-            if child_path not in absorbed:
-                visit(child, child_path, absorbed)
-
-    visit(model, "", frozenset())
+        children = [(child, f"{path}.{name}" if path else name) for name, child in module.named_children()]
+        stack += [(child, at, absorbed) for child, at in reversed(children) if at not in absorbed]
     wanted.check()
     return found
 

@@ -1,8 +1,11 @@
 // mobilevit_fast._C: what Python needs to know of the native side. No operators: those go through torch's dispatcher.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <cstring>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "mobilevit_fast/conv2d_bias_act.h"
 #include "mobilevit_fast/cpu_isa.h"
@@ -57,6 +60,52 @@ void choose_isa(const std::string& name) {
   }
 }
 
+// Whether every name of `names` still stands for the value of `values` in the dict of `owners`, every dict of `sized`
+// has its size, every module dict of `modules` is in evaluation mode without a forward of its own, and no dict of
+// `hooks` has an entry.
+bool is_in_place(const py::list& owners, const py::list& names, const py::list& values, const py::list& sized,
+                 const std::vector<Py_ssize_t>& sizes, const py::list& modules, const py::list& hooks) {
+  static PyObject *const training = PyUnicode_InternFromString("training"), *const forward =
+                                                                                PyUnicode_InternFromString("forward");
+  const auto item = [](const py::list& list, Py_ssize_t i) { return PyList_GET_ITEM(list.ptr(), i); };
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(owners.ptr()); ++i) {
+    if (PyDict_GetItemWithError(item(owners, i), item(names, i)) != item(values, i)) return false;
+  }
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(sized.ptr()); ++i) {
+    if (PyDict_Size(item(sized, i)) != sizes[static_cast<size_t>(i)]) return false;
+  }
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(hooks.ptr()); ++i) {
+    if (PyDict_Size(item(hooks, i)) > 0) return false;
+  }
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(modules.ptr()); ++i) {
+    if (PyDict_GetItemWithError(item(modules, i), training) != Py_False) return false;
+    if (PyDict_GetItemWithError(item(modules, i), forward) != nullptr) return false;
+  }
+  return true;
+}
+
+// A few numbers of tensors on the CPU, whose memory the caller holds.
+class Samples {
+ public:
+  explicit Samples(const std::vector<std::pair<uintptr_t, size_t>>& numbers) {
+    for (const auto& [address, bytes] : numbers) numbers_.push_back({reinterpret_cast<const char*>(address), bytes});
+  }
+
+  uint64_t hash() const {
+    uint64_t hash = 0;
+    for (const auto& [data, bytes] : numbers_) {
+      uint64_t number = 0;
+      std::memcpy(&number, data, bytes < sizeof(number) ? bytes : sizeof(number));
+      hash = (hash ^ number) * 0x9e3779b97f4a7c15u;
+      hash ^= hash >> 29;
+    }
+    return hash;
+  }
+
+ private:
+  std::vector<std::pair<const char*, size_t>> numbers_;
+};
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -82,5 +131,10 @@ PYBIND11_MODULE(_C, m) {
       },
       py::arg("outputs"), py::arg("channels"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"),
       "Packed weights of an output and a channel of conv2d_bias_act, where it does not multiply in tiles.");
+  m.def("is_in_place", &is_in_place, py::arg("owners"), py::arg("names"), py::arg("values"), py::arg("sized"),
+        py::arg("sizes"), py::arg("modules"), py::arg("hooks"), "What nn.watching.Watch asks of dicts, in one call.");
+  py::class_<Samples>(m, "Samples", "Numbers at these addresses, of so many bytes each, whose memory the caller holds.")
+      .def(py::init<const std::vector<std::pair<uintptr_t, size_t>>&>())
+      .def("hash", &Samples::hash, "Of the numbers as they are now.");
   m.def("set_cpu_isa", &choose_isa, py::arg("name"), "Use this variant from now on, in the whole process (for tests).");
 }

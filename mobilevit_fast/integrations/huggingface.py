@@ -12,8 +12,8 @@ from mobilevit_fast.integrations.leaves import TORCH_CLASSES, activation_name, c
 from mobilevit_fast.nn.aspp import ASPP
 from mobilevit_fast.nn.classifier_head import ClassifierHead
 from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
-from mobilevit_fast.nn.exchange import original_class
-from mobilevit_fast.nn.fused import Bound, Fused, Rule, compute_input
+from mobilevit_fast.nn.exchange import Before, original_class
+from mobilevit_fast.nn.fused import Bound, Rule, State, compute_input
 from mobilevit_fast.nn.inverted_residual import InvertedResidual
 from mobilevit_fast.nn.mobilevit_block import MobileViTBlock
 from mobilevit_fast.nn.parts import (
@@ -44,34 +44,38 @@ class DownsamplingMobileViTBlock(MobileViTBlock):
     """A block that begins with an inverted residual, called as the module it is; None where there is none."""
 
     calls_children = True
-    downsampling_layer: nn.Module | None
 
-    def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
-        if self.downsampling_layer is not None:
-            x = self.downsampling_layer(x)  # (N, C, H, W)
-        return super().run(bounds, x)
+    @classmethod
+    def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
+        if module.downsampling_layer is not None:
+            x = module.downsampling_layer(x)  # (N, C, H, W)
+        return super().run(module, bounds, x)
 
 
 class ImageClassification(ClassifierHead):
     """``MobileViTForImageClassification`` with a fused head; with labels, the original forward gives the loss."""
 
     output_class: type
-    mobilevit: Any
-    config: Any
 
-    def forward(
-        self,
+    @classmethod
+    def around(
+        cls,
+        before: Before,
+        module: Any,
+        /,
         pixel_values: Tensor | None = None,
         output_hidden_states: bool | None = None,
         labels: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        bounds = self.bounds_for(pixel_values) if labels is None and pixel_values is not None else None
+        state: State | None = getattr(module, "_mvf", None)
+        bounds = None
+        if state is not None and labels is None and pixel_values is not None:
+            bounds = state.bounds_for(before.rule, module, pixel_values)
         if bounds is None or pixel_values is None:
-            original = super(Fused, self).forward
-            return original(pixel_values, output_hidden_states, labels, return_dict, **kwargs)
-        config, backbone = self.config, self.mobilevit
+            return before.forward(module, pixel_values, output_hidden_states, labels, return_dict, **kwargs)
+        config, backbone = module.config, module.mobilevit
         if hasattr(backbone, "check_pixel_values"):  # this package's own model, whose errors speak of images
             backbone.check_pixel_values(pixel_values)
         if output_hidden_states is None:
@@ -80,10 +84,10 @@ class ImageClassification(ClassifierHead):
             return_dict = config.return_dict
         embedded = backbone.conv_stem(pixel_values)  # (N, C, H/2, W/2)
         encoded = backbone.encoder(embedded, output_hidden_states=output_hidden_states, return_dict=False)
-        logits = bounds[self.kind](compute_input(encoded[0]))  # (N, K)
+        logits = bounds[cls.kind](compute_input(encoded[0]))  # (N, K)
         hidden_states = encoded[1] if output_hidden_states else None
         if return_dict:
-            return self.output_class(loss=None, logits=logits, hidden_states=hidden_states)
+            return cls.output_class(loss=None, logits=logits, hidden_states=hidden_states)
         return (logits,) if hidden_states is None else (logits, hidden_states)
 
 

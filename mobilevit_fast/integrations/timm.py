@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mobilevit_fast.integrations.leaves import TORCH_CLASSES, activation_name, conv_parts
 from mobilevit_fast.nn.classifier_head import ClassifierHead
 from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
-from mobilevit_fast.nn.fused import Fused, Rule, compute_input
+from mobilevit_fast.nn.exchange import Before
+from mobilevit_fast.nn.fused import Rule, State, compute_input
 from mobilevit_fast.nn.inverted_residual import InvertedResidual
 from mobilevit_fast.nn.mobilevit_block import MobileViTBlock
 from mobilevit_fast.nn.parts import (
@@ -113,15 +114,14 @@ def _read_classifier(model: Any) -> ClassifierParts:
 class ImageClassification(ClassifierHead):
     """timm's model with a fused head; ``forward_features`` and ``forward_head`` stay timm's."""
 
-    stem: nn.Module
-    stages: nn.Module
-
-    def forward(self, x: Tensor) -> Tensor:
-        bounds = self.bounds_for(x)
+    @classmethod
+    def around(cls, before: Before, module: Any, /, x: Tensor) -> Tensor:
+        state: State | None = getattr(module, "_mvf", None)
+        bounds = None if state is None else state.bounds_for(before.rule, module, x)
         if bounds is None:
-            return super(Fused, self).forward(x)
-        features = self.stages(self.stem(x))  # (N, C, h, w)
-        return bounds[self.kind](compute_input(features))  # (N, K)
+            return before.forward(module, x)
+        features = module.stages(module.stem(x))  # (N, C, h, w)
+        return bounds[cls.kind](compute_input(features))  # (N, K)
 
 
 _BOTTLENECK_CHILDREN = (

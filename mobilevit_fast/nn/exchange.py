@@ -2,15 +2,29 @@
 
 The module stays the object it was, with its children, parameters, hooks and place in the model, so that ``state_dict``,
 ``isinstance``, deep copies, pickles and optimisers see no difference.
+
+Other threads may call a module while it is exchanged or given back. Its class is the one thing that changes: what a
+class needs is there before it, and taken away after it, and a call takes all of that once. So a call runs what the
+module was or what it became, whatever happens meanwhile.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import nn
+
+_STATE = ("_mvf", "_mvf_compute_dtype", "_mvf_graphs", "_mvf_request")
+
+
+class Before(NamedTuple):
+    """What was there before a mixin: the forward that it comes around, and the rule of the module's own class."""
+
+    forward: Callable[..., Any]
+    rule: Any
 
 
 class Exchanged(nn.Module):
@@ -18,6 +32,22 @@ class Exchanged(nn.Module):
 
     _mvf_mixins: ClassVar[tuple[type[Exchanged], ...]]
     _mvf_original: ClassVar[type[nn.Module]]
+
+    @classmethod
+    def around(cls, before: Before, module: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The forward of ``module``, which may have another class by now: nothing is to be asked of that."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``. Forgets what was derived from weights, so that ``eval()`` has it made anew."""
+        _forget(self)
+        original_class(self).train(self, mode)
+        return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        _forget(self)
+        original_class(self)._apply(self, *args, **kwargs)
+        return self
 
     def _get_name(self) -> str:
         return f"Fused{type(self).__name__}"
@@ -31,12 +61,14 @@ class AutocastRoot(Exchanged):
 
     _mvf_compute_dtype: torch.dtype
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    @classmethod
+    def around(cls, before: Before, module: Any, /, *args: Any, **kwargs: Any) -> Any:
         """The model's forward; in training, without autocast."""
-        if self.training:
-            return super().forward(*args, **kwargs)
-        with torch.autocast(next(self.parameters()).device.type, dtype=self._mvf_compute_dtype):
-            return super().forward(*args, **kwargs)
+        dtype = getattr(module, "_mvf_compute_dtype", None)
+        if dtype is None or module.training:
+            return before.forward(module, *args, **kwargs)
+        with torch.autocast(next(module.parameters()).device.type, dtype=dtype):
+            return before.forward(module, *args, **kwargs)
 
 
 _classes: dict[tuple[tuple[type[Exchanged], ...], type[nn.Module]], type[nn.Module]] = {}
@@ -53,11 +85,17 @@ def exchanged_class(mixins: tuple[type[Exchanged], ...], original: type[nn.Modul
     known = _classes.get((mixins, original))
     if known is not None:
         return known
-    first = mixins[0]
+    rule = find_rule(original)
+
+    def outermost(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return original.forward(self, *args, **kwargs)
+
+    for mixin in reversed(mixins):
+        outermost = functools.partial(mixin.around, Before(outermost, rule))
 
     @functools.wraps(original.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return first.forward(self, *args, **kwargs)
+        return outermost(self, *args, **kwargs)
 
     def construct(cls: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
         return original(*args, **kwargs)  # what is made from the class anew (from_pretrained, ...) is not fused
@@ -65,7 +103,7 @@ def exchanged_class(mixins: tuple[type[Exchanged], ...], original: type[nn.Modul
     namespace = {
         "__new__": construct,
         "forward": forward,
-        "rule": find_rule(original),
+        "rule": rule,
         "_mvf_mixins": mixins,
         "_mvf_original": original,
         "__module__": original.__module__,
@@ -80,22 +118,27 @@ def original_class(module: nn.Module) -> type[nn.Module]:
     return getattr(type(module), "_mvf_original", type(module))
 
 
-def put_in_front(root: nn.Module, mixin: type[Exchanged], **state: Any) -> None:
-    """Put one more mixin in front of a module's class, and what it keeps in the module."""
-    mixins = getattr(type(root), "_mvf_mixins", ())
-    root.__dict__.update(state)
-    root.__class__ = exchanged_class((mixin, *mixins), original_class(root))
+def _forget(module: nn.Module) -> None:
+    for state in state_of(module).values():
+        if hasattr(state, "forget"):
+            state.forget()
 
 
-def compute_in(root: nn.Module, dtype: torch.dtype) -> None:
-    """Make ``root`` compute in ``dtype`` from now on."""
-    put_in_front(root, AutocastRoot, _mvf_compute_dtype=dtype)
+def state_of(module: nn.Module) -> dict[str, Any]:
+    """What belongs to the exchanged class of a module."""
+    return {name: value for name in _STATE if (value := module.__dict__.get(name)) is not None}
+
+
+def exchange(module: nn.Module, mixins: tuple[type[Exchanged], ...], state: Mapping[str, Any]) -> None:
+    """Put ``mixins`` in front of the module's own class, with the attributes that they need."""
+    module.__dict__.update(state)
+    module.__class__ = exchanged_class(mixins, original_class(module))
 
 
 def give_back(module: nn.Module) -> None:
     """Give ``module`` its own class back."""
     module.__class__ = original_class(module)
-    for name in ("_mvf", "_mvf_compute_dtype", "_mvf_graphs", "_mvf_request"):
+    for name in _STATE:
         module.__dict__.pop(name, None)
 
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from mobilevit_fast.nn.exchange import Exchanged, exchanged_class, original_class
+from mobilevit_fast.nn.exchange import Before, Exchanged, exchange, original_class
 from mobilevit_fast.nn.parts import Unsupported
 from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.nn.watching import Child, Watch, absorbed, is_hooked
-from mobilevit_fast.ops.registry import Op, check_backend
+from mobilevit_fast.ops.registry import Op, check_backend, is_transformed
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,54 @@ class State:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    def forget(self) -> None:
+        """Have everything derived anew."""
+        self.derived.clear()
+
+    def bounds_for(self, rule: Rule, module: nn.Module, x: Tensor) -> dict[str, Bound] | None:
+        """The bound kernels for this input, or None where the original modules must run."""
+        if module.training:
+            return None
+        if torch.is_grad_enabled() and _needs_gradient(rule, module, x):
+            self.derived.clear()  # a step of an optimiser may follow that nothing tells of
+            if not torch.compiler.is_dynamo_compiling():
+                _warn_about_gradients()
+            return None
+        takes_bytes = self.pixels is not None and x.dtype == torch.uint8
+        dtype = parameter_dtype(module, rule) if takes_bytes and not _autocasting(x) else compute_dtype(x)
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            if globally_observed():
+                return None
+            derived = self.derived.get((dtype, takes_bytes))
+            if derived is not None and derived.watch.is_unchanged():
+                return derived.bounds if dtype == derived.parameter_dtype or _autocasting(x) else None
+        own_dtype = parameter_dtype(module, rule)
+        if dtype != own_dtype and not _autocasting(x):
+            return None  # the original modules refuse it in PyTorch's own words
+        if compiling:
+            # Inside a compiled or exported graph the derivation is part of the graph: its inputs are the parameters.
+            return self._bind(rule, module, dtype, takes_bytes)
+        self.derived.pop((dtype, takes_bytes), None)
+        watch = Watch(list(absorbed(module, rule.absorbs)))
+        with torch.no_grad():
+            bounds = self._bind(rule, module, dtype, takes_bytes)
+        if (bounds is not None or takes_bytes) and watch.trustworthy:
+            self.derived[dtype, takes_bytes] = Derived(bounds, watch, own_dtype)
+        return bounds
+
+    def _bind(self, rule: Rule, module: nn.Module, dtype: torch.dtype, takes_bytes: bool) -> dict[str, Bound] | None:
+        """The kernels for the module as it is now; None where it changed since it was fused (report() says why)."""
+        if any(child.module.training for child in absorbed(module, rule.absorbs)):
+            return None
+        try:
+            parts = read_parts(module, rule)
+            if takes_bytes and self.pixels is not None:
+                return rule.fused.bind_bytes(parts, self.backend, dtype, self.pixels)
+            return rule.fused.bind(parts, self.backend, dtype)
+        except Unsupported:
+            return None
+
 
 @functools.cache
 def _warn_about_gradients() -> None:
@@ -156,8 +204,12 @@ class Fused(Exchanged):
         """The same for uint8 images; None where no kernel takes them, which then are normalised beforehand."""
         return None
 
-    def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
-        """The fused forward."""
+    calls_children: ClassVar[bool] = False
+    """Whether the fused forward calls modules of the region, whose results may then require gradients."""
+
+    @classmethod
+    def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
+        """The fused forward of ``module``."""
         raise NotImplementedError
 
     @property
@@ -202,88 +254,34 @@ class Fused(Exchanged):
         fuse(twin, rule, backend)
         return twin  # type: ignore[return-value]
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    @classmethod
+    def around(cls, before: Before, module: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Run the fused region; the original forward in training, or where gradients are needed."""
-        if len(args) + len(kwargs) == 1:
+        state: State | None = getattr(module, "_mvf", None)
+        if state is not None and len(args) + len(kwargs) == 1:
             x = args[0] if args else next(iter(kwargs.values()))
-            if self._mvf.pixels is not None and x.dtype == torch.uint8:
-                return self._forward_bytes(x, self._mvf.pixels)
-            bounds = self.bounds_for(x)
+            bounds = state.bounds_for(before.rule, module, x)
+            if state.pixels is not None and x.dtype == torch.uint8:
+                if bounds is not None:
+                    return cls.run(module, bounds, x)
+                numbers = state.pixels.normalized(x, parameter_dtype(module, before.rule))
+                return cls.around(before, module, numbers)
             if bounds is not None:
-                return self.run(bounds, compute_input(x))
-        return super().forward(*args, **kwargs)
-
-    def _forward_bytes(self, x: Tensor, pixels: PixelNormalization) -> Any:
-        bounds = self.bounds_for(x)
-        if bounds is not None:
-            return self.run(bounds, x)
-        return self.forward(pixels.normalized(x, parameter_dtype(self, type(self).rule)))
+                return cls.run(module, bounds, compute_input(x))
+        return before.forward(module, *args, **kwargs)
 
     def bounds_for(self, x: Tensor) -> dict[str, Bound] | None:
         """The bound kernels for this input, or None where the original modules must run."""
-        if self.training:
-            return None
-        rule, state = type(self).rule, self._mvf
-        if torch.is_grad_enabled() and self._needs_gradient(x):
-            state.derived.clear()  # a step of a fused optimiser may follow, which counts no version
-            if not torch.compiler.is_dynamo_compiling():
-                _warn_about_gradients()
-            return None
-        takes_bytes = state.pixels is not None and x.dtype == torch.uint8
-        dtype = parameter_dtype(self, rule) if takes_bytes and not _autocasting(x) else compute_dtype(x)
-        compiling = torch.compiler.is_compiling()
-        if not compiling:
-            if globally_observed():
-                return None
-            derived = state.derived.get((dtype, takes_bytes))
-            if derived is not None and derived.watch.is_unchanged():
-                return derived.bounds if dtype == derived.parameter_dtype or _autocasting(x) else None
-        own_dtype = parameter_dtype(self, rule)
-        if dtype != own_dtype and not _autocasting(x):
-            return None  # the original modules refuse it in PyTorch's own words
-        if compiling:
-            # Inside a compiled or exported graph the derivation is part of the graph: its inputs are the parameters.
-            return self._bind(dtype, takes_bytes)
-        state.derived.pop((dtype, takes_bytes), None)
-        watch = Watch(list(absorbed(self, rule.absorbs)))
-        with torch.no_grad():
-            bounds = self._bind(dtype, takes_bytes)
-        if (bounds is not None or takes_bytes) and watch.trustworthy:
-            state.derived[dtype, takes_bytes] = Derived(bounds, watch, own_dtype)
-        return bounds
+        return self._mvf.bounds_for(type(self).rule, self, x)
 
-    def _bind(self, dtype: torch.dtype, takes_bytes: bool) -> dict[str, Bound] | None:
-        """The kernels for the module as it is now; None where it changed since it was fused (report() says why)."""
-        rule, state = type(self).rule, self._mvf
-        if any(child.module.training for child in absorbed(self, rule.absorbs)):
-            return None
-        try:
-            parts = read_parts(self, rule)
-            if takes_bytes and state.pixels is not None:
-                return type(self).bind_bytes(parts, state.backend, dtype, state.pixels)
-            return type(self).bind(parts, state.backend, dtype)
-        except Unsupported:
-            return None
 
-    calls_children: ClassVar[bool] = False
-    """Whether the fused forward calls modules of the region, whose results may then require gradients."""
-
-    def _needs_gradient(self, x: Tensor) -> bool:
-        if x.requires_grad:
-            return True
-        if type(self).calls_children:
-            return any(parameter.requires_grad for parameter in self.parameters())
-        children = absorbed(self, type(self).rule.absorbs)
-        return any(p is not None and p.requires_grad for c in children for p in c.module._parameters.values())
-
-    def train(self, mode: bool = True) -> Self:
-        """As ``nn.Module.train``."""
-        self._mvf.derived.clear()  # fused optimisers change parameters without counting a version
-        return super().train(mode)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._mvf.derived.clear()
-        return super()._apply(*args, **kwargs)
+def _needs_gradient(rule: Rule, module: nn.Module, x: Tensor) -> bool:
+    if x.requires_grad:
+        return True
+    if rule.fused.calls_children:
+        return any(parameter.requires_grad for parameter in module.parameters())
+    children = absorbed(module, rule.absorbs)
+    return any(p is not None and p.requires_grad for c in children for p in c.module._parameters.values())
 
 
 def parameter_dtype(module: nn.Module, rule: Rule) -> torch.dtype:
@@ -298,10 +296,9 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def globally_observed() -> bool:
-    """Whether something wants to see every module called: hooks on all modules, or forward-mode differentiation."""
+    """Whether something wants to see every module called: hooks on all modules, or a transform of what they compute."""
     hooks = torch.nn.modules.module
-    observed = hooks._global_forward_hooks or hooks._global_forward_pre_hooks
-    return bool(observed) or torch.autograd.forward_ad._current_level >= 0
+    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks) or is_transformed()
 
 
 def _autocasting(x: Tensor) -> bool:
@@ -317,8 +314,16 @@ def compute_input(x: Tensor) -> Tensor:
     return x if x.dtype == dtype else x.to(dtype)
 
 
-def fuse(module: nn.Module, rule: Rule, backend: str, pixels: PixelNormalization | None = None) -> None:
-    """Exchange the class of ``module`` for its fused one; with ``pixels`` it also takes uint8 images."""
-    state = State(backend, pixels)
-    module.__class__ = exchanged_class((rule.fused,), rule.original)
-    module.__dict__["_mvf"] = state
+def fuse(
+    module: nn.Module,
+    rule: Rule,
+    backend: str,
+    pixels: PixelNormalization | None = None,
+    in_front: tuple[type[Exchanged], ...] = (),
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """Exchange the class of ``module`` for its fused one; with ``pixels`` it also takes uint8 images.
+
+    ``in_front`` are mixins that come before that, and ``state`` what these need.
+    """
+    exchange(module, (*in_front, rule.fused), {**(state or {}), "_mvf": State(backend, pixels)})

@@ -8,6 +8,7 @@ made again.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mobilevit_fast.nn.exchange import Exchanged, put_in_front
+from mobilevit_fast.nn.exchange import Before, Exchanged
 from mobilevit_fast.nn.fused import Fused, globally_observed
 from mobilevit_fast.nn.watching import Child, Watch, absorbed
 
@@ -123,7 +124,7 @@ class Graphs:
         shapes = f"{count} shape{'s' if count != 1 else ''} captured"
         return f"{shapes}; not a graph: {self.reason}" if self.reason else shapes
 
-    def clear(self) -> None:
+    def forget(self) -> None:
         """Forget all graphs."""
         with self._lock:
             self._captured.clear()
@@ -175,7 +176,7 @@ class Graphs:
         if type(x) not in (Tensor, nn.Parameter) or x.device.type != self._device.device_type or x.numel() == 0:
             expected = f"images on a device of type {self._device.device_type}"
             raise Refused(f"expected {expected}, got a {type(x).__name__} of shape {tuple(x.shape)} on {x.device}")
-        if globally_observed() or _intercepted() or self._device.is_capturing():
+        if globally_observed() or torch._C._len_torch_dispatch_stack() > 0 or self._device.is_capturing():
             raise Refused("a hook on all modules, a transform, a dispatch mode or another capture is active")
         kind = x.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
@@ -231,11 +232,6 @@ def _own_tensors(model: nn.Module) -> Child:
     return Child("", {"": stand_in}, "", stand_in)
 
 
-def _intercepted() -> bool:
-    """Whether operators mean something else than their kernels: within ``torch.func``, or a dispatch mode."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or torch._C._len_torch_dispatch_stack() > 0
-
-
 def _uncached_autocast(kind: str) -> AbstractContextManager[Any]:
     """Autocast as it is, without its cache, whose tensors are gone when it ends: a graph would go on reading them."""
     if not torch.is_autocast_enabled(kind):
@@ -248,22 +244,10 @@ class GraphRoot(Exchanged):
 
     _mvf_graphs: Graphs
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    @classmethod
+    def around(cls, before: Before, module: Any, /, *args: Any, **kwargs: Any) -> Any:
         """The model's forward."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return super().forward(*args, **kwargs)
-        return self._mvf_graphs(self, super().forward, args, kwargs)
-
-    def train(self, mode: bool = True) -> Any:
-        """As ``nn.Module.train``."""
-        self._mvf_graphs.clear()
-        return super().train(mode)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._mvf_graphs.clear()
-        return super()._apply(*args, **kwargs)
-
-
-def as_graphs(root: nn.Module) -> None:
-    """Make the calls of ``root`` replayed graphs from now on."""
-    put_in_front(root, GraphRoot, _mvf_graphs=Graphs())
+        graphs = getattr(module, "_mvf_graphs", None)
+        if graphs is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return before.forward(module, *args, **kwargs)
+        return graphs(module, functools.partial(before.forward, module), args, kwargs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -49,5 +51,6 @@ class InvertedResidual(Fused):
         )
         return {cls.kind: bind(OP, backend, dtype, 1, *arguments)}
 
-    def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
-        return bounds[self.kind](x)
+    @classmethod
+    def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
+        return bounds[cls.kind](x)

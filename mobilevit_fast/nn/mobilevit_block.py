@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,8 @@ class MobileViTBlock(Fused):
             "fusion": bind_dense(parts.fusion, backend, dtype, 2),
         }
 
-    def run(self, bounds: dict[str, Bound], x: Tensor) -> Tensor:
+    @classmethod
+    def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
         local = bounds["local"](x)  # (N, C, H, W)
         out = bounds["transformer"](local)  # (N, O, H, W)
         return bounds["fusion"](x, out)  # (N, O, H, W)

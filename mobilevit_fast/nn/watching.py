@@ -1,13 +1,27 @@
-"""Noticing at each call whether anything inside a region changed since its weights were derived."""
+"""Noticing at each call whether anything inside a region changed since its weights were derived.
+
+Three things tell of a tensor's content. Its version counter moves with every function of PyTorch that says it writes;
+after a step of an optimiser it is moved here, since fused ones do not say so. Its address moves when its ``data`` is
+replaced; the memory of before is kept until then, so that no other tensor can come to lie there. And a few of its
+numbers, where they lie on the CPU, change with most writes that go past both (``tensor.data.mul_``, a NumPy view,
+another library). A write that goes past both counters and changes none of these numbers cannot be seen, and on a GPU
+no write can that goes past both: ``model.eval()`` has all weights derived anew.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from operator import attrgetter, contains, is_, itemgetter
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from mobilevit_fast import native
+from mobilevit_fast.ops.checks import check_stored
 
 _version = attrgetter("_version")
 _training = itemgetter("training")
@@ -56,58 +70,104 @@ def is_hooked(module: nn.Module) -> bool:
     return any(hooks_of(module)) or "forward" in module.__dict__
 
 
+def _count_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    torch.autograd.graph.increment_version(chain.from_iterable(group["params"] for group in optimizer.param_groups))
+
+
+@functools.cache
+def _count_steps() -> None:
+    """Have every optimiser's step move the versions of its parameters from now on, once for the process."""
+    register_optimizer_step_post_hook(_count_step)
+
+
+_SAMPLES = 4
+"""Numbers of a tensor that are read at every call."""
+
+
+def _numbers(tensor: Tensor) -> Iterator[tuple[int, int]]:
+    """Where some of them lie, evenly spaced from the first to the last, and their bytes."""
+    if tensor.numel() > 0:
+        last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+        for i in range(_SAMPLES if last else 1):
+            yield tensor.data_ptr() + last * i // (_SAMPLES - 1) * tensor.itemsize, tensor.itemsize
+
+
 class Watch:
     """The modules and tensors of a region as they are now.
 
-    Kept as parallel lists that are compared by functions written in C: the comparison runs at every call of the region,
-    and a MobileViT has 300 tensors.
+    Kept as parallel lists that are compared in C: the comparison runs at every call of the region, and a MobileViT has
+    300 tensors.
     """
 
     __slots__ = (
-        *("addresses", "hooks", "module_dicts", "module_names", "modules", "names", "owners", "siblings", "sizes"),
+        *("addresses", "hooks", "in_place", "memory", "module_dicts", "names", "owners", "samples", "sampled", "sizes"),
         *("submodules", "tensors", "trustworthy", "values", "versions"),
     )
 
     def __init__(self, children: Sequence[Child]) -> None:
-        self.siblings = [child.siblings for child in children]
-        self.module_names = [child.name for child in children]
-        self.modules = [child.module for child in children]
-        self.module_dicts = [child.module.__dict__ for child in children]
-        self.submodules = [child.module._modules for child in children]
-        self.sizes = [len(modules) for modules in self.submodules]
-        self.hooks = [hooks for child in children for hooks in hooks_of(child.module)]
-        self.owners: list[dict[str, Any]] = []
-        self.names: list[str] = []
-        self.values: list[Tensor | None] = []
+        _count_steps()
+        modules = [child.module for child in children]
+        self.module_dicts = [module.__dict__ for module in modules]
+        self.submodules = [module._modules for module in modules]
+        self.sizes = [len(submodules) for submodules in self.submodules]
+        self.hooks = [hooks for module in modules for hooks in hooks_of(module)]
+        self.owners: list[dict[str, Any]] = [child.siblings for child in children]
+        self.names = [child.name for child in children]
+        self.values: list[Any] = list(modules)
+        self.tensors: list[Tensor] = []
         self.trustworthy = True
         """False where a change could go unseen."""
-        for module in self.modules:
+        for module in modules:
             for owner in (module._parameters, module._buffers):
                 for name, tensor in owner.items():
-                    if name != "num_batches_tracked":
-                        self._watch(owner, name, tensor)
-        self.tensors = [tensor for tensor in self.values if tensor is not None]
+                    self._watch(owner, name, tensor)
         self.versions = [tensor._version for tensor in self.tensors]
         self.addresses = [tensor.data_ptr() for tensor in self.tensors]
+        self.memory = [tensor.detach() for tensor in self.tensors]
+        """Holds the memory of now, so that nothing else comes to lie at its addresses."""
+        extension: Any = native.extension()
+        self.in_place = _is_in_place if extension is None else extension.is_in_place
+        plain = (t for t in self.tensors if type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu")
+        self.samples = None if extension is None else extension.Samples([n for t in plain for n in _numbers(t)])
+        self.sampled = None if self.samples is None else self.samples.hash()
 
     def _watch(self, owner: dict[str, Any], name: str, tensor: Tensor | None) -> None:
-        if tensor is not None and (tensor.is_inference() or tensor.grad is not None):
-            # Tensors made in inference mode have no version, and fused optimisers step without counting one.
-            self.trustworthy = False
-            return
+        if tensor is not None:
+            check_stored("accelerate", (name,), (tensor,))
+            if tensor.is_inference() or tensor.grad is not None:
+                # Tensors made in inference mode have no version, and a gradient tells of a step that may follow.
+                self.trustworthy = False
+                return
+            self.tensors.append(tensor)
         self.owners.append(owner)
         self.names.append(name)
         self.values.append(tensor)
 
     def is_unchanged(self) -> bool:
         """Whether all modules and tensors are still in place, with the same content, in evaluation mode, unhooked."""
+        places = (self.owners, self.names, self.values)
         return (
-            all(map(is_, map(dict.get, self.owners, self.names), self.values))
+            self.in_place(*places, self.submodules, self.sizes, self.module_dicts, self.hooks)
             and list(map(_version, self.tensors)) == self.versions
             and list(map(Tensor.data_ptr, self.tensors)) == self.addresses
-            and all(map(is_, map(dict.get, self.siblings, self.module_names), self.modules))
-            and list(map(len, self.submodules)) == self.sizes
-            and not any(map(_training, self.module_dicts))
-            and not any(self.hooks)
-            and not any(map(contains, self.module_dicts, repeat("forward")))
+            and (self.samples is None or self.samples.hash() == self.sampled)
         )
+
+
+def _is_in_place(
+    owners: list[dict[str, Any]],
+    names: list[str],
+    values: list[Any],
+    sized: list[dict[str, Any]],
+    sizes: list[int],
+    modules: list[dict[str, Any]],
+    hooks: list[dict[int, Any]],
+) -> bool:
+    """As ``mobilevit_fast._C.is_in_place``, where that is not built."""
+    return (
+        all(map(is_, map(dict.get, owners, names), values))
+        and list(map(len, sized)) == sizes
+        and not any(map(_training, modules))
+        and not any(hooks)
+        and not any(map(contains, modules, repeat("forward")))
+    )

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mobilevit_fast.native import status as native_status
 from mobilevit_fast.ops.checks import check_stored
@@ -183,12 +185,18 @@ class Op:
         return kernel.takes(dtype, arguments) if available.ok else available
 
     def __call__(self, backend: str, *arguments: Any) -> Tensor:
-        """Run the operator; differentiable, by the reference's gradient, where an input requires a gradient."""
+        """Run the operator; differentiable, by the reference's gradient, where an input requires a gradient.
+
+        Within forward-mode differentiation and the transforms of ``torch.func`` the reference itself runs.
+        """
         x = arguments[0]
         if not isinstance(x, Tensor):
             raise TypeError(f"{NAMESPACE}.{self.name}: expected a torch.Tensor, got {type(x).__name__}")
         self.output_shape(*arguments)
         chosen = self.choose(backend, x.device, result_dtype(arguments), self.named(arguments)).backend
+        if is_transformed() and not torch.compiler.is_compiling():
+            with sdpa_kernel(SDPBackend.MATH):  # the only attention of PyTorch's that all transforms go through
+                return self.reference(*arguments)
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
             if torch.compiler.is_compiling():
                 return self.reference(*arguments)  # the compiler differentiates it itself
@@ -236,6 +244,14 @@ class _ReferenceGradient(torch.autograd.Function):
         for position, gradient in zip(wanted, computed, strict=True):
             result[position + 2] = gradient
         return tuple(result)
+
+
+def is_transformed() -> bool:
+    """Whether forward-mode differentiation or a transform of ``torch.func`` (vmap, grad, jvp, ...) is under way.
+
+    Kernels would be given the numbers alone, without tangents and without what is stacked.
+    """
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
