@@ -125,10 +125,11 @@ class Watch:
         self.addresses = [tensor.data_ptr() for tensor in self.tensors]
         self.memory = [tensor.detach() for tensor in self.tensors]
         """Holds the memory of now, so that nothing else comes to lie at its addresses."""
-        extension: Any = native.extension()
-        self.in_place = _is_in_place if extension is None else extension.is_in_place
+        extension = native.extension()
+        self.in_place: Any = getattr(extension, "is_in_place", _is_in_place)
+        samples: Any = getattr(extension, "Samples", None)
         plain = (t for t in self.tensors if type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu")
-        self.samples = None if extension is None else extension.Samples([n for t in plain for n in _numbers(t)])
+        self.samples = None if samples is None else samples([number for t in plain for number in _numbers(t)])
         self.sampled = None if self.samples is None else self.samples.hash()
 
     def _watch(self, owner: dict[str, Any], name: str, tensor: Tensor | None) -> None:
