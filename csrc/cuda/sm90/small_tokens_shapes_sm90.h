@@ -45,12 +45,15 @@ struct TokensShape {
   static constexpr int kAtNormed = 0, kAtQuery = kAtNormed + kRowsBytes, kAtHidden = kAtQuery + kRowsBytes;
   static constexpr int kAtX = kAtHidden + most(2 * kRowsBytes, kHandedBytes), kAtStats = kAtX + 2 * kRowsBytes;
   static constexpr int kAtBarriers = kAtStats + kRows * kColumnWarps * 8;
-  // The ring that the stream goes through. It leaves room for blocks of the kernel before.
-  static constexpr int kSlab = 8192, kMostSlots = 16, kAtRing = round_up(kAtBarriers + kMostSlots * 16, 128);
-  static constexpr int kWanted = (144 << 10) - kAtRing, kSlots = most(8, kWanted / kSlab < 16 ? kWanted / kSlab : 16);
+  // The ring that the stream goes through. It leaves room for blocks of the kernel before, larger ones of larger
+  // images.
+  static constexpr int kSlab = kPairs < 12 ? 8192 : 16384, kMostSlots = 16;
+  static constexpr int kAtRing = round_up(kAtBarriers + kMostSlots * 16, 128);
+  static constexpr int kRoom = (kTokens > 64 ? 144 : 180) * 1024 - kAtRing;
+  static constexpr int kSlots = kRoom / kSlab < kMostSlots ? kRoom / kSlab : kMostSlots;
   static constexpr int kRing = kSlots * kSlab, kShared = kAtRing + kRing;
   static constexpr int kSlabs = ceil_div(kStreamBytes, kSlab);
-  static_assert(kShared <= kMostShared && kSlots <= kMostSlots);
+  static_assert(kShared <= kMostShared && kSlots >= 8);
 };
 
 using TokensShapes = List<TokensShape<144, 2, 256, 96, 9, 1, 4>, TokensShape<192, 4, 64, 128, 12, 1, 2>,

@@ -45,7 +45,10 @@ class WeightStream {
     for (int slab = before; slab < after; ++slab) {
       if (lane == 0) barrier_arrive(emptied(slab % S::kSlots));
     }
-    if (warp == 0 && lane == 0) refill(issued(before), issued(after));
+    MVF_NO_UNROLL
+    for (int slab = issued(before); slab < issued(after); ++slab) {
+      if (slab % S::kColumnWarps == warp && lane == 0) refill(slab);
+    }
   }
 
  private:
@@ -59,18 +62,16 @@ class WeightStream {
     barrier_expect(filled(slot), bytes);
     copy_bulk(ring_ + slot * S::kSlab, weights_ + from / 16, bytes, filled(slot));
   }
-  // Slabs that warp 0 has asked for once it has passed so many: into the slots of all of these but the last one. Other
-  // warps, which wait for nothing that this one has to do, have passed them too or are about to.
+  // Slabs that have been asked for once a warp has passed so many, all warps together: the slots of these but the last
+  // one hold others. A warp that asks waits until all have passed what the slot held. They are about to, as they wait
+  // for nothing that this one has to do: it passed those slabs itself.
   MVF_DEVICE static int issued(int passed) {
     const int wanted = passed > 1 ? passed - 1 + S::kSlots : S::kSlots;
     return wanted < S::kSlabs ? wanted : S::kSlabs;
   }
-  MVF_DEVICE void refill(int slab, int end) const {
-    MVF_NO_UNROLL
-    for (; slab < end; ++slab) {
-      barrier_wait(emptied(slab % S::kSlots), (slab / S::kSlots - 1) & 1);
-      load(slab);
-    }
+  MVF_DEVICE void refill(int slab) const {
+    barrier_wait(emptied(slab % S::kSlots), (slab / S::kSlots - 1) & 1);
+    load(slab);
   }
 
   const Bytes16* weights_;
