@@ -45,8 +45,12 @@ def test_two_images(call: OperatorCall) -> None:
     check(call.op, arguments(call, 2, seed=1), capability=90, seed=5)
 
 
+ORDERS = ("240-480-160", "80-160-64", "320-1000", "512-160-3-2", "160-160-3-1")
+"""Ends of names: stacks of one block and of four, a cluster for an image, one for a tile, a convolution."""
+
+
 @pytest.mark.parametrize("seed", range(3, 9))
-@pytest.mark.parametrize("call", [region for region in few() if str(region.id).endswith(("240-480-160", "320-1000"))])
+@pytest.mark.parametrize("call", [region for region in few() if str(region.id).endswith(ORDERS)])
 def test_results_do_not_depend_on_the_order_of_threads(call: OperatorCall, seed: int) -> None:
     given = arguments(call, 1)
     expected, _ = run(call.op, given, capability=90)

@@ -1,4 +1,4 @@
-// Launches of the transformer stacks of few images that are divided by tokens alone.
+// Launches of the transformer stacks of few images.
 #include "launch_sm90.h"
 #include "small_tokens_sm90_kernel.h"
 
@@ -23,7 +23,7 @@ int64_t small_tokens_weight_bytes(SmallStackSize size) {
   return bytes;
 }
 
-int64_t small_tokens_blocks(SmallStackSize size, const SmallStackParams& params) {
+int64_t small_tokens_blocks(SmallStackSize size, const SmallTokensParams& params) {
   int64_t blocks = 0;
   const auto count = [&](auto shape) {
     using S = decltype(shape);
@@ -34,7 +34,7 @@ int64_t small_tokens_blocks(SmallStackSize size, const SmallStackParams& params)
   return blocks;
 }
 
-int64_t small_tokens_exchanged_bytes(SmallStackSize size, const SmallStackParams& params) {
+int64_t small_tokens_exchanged_bytes(SmallStackSize size, const SmallTokensParams& params) {
   int64_t bytes = 0;
   const auto count = [&](auto shape) { bytes = few::TokensKernel<decltype(shape)>::exchanged_bytes(params); };
   with_shape(size, count, few::TokensShapes());

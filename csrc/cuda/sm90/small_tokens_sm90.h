@@ -1,19 +1,34 @@
-// Transformer stacks of few images on compute capability 9.0, divided by tokens alone: parameters and entry points.
+// Transformer stacks of few images on compute capability 9.0: parameters and entry points.
 #pragma once
 
-#include "small_stack_sm90.h"
+#include <cstdint>
+
+#include "mobilevit_fast/device.h"
+#include "runtime.h"
 
 namespace mobilevit_fast::cuda {
 
-struct SmallTokensParams : SmallStackParams {
-  Bytes16* exchanged;  // keys and values of every layer, small_tokens_exchanged_bytes
+// What tells a MobileViT's stacks apart. Patches are 2x2 pixels, hidden units of a layer twice the features, heads
+// four; as many outputs as channels.
+struct SmallStackSize {
+  int channels, features, layers;
+};
+
+// Silu is the activation of hidden units and outputs. Images are dense in channels_last order, float16.
+struct SmallTokensParams {
+  const Half* x;           // (batch, height, width, channels)
+  Half* y;                 // the same
+  const Bytes16* weights;  // a stream of fragments, and vectors
+  Bytes16* exchanged;      // keys and values of every layer, small_tokens_exchanged_bytes
+  int batch, height, width;
+  float score_scale, eps;  // log2(e) / sqrt(head_dim)
 };
 
 // Bytes of `weights`; 0 where there is no kernel of this size.
 int64_t small_tokens_weight_bytes(SmallStackSize size);
 // Blocks of the kernel for these parameters; 0 where there is none, since the image has more tokens, or fewer.
-int64_t small_tokens_blocks(SmallStackSize size, const SmallStackParams& params);
-int64_t small_tokens_exchanged_bytes(SmallStackSize size, const SmallStackParams& params);
+int64_t small_tokens_blocks(SmallStackSize size, const SmallTokensParams& params);
+int64_t small_tokens_exchanged_bytes(SmallStackSize size, const SmallTokensParams& params);
 // Launches it; cudaErrorInvalidValue where there is none.
 cudaError_t small_tokens(SmallStackSize size, const SmallTokensParams& params, cudaStream_t stream);
 

@@ -18,7 +18,7 @@ struct TokensKernel {
   static size_t shared_bytes(const Params&) { return S::kShared; }
   // Of 16 tokens in a layer: keys, and values.
   static constexpr int kTileBytes = 2 * S::kRowsBytes;
-  static int64_t exchanged_bytes(const SmallStackParams& p) {
+  static int64_t exchanged_bytes(const Params& p) {
     return int64_t{4} * p.batch * S::kLayers * S::kCluster * kTileBytes;
   }
 
