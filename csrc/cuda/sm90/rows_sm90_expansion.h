@@ -171,7 +171,7 @@ class RowsExpansion {
   MVF_DEVICE void finish_tile() {
     if constexpr (K::kPhased) {
       sync_block();
-      project();
+      K::project_together(p_, b_, tile_);
     } else {
       fence_async();
       sync_warp();
@@ -304,39 +304,6 @@ class RowsExpansion {
         }
       }
       if (kOdd == 1 && place >= 0) store(place, part);
-    }
-  }
-
-  // --- Phased: a warp projects a quarter of a tile's pixels, and of the outputs as many as there are warps for.
-
-  MVF_DEVICE void project() const {
-    constexpr int kParts = K::kWarps / 4, kMine = K::kColumns / kParts;
-    static_assert(!K::kPhased || (K::kWarps % 4 == 0 && K::kColumns % kParts == 0));
-    const int lane = b_.lane, first = b_.warp / 4 * kMine, row = b_.warp % 4 * 16 + lane % 16;
-    const Bytes8* weights = reinterpret_cast<const Bytes8*>(p_.project_weight) + first * kWarpSize + lane;
-    float sums[kMine][4] = {};
-    MVF_UNROLL_SOME
-    for (int k = 0; k < K::kExpanded / 16; ++k) {
-      uint32_t pixels[4];
-      load_matrix_at(pixels, b_.tile(tile_) + k / 4 * 8192 + row * 128 + ((k % 4 * 2 + lane / 16) ^ row % 8) * 16);
-      MVF_UNROLL
-      for (int n = 0; n < kMine; ++n) {
-        const Bytes8 weight = load_global(weights + (k * K::kColumns + n) * kWarpSize);
-        add_products(sums[n], pixels, weight.word);
-      }
-    }
-    MVF_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int at = tile_ * K::kTile + b_.warp % 4 * 16 + K::pixel(half, lane);
-      if (at >= (b_.last - b_.first) * K::kOutWidth) continue;
-      const size_t pixel = static_cast<size_t>(b_.first) * K::kOutWidth + at;
-      MVF_UNROLL
-      for (int n = 0; n < kMine; ++n) {
-        const Float4 a = load_global(p_.project_affine + (first + n) * 4 + lane % 4);
-        const Float2 v = {sums[n][half * 2] * a.x + a.z, sums[n][half * 2 + 1] * a.y + a.w};
-        store_global(reinterpret_cast<uint32_t*>(p_.y + pixel * K::kOutputs) + (first + n) * 4 + lane % 4,
-                     pack<Half>(v.x, v.y));
-      }
     }
   }
 

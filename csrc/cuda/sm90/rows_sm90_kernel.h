@@ -189,6 +189,38 @@ struct Rows {
       }
     }
   }
+
+  // Of a phased kernel, a warp projects a quarter of a tile's pixels, and of the outputs as many as there are warps
+  // for.
+  static MVF_DEVICE void project_together(const Params& p, const Block& b, int tile) {
+    constexpr int kParts = kWarps / 4, kMine = kColumns / kParts;
+    static_assert(!kPhased || kColumns % kParts == 0);
+    const int lane = thread_index() % kWarpSize, first = b.warp / 4 * kMine, row = b.warp % 4 * 16 + lane % 16;
+    const Bytes8* weights = reinterpret_cast<const Bytes8*>(p.project_weight) + first * kWarpSize + lane;
+    float sums[kMine][4] = {};
+    MVF_UNROLL_SOME
+    for (int k = 0; k < kE / 16; ++k) {
+      uint32_t pixels[4];
+      load_matrix_at(pixels, b.tile(tile) + k / 4 * 8192 + row * 128 + ((k % 4 * 2 + lane / 16) ^ row % 8) * 16);
+      MVF_UNROLL
+      for (int n = 0; n < kMine; ++n) {
+        const Bytes8 weight = load_global(weights + (k * kColumns + n) * kWarpSize);
+        add_products(sums[n], pixels, weight.word);
+      }
+    }
+    MVF_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int at = tile * kTile + b.warp % 4 * 16 + pixel(half, lane);
+      if (at >= (b.last - b.first) * kOutWidth) continue;
+      const size_t to = (static_cast<size_t>(b.first) * kOutWidth + at) * kO;
+      MVF_UNROLL
+      for (int n = 0; n < kMine; ++n) {
+        const Float4 a = load_global(p.project_affine + (first + n) * 4 + lane % 4);
+        const Float2 v = {sums[n][half * 2] * a.x + a.z, sums[n][half * 2 + 1] * a.y + a.w};
+        store_global(reinterpret_cast<uint32_t*>(p.y + to) + (first + n) * 4 + lane % 4, pack<Half>(v.x, v.y));
+      }
+    }
+  }
 };
 
 }  // namespace mobilevit_fast::cuda
