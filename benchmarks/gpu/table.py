@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.cpu.table import Rows, commit_text, grid
+from benchmarks.cpu.table import Rows, commit_text, grid, shape_text
 from benchmarks.registry import OPERATOR_BACKENDS, SIZES, providers_on
 
 BEGIN, END = "<!-- gpu-table:begin -->", "<!-- gpu-table:end -->"
@@ -57,3 +57,20 @@ def _operators(rows: Rows) -> str:
         *("PyTorch" if name == "plain" else name for name in OPERATOR_BACKENDS),
     ]
     return grid([*header, "floor / cuda"], lines)
+
+
+def regions(results: dict[str, Any]) -> str:
+    """The table of regions on compute capability 9.0, of whose file ``docs/hopper.md`` is made."""
+    groups: dict[tuple[str, int], Rows] = {}
+    for row in results["rows"]:
+        groups.setdefault((row["model"], row["batch"]), []).append(row)
+    lines = []
+    for (model, batch), rows in groups.items():
+        for row in rows:
+            twice = " (twice)" if row["calls"] > 1 else ""
+            error = f"{row['error']:.1e} / {row['pytorch_error']:.1e}"
+            shape = f"`{row['operator']}` {shape_text(row['shape'])}{twice}"
+            lines.append([f"{model}, {batch}", shape, f"{row['us']:.1f}", f"{row['before_us']:.1f}", error])
+        now, before = (sum(row[name] * row["calls"] for row in rows) for name in ("us", "before_us"))
+        lines.append([f"**{model}, {batch}**", "**all**", f"**{now:,.0f}**", f"**{before:,.0f}**", ""])
+    return grid(["model, images", "region", "µs", "µs before", "error / PyTorch's"], lines)

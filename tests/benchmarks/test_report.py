@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from benchmarks import plots, report, speedups
 from benchmarks.cpu import table as cpu_table
 from benchmarks.gpu import table as gpu_table
+from tests.paths import REPOSITORY
 
 app = typer.Typer()
 app.command()(report.report)
@@ -145,3 +146,10 @@ def test_ratios_of_the_first_table() -> None:
     environment = {"cpu": {"name": "a CPU"}, "threads": 2, "date": "2026-01-02"}
     lines = speedups.markdown([("cpu", {"environment": environment, "rows": rows})]).splitlines()
     assert lines[2:] == ["| a CPU, 2 threads, float32, batch 1, 2026-01-02 | 3.0× / 1.5× | – / 2.5× | – |"]
+
+
+def test_the_page_of_regions_is_made_from_its_results() -> None:
+    found = json.loads((REPOSITORY / "benchmarks/results/gpu-h200/gpu-sm90-regions.json").read_text(encoding="utf-8"))
+    page = (REPOSITORY / "docs/hopper.md").read_text(encoding="utf-8")
+    between = page.split("<!-- regions:begin -->\n")[1].split("\n<!-- regions:end -->")[0]
+    assert between == gpu_table.regions(found)
