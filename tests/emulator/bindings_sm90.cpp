@@ -41,6 +41,7 @@ constexpr std::pair<const char*, Sm90Fault> kFaults[] = {
     {"named_barrier_of_two_sizes", Sm90Fault::named_barrier_of_two_sizes},
     {"registers_beyond_the_block", Sm90Fault::registers_beyond_the_block},
     {"no_grid_wait", Sm90Fault::no_grid_wait},
+    {"moved_load", Sm90Fault::moved_load},
     {"outside_of_shared_memory", Sm90Fault::outside_of_shared_memory},
     {"remote_after_the_end", Sm90Fault::remote_after_the_end},
     {"remote_not_waited_for", Sm90Fault::remote_not_waited_for},

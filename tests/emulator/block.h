@@ -213,6 +213,16 @@ class Block {
     return array;
   }
 
+  // The same of a load that the compiler may move, even to before grid_wait.
+  MVF_OUT_OF_LINE Array& touch_unchanging(const void* address, size_t bytes, const Place& place) {
+    Array& array = touch_global(address, bytes, place);
+    if (device.dependent && !array.constant) {
+      throw Error("global memory: " + array.name + " by load_global at " + place.text() +
+                  ", which may be moved to before grid_wait: expected load_result");
+    }
+    return array;
+  }
+
   // An access of the calling thread to shared memory, for the count of wavefronts.
   MVF_OUT_OF_LINE void touch_shared(const void* address, size_t bytes, const Place& place) {
     if (!device.options.watch_banks) return;

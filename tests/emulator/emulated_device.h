@@ -71,7 +71,7 @@ void expect_aligned(const T* address, const emulated::Place& place) {
 template <class T>
 T load_global(const T* source, MVF_PLACE) {
   expect_aligned(source, MVF_HERE);
-  block().touch_global(source, sizeof(T), MVF_HERE).read += sizeof(T);
+  block().touch_unchanging(source, sizeof(T), MVF_HERE).read += sizeof(T);
   return *source;
 }
 template <class T>

@@ -37,6 +37,7 @@ inline void launch_sm90(Device& device, unsigned blocks, unsigned cluster, unsig
     throw Error("registers: expected at most 65536 of a block, got " + std::to_string(registers) + " of each of " +
                 std::to_string(threads) + " threads");
   }
+  device.dependent = true;
   for (Array& array : device.arrays) array.constant = is_constant(array.name);
   for (unsigned first = 0; first < blocks; first += cluster) {
     Cluster(device, first, cluster, blocks, threads, shared_bytes, launch_registers(registers, threads)).run(kernel);

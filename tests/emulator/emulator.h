@@ -79,6 +79,7 @@ class Device {
   }
 
   Options options;
+  bool dependent = false;  // a launch that may begin before the one before it has ended
   std::vector<Array> arrays;
   Counts counts;
 };

@@ -10,14 +10,15 @@
 namespace mobilevit_fast::cuda {
 
 // Sizes of N: all on a GPU, where each is an instruction of its own.
+// clang-format off
 #if defined(MVF_EMULATED)
 #define MVF_PRODUCT_SIZES(CASE) CASE(8) CASE(96) CASE(144) CASE(256)
 #else
-#define MVF_PRODUCT_SIZES(CASE)                                                                                  \
-  CASE(8)                                                                                                        \
-  CASE(16) CASE(24) CASE(32) CASE(40) CASE(48) CASE(64) CASE(72) CASE(80) CASE(96) CASE(120) CASE(128) CASE(144) \
-      CASE(160) CASE(192) CASE(240) CASE(256)
+#define MVF_PRODUCT_SIZES(CASE)                                                                                \
+  CASE(8) CASE(16) CASE(24) CASE(32) CASE(40) CASE(48) CASE(64) CASE(72) CASE(80) CASE(96) CASE(120) CASE(128) \
+  CASE(144) CASE(160) CASE(192) CASE(240) CASE(256)
 #endif
+// clang-format on
 
 template <class T, bool kRegistersHoldLeft>
 cudaError_t launch_product(int n, const Arrays& arrays) {

@@ -29,6 +29,7 @@ enum class Sm90Fault {
   named_barrier_of_two_sizes,
   registers_beyond_the_block,
   no_grid_wait,
+  moved_load,  // a load that the compiler may move to before grid_wait
   outside_of_shared_memory,
   remote_after_the_end,
   remote_not_waited_for,
@@ -81,6 +82,7 @@ struct Pipeline {
     cluster_sync();
     if (has(p, Sm90Fault::barrier_overwritten) && thread == 5) store_shared_at(shared + kFull, 0u);
     if (!has(p, Sm90Fault::no_grid_wait)) grid_wait();
+    if (has(p, Sm90Fault::moved_load)) load_global(static_cast<const uint32_t*>(p.from) + thread);
     if (thread >= 128) {
       produce(p, shared, thread - 128);
     } else {

@@ -109,7 +109,7 @@ struct ProductOf : Primitive {
     const uint32_t left = aligned_begin(), right = left + 64 * 128;
     const int thread = thread_index(), warp = thread / 32, lane = thread % 32;
     for (int i = thread; i < (64 + kN) * 8; i += kThreads) {
-      store_shared_at(left + (16 * i ^ (i / 8 % 8) * 16), load_global(static_cast<const Bytes16*>(p.from) + i));
+      store_shared_at(left + (16 * i ^ (i / 8 % 8) * 16), load_result(static_cast<const Bytes16*>(p.from) + i));
     }
     fence_async();
     sync_block();
@@ -178,7 +178,7 @@ struct MoveMatrices : Primitive {
     const uint32_t shared = aligned_begin();
     const int thread = thread_index();
     for (int i = thread; i < 32; i += kThreads) {
-      store_shared_at(shared + 16 * i, load_global(static_cast<const Bytes16*>(p.from) + i));
+      store_shared_at(shared + 16 * i, load_result(static_cast<const Bytes16*>(p.from) + i));
     }
     sync_block();
     if (thread < 32) {
