@@ -28,8 +28,8 @@ def arguments_of(shape: tuple[int, int, int], image: tuple[int, int, int], **mor
 
 
 def check_stack(arguments: tuple[Any, ...], **options: Any) -> Launch:
-    """Hold the kernel to the rule for errors, on a chip that it has enough to do for."""
-    (launch,) = check("mobilevit_transformer", arguments, capability=90, **{"processors": 2, **options})
+    """Hold the kernel to the rule for errors, with two blocks."""
+    (launch,) = check("mobilevit_transformer", arguments, capability=90, **{"tile": (2,), **options})
     assert launch.name == "TransformerStackSm90"
     return launch
 
@@ -58,9 +58,8 @@ def test_results_do_not_depend_on_the_order_of_threads(shape: tuple[int, int, in
     size = size_of(shape)
     arguments = arguments_of(shape, ({8: 11, 16: 5, 32: 1}[size], size, size))
     results = []
-    for seed, processors in enumerate((1, 2, 5, 6)):
-        options = {"capability": 90, "processors": max(processors, 2), "seed": seed}
-        result, (launch,) = run("mobilevit_transformer", arguments, **options)
+    for seed, blocks in enumerate((2, 2, 4, 6)):
+        result, (launch,) = run("mobilevit_transformer", arguments, capability=90, tile=(blocks,), seed=seed)
         assert launch.name == "TransformerStackSm90"
         results.append(result)
     assert not results[0].isnan().any()
@@ -71,7 +70,7 @@ def test_results_do_not_depend_on_the_order_of_threads(shape: tuple[int, int, in
 def test_images_that_are_not_square(shape: tuple[int, int, int]) -> None:
     size = size_of(shape)
     for height, width in ((size // 2, 2 * size), (4 * size, size // 4), (2, size * size // 2)):
-        check_stack(arguments_of(shape, (1, height, width)), processors=1 if size == 8 else 2)
+        check_stack(arguments_of(shape, (1, height, width)), tile=(1,) if size == 8 else (2,))
 
 
 @pytest.mark.parametrize("shape", [SHORT, MIDDLE, LONG], ids=str)
@@ -93,7 +92,7 @@ def test_scores_of_any_size(shape: tuple[int, int, int], sharpness: float) -> No
 def test_what_is_not_a_number_stays_in_its_sequence(shape: tuple[int, int, int]) -> None:
     size = size_of(shape)
     arguments = arguments_of(shape, (2, size, size))
-    options = {"capability": 90, "processors": 2}
+    options = {"capability": 90, "tile": (2,)}
     expected, _ = run("mobilevit_transformer", arguments, **options)
     arguments[0][1, 3, 0, 1] = torch.nan
     actual, _ = run("mobilevit_transformer", arguments, **options)
@@ -121,7 +120,8 @@ def test_what_other_kernels_compute(image: tuple[int, int, int], more: dict[str,
     assert "TransformerStackSm90" not in {launch.name for launch in launches}
 
 
-def test_few_tiles_are_left_to_other_kernels() -> None:
-    arguments = arguments_of(MIDDLE, (1, 16, 16))
-    _, launches = run("mobilevit_transformer", arguments, capability=90, processors=5)
-    assert "TransformerStackSm90" not in {launch.name for launch in launches}
+@pytest.mark.parametrize(("images", "processors", "name"), [(9, 18, "TransformerStackSm90"), (9, 37, "Mobile")])
+def test_few_tiles_are_left_to_other_kernels(images: int, processors: int, name: str) -> None:
+    arguments = arguments_of(MIDDLE, (images, 16, 16))
+    _, launches = run("mobilevit_transformer", arguments, capability=90, processors=processors)
+    assert all(launch.name.startswith(name) for launch in launches)
