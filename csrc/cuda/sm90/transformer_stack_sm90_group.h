@@ -92,12 +92,12 @@ class StackGroup {
       const T* from = static_cast<const T*>(p.x) + number_of(exists(row) ? row : 0);
       MVF_UNROLL
       for (int i = 0; i < S::kChannels / 32; ++i) {
-        const Bytes16 v = load_global(reinterpret_cast<const Bytes16*>(from + 32 * i) + lane % 4);
+        const Bytes16 v = load_result(reinterpret_cast<const Bytes16*>(from + 32 * i) + lane % 4);
         a[2 * i][r] = v.word[0], a[2 * i][2 + r] = v.word[1];
         a[2 * i + 1][r] = v.word[2], a[2 * i + 1][2 + r] = v.word[3];
       }
       if constexpr (S::kChannels % 32 != 0) {
-        const Bytes8 v = load_global(reinterpret_cast<const Bytes8*>(from + S::kChannels - 16) + lane % 4);
+        const Bytes8 v = load_result(reinterpret_cast<const Bytes8*>(from + S::kChannels - 16) + lane % 4);
         a[S::kInSteps - 1][r] = v.word[0], a[S::kInSteps - 1][2 + r] = v.word[1];
       }
     }
