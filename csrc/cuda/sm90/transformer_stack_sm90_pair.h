@@ -6,7 +6,11 @@
 namespace mobilevit_fast::cuda {
 
 constexpr float kLargestHalf = 65504.0f;
-constexpr int kPartKeys = 128, kKeyParts = 256 / kPartKeys;  // of a sequence's keys
+// Keys of which scores are computed at a time. In float16 there are registers to begin the next ones before.
+template <class T>
+constexpr int kPartKeys = 128;
+template <>
+constexpr int kPartKeys<Half> = 64;
 
 // Where a lane keeps two words of its next query, for which there are no registers.
 template <class T, class S>
@@ -59,6 +63,7 @@ MVF_DEVICE uint32_t softmax_weights<BFloat16>(uint32_t differences) {
 template <class T, class S>
 template <bool kNext>
 MVF_DEVICE void StackGroup<T, S>::attend_pair(bool first) {
+  constexpr int kPart = kPartKeys<T>, kParts = 256 / kPart, kAhead = kParts - 2;
   const uint32_t buffer = heads_done % 2, at = place_of(buffers) + buffer * (2 * S::kHeadBytes / 16);
   MVF_UNROLL
   for (int j = 0; j < 2 * S::kHeadSteps; ++j) {
@@ -78,50 +83,63 @@ MVF_DEVICE void StackGroup<T, S>::attend_pair(bool first) {
   barrier_wait(ring.memory + S::kValuesFull + buffer * 8, heads_done / 2 & 1);
   // Scores of 256 keys do not fit in registers but as float16: those of a part of the keys are kept as differences to
   // the largest one that the lane has among them. What float16 has no room for are weights of zero.
-  uint32_t w[kKeyParts][kPartKeys / 16][4];
-  float part_most[kKeyParts][2];
+  uint32_t w[kParts][kPart / 16][4];
+  float part_most[kParts][2];
   keep(query);
+  float part_scores[2][kPart / 2];
+  const auto begin_part = [&](int c) {
+    MVF_UNROLL
+    for (int i = 0; i < kPart / 2; ++i) part_scores[c % 2][i] = 0.0f;
+    scores(part_scores[c % 2], query, at, c * kPart);
+  };
+  begin_part(0);
   MVF_UNROLL
-  for (int c = 0; c < kKeyParts; ++c) {
-    float s[kPartKeys / 2] = {};
-    scores(s, query, at, c * kPartKeys);
-    wgmma_wait<0>();
+  for (int c = 0; c < kParts; ++c) {
+    // The next part is under way while this one is rounded; the last one waits, since there are no registers for it.
+    if (c > kAhead) begin_part(c);
+    if (c < kAhead) {
+      begin_part(c + 1);
+      wgmma_wait<1>();
+    } else {
+      wgmma_wait<0>();
+    }
     if (!kNext && c == 0) ring.give_back(kProjPieces);
+    float (&s)[kPart / 2] = part_scores[c % 2];
     keep(s);
     largest(s, part_most[c]);
     MVF_UNROLL
-    for (int i = 0; i < kPartKeys / 4; ++i) {
+    for (int i = 0; i < kPart / 4; ++i) {
       const float from = part_most[c][i % 2];
       w[c][i / 4][i % 4] = pack<Half>(s[2 * i] - from, s[2 * i + 1] - from);
     }
     keep(w[c]);
   }
-  uint32_t more[kKeyParts][2];  // by how much the row's largest score is larger
+  uint32_t more[kParts][2];  // by how much the row's largest score is larger
   MVF_UNROLL
   for (int r = 0; r < 2; ++r) {
     float most = part_most[0][r];
     MVF_UNROLL
-    for (int c = 1; c < kKeyParts; ++c) most = maximum(most, part_most[c][r]);
+    for (int c = 1; c < kParts; ++c) most = maximum(most, part_most[c][r]);
     most = largest_of_lanes(most);
     MVF_UNROLL
-    for (int c = 0; c < kKeyParts; ++c) {
+    for (int c = 0; c < kParts; ++c) {
       const float v = maximum(part_most[c][r] - most, -kLargestHalf);
       more[c][r] = pack<Half>(v, v);
     }
   }
   float o[S::kHeadWidth / 2] = {};
   MVF_UNROLL
-  for (int c = 0; c < kKeyParts; ++c) {
+  for (int c = 0; c < kParts; ++c) {
     MVF_UNROLL
-    for (int i = 0; i < kPartKeys / 4; ++i) {
+    for (int i = 0; i < kPart / 4; ++i) {
       uint32_t& word = w[c][i / 4][i % 4];
       word = softmax_weights<T>(add_half2(word, more[c][i % 2]));
     }
     keep(w[c]);
     wgmma_fence();
     MVF_UNROLL
-    for (int n = 0; n < kPartKeys / 16; ++n) {
-      const int step = c * (kPartKeys / 16) + n;
+    for (int n = 0; n < kPart / 16; ++n) {
+      const int step = c * (kPart / 16) + n;
       Product<S::kHeadWidth>::template rs<1>(o, w[c][n], values_step(at, step * 16), step > 0);
     }
     wgmma_commit();

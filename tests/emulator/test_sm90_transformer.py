@@ -1,0 +1,127 @@
+"""Whole transformer stacks of compute capability 9.0, emulated: full widths against float64, orders of threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mobilevit_fast.kernels.cuda.sm90.transformer_stack import SHAPES
+from tests.emulator.run import Launch, check, run
+from tests.emulator.test_mobilevit_transformer import DTYPES, make
+from tests.tolerance import rms_error
+
+SIZES = {256: 32, 64: 16, 16: 8}
+"""Of an image whose four sequences have so many tokens."""
+SHORT, MIDDLE, LONG = (80, 96, 3), (64, 80, 4), (48, 64, 2)
+"""The narrowest shape of each length of sequences."""
+
+
+def size_of(shape: tuple[int, int, int]) -> int:
+    return SIZES[SHAPES[shape].tokens]
+
+
+def arguments_of(shape: tuple[int, int, int], image: tuple[int, int, int], **more: Any) -> tuple[Any, ...]:
+    channels, features, layers = shape
+    return make(channels, features, layers, image, more.pop("dtype", torch.float16), **more)
+
+
+def check_stack(arguments: tuple[Any, ...], **options: Any) -> Launch:
+    """Hold the kernel to the rule for errors, with two blocks."""
+    (launch,) = check("mobilevit_transformer", arguments, capability=90, **{"tile": (2,), **options})
+    assert launch.name == "TransformerStackSm90"
+    return launch
+
+
+def sharpened(arguments: tuple[Any, ...], by: float) -> tuple[Any, ...]:
+    """With queries and keys that many times as large."""
+    weight = arguments[5].clone()
+    weight[:, : 2 * weight.shape[2]] *= by
+    return *arguments[:5], weight, *arguments[6:]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """Blocks with several tiles, or an odd number of images, which leaves half of the last tile without tokens."""
+    size = size_of(shape)
+    arguments = arguments_of(shape, (3 if size == 8 else 1, size, size), dtype=dtype)
+    launch = check_stack(arguments, seed=shape[0])
+    assert launch.blocks == 2
+    assert launch.moved("x", "y") == 2 * arguments[0].nbytes + (size == 8) * 64 * shape[0] * 2
+
+
+@pytest.mark.parametrize("shape", [SHORT, MIDDLE, LONG], ids=str)
+def test_results_do_not_depend_on_the_order_of_threads(shape: tuple[int, int, int]) -> None:
+    """Nor on the number of blocks, which have one tile more than others."""
+    size = size_of(shape)
+    arguments = arguments_of(shape, ({8: 11, 16: 5, 32: 1}[size], size, size))
+    results = []
+    for seed, blocks in enumerate((2, 2, 4, 6)):
+        result, (launch,) = run("mobilevit_transformer", arguments, capability=90, tile=(blocks,), seed=seed)
+        assert launch.name == "TransformerStackSm90"
+        results.append(result)
+    assert not results[0].isnan().any()
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("shape", [SHORT, MIDDLE, LONG], ids=str)
+def test_images_that_are_not_square(shape: tuple[int, int, int]) -> None:
+    size = size_of(shape)
+    for height, width in ((size // 2, 2 * size), (4 * size, size // 4), (2, size * size // 2)):
+        check_stack(arguments_of(shape, (1, height, width)), tile=(1,) if size == 8 else (2,))
+
+
+@pytest.mark.parametrize("shape", [SHORT, MIDDLE, LONG], ids=str)
+def test_without_biases(shape: tuple[int, int, int]) -> None:
+    size = size_of(shape)
+    check_stack(arguments_of(shape, (2, size, size), biased=False))
+
+
+@pytest.mark.parametrize("sharpness", [5, 30, 500])
+@pytest.mark.parametrize("shape", [SHORT, MIDDLE, LONG], ids=str)
+def test_scores_of_any_size(shape: tuple[int, int, int], sharpness: float) -> None:
+    """Up to a million, of which float16 holds no more than a fifteenth."""
+    size = size_of(shape)
+    arguments = sharpened(arguments_of(shape, ({8: 24, 16: 8, 32: 2}[size], size, size)), sharpness)
+    check_stack(arguments, measure=rms_error)
+
+
+@pytest.mark.parametrize("shape", [SHORT, MIDDLE, LONG], ids=str)
+def test_what_is_not_a_number_stays_in_its_sequence(shape: tuple[int, int, int]) -> None:
+    size = size_of(shape)
+    arguments = arguments_of(shape, (2, size, size))
+    options = {"capability": 90, "tile": (2,)}
+    expected, _ = run("mobilevit_transformer", arguments, **options)
+    arguments[0][1, 3, 0, 1] = torch.nan
+    actual, _ = run("mobilevit_transformer", arguments, **options)
+    assert actual[1, :, ::2, 1::2].isnan().all()
+    actual[1, :, ::2, 1::2] = expected[1, :, ::2, 1::2]
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "more"),
+    [
+        ((1, 16, 16), {"activation": "relu"}),
+        ((1, 16, 16), {"out_activation": "none"}),
+        ((1, 16, 16), {"patch": (1, 1)}),
+        ((1, 16, 16), {"patch": (2, 1)}),
+        ((1, 16, 18), {}),
+        ((1, 16, 16), {"heads": 2}),
+        ((1, 16, 16), {"hidden": 80}),
+        ((1, 16, 16), {"outputs": 32}),
+    ],
+    ids=str,
+)
+def test_what_other_kernels_compute(image: tuple[int, int, int], more: dict[str, Any]) -> None:
+    launches = check("mobilevit_transformer", arguments_of(MIDDLE, image, **more), capability=90, processors=2)
+    assert "TransformerStackSm90" not in {launch.name for launch in launches}
+
+
+@pytest.mark.parametrize(("images", "processors", "name"), [(9, 18, "TransformerStackSm90"), (9, 37, "Mobile")])
+def test_few_tiles_are_left_to_other_kernels(images: int, processors: int, name: str) -> None:
+    arguments = arguments_of(MIDDLE, (images, 16, 16))
+    _, launches = run("mobilevit_transformer", arguments, capability=90, processors=processors)
+    assert all(launch.name.startswith(name) for launch in launches)
