@@ -158,11 +158,11 @@ MVF_INLINE void exp_nonpositive(Float* v) {
   MVF_EACH v[i] = e[i];
 }
 
-// v = v * sigmoid(v), sigmoid(x) = 1 / (1 + exp(-x)). Below -86, where the true value lies between -4e-36 and 0, the
-// value at -86 stands.
+// v = v * sigmoid(v), sigmoid(x) = 1 / (1 + exp(-x)). Zero from -87.25 down, where the true value is above -2e-36 and
+// the reciprocal would be subnormal.
 template <bool kExact, int kCount>
 MVF_INLINE void silu(Float* v) {
-  constexpr float kLimit = 86.0f;
+  constexpr float kLimit = 87.25f;
   Float rest[kCount], e[kCount];
   MVF_EACH v[i] = at_least(splat(-kLimit), v[i]);
   MVF_EACH rest[i] = at_most(splat(kLimit), v[i]);
@@ -175,7 +175,7 @@ MVF_INLINE void silu(Float* v) {
     MVF_EACH wrong[i] = 1.0f - e[i] * rest[i];
     MVF_EACH rest[i] = rest[i] + rest[i] * wrong[i];
   }
-  MVF_EACH v[i] = v[i] * rest[i];
+  MVF_EACH v[i] = (Float)((Int)(v[i] * rest[i]) & ~(Int)(v[i] <= -kLimit));
 }
 #undef MVF_EACH
 

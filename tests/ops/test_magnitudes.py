@@ -1,0 +1,59 @@
+"""Numbers of any magnitude: every tensor of a call by a factor of its own, 1e-30 to 1e4."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.ops.variants import DTYPES, NATIVE, exact_and_plain, run
+from tests.samples import SAMPLES
+from tests.tolerance import close, max_error, rms_error
+
+CASES = 60
+FEW = 64
+"""Different numbers of a result below which the size of PyTorch's own error is luck: one rounding up or down."""
+
+
+def _case(op: str, seed: int) -> tuple[Any, ...]:
+    samples = [sample for sample in SAMPLES[op]() if sample.name.endswith("channels_last")]
+    sample, dtype = samples[seed % len(samples)], DTYPES[seed // len(samples) % 2]
+    chooser, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    arguments = list(sample.arguments)
+    for i, argument in enumerate(arguments):
+        if isinstance(argument, Tensor):
+            numbers = torch.randn(argument.shape, generator=generator) * 10 ** chooser.uniform(-30, 4)
+            arguments[i] = torch.empty_like(argument, dtype=dtype).copy_(numbers)
+    return tuple(arguments)
+
+
+@pytest.mark.parametrize("op", NATIVE)
+def test_one_of_two_measures_keeps_to_the_rule(op: str, isa: str) -> None:
+    """The largest error or the root mean square is at most twice PyTorch's.
+
+    Where a result has few different numbers, as where a bias is all that is left of an image, it is held to float64.
+    """
+    for seed in range(CASES):
+        arguments = _case(op, seed)
+        exact, plain = exact_and_plain(op, arguments)
+        actual = run(op, arguments)
+        if all(measure(actual, exact) > 2 * measure(plain, exact) for measure in (max_error, rms_error)):
+            assert plain.unique().numel() < FEW, seed
+            close(actual, exact)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels", [3, 40])
+def test_silu_of_large_numbers(channels: int, dtype: torch.dtype, isa: str) -> None:
+    """Zero far below, the number itself far above, and what is not a number stays so."""
+    values = [-math.inf, -1e30, -1000.0, -100.0, -88.0, 88.0, 1000.0, 1e30, math.inf, math.nan]
+    bias = torch.tensor(values, dtype=torch.float32)
+    x, weight = torch.zeros(1, channels, 6, 6, dtype=dtype), torch.zeros(len(values), channels, 3, 3, dtype=dtype)
+    y = run("conv2d_bias_act", (x, None, weight, None, bias, [1, 1], [1, 1], [1, 1], "silu"))[0, :, 2, 2].float()
+    assert (y[:5] == 0).all()
+    assert torch.equal(y[5:9], bias[5:9].to(dtype).float())
+    assert y[9].isnan()
