@@ -148,8 +148,8 @@ class Op:
         implementation = packing.implementation or self.overload(f"{backend}_pack")
         packed: Tensor = implementation(*(named[name] for name in packing.parameters))
         if packed.device.type == "cuda" and not torch.compiler.is_compiling():
-            # Kernels that begin before the one before them has ended fetch weights at once. With a kernel of another kind
-            # in between, which begins when packing has ended, they find them in place.
+            # Kernels that begin before the one before them has ended fetch weights at once. Behind a kernel of another
+            # kind, which begins when packing has ended, they find them in place.
             packed.new_zeros(1)
         return packed
 
