@@ -24,6 +24,15 @@ def interrupt_by_exceptions() -> None:
     _replace(signal.SIG_DFL, signal.default_int_handler)
 
 
-_started = PurePath(sys.argv[0]).name if getattr(sys, "argv", None) else ""
-if _started.removesuffix(".exe") in (_COMMAND, _MODULE_BEING_FOUND):
+def _is_command() -> bool:
+    """Whether the process is one of the package's commands, and not another program that imports the package."""
+    begun = sys.argv[0] if getattr(sys, "argv", None) else ""
+    if begun == _MODULE_BEING_FOUND:
+        words = getattr(sys, "orig_argv", [])
+        following = words[words.index("-m") + 1 :] if "-m" in words else []
+        return bool(following) and following[0].split(".")[0] == __name__.split(".")[0]
+    return PurePath(begun).name.removesuffix(".exe") == _COMMAND
+
+
+if _is_command():
     _replace(signal.default_int_handler, signal.SIG_DFL)

@@ -63,7 +63,10 @@ def read_safetensors(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tenso
             return load_file(path, device="cpu"), metadata
         tensors: dict[str, Tensor] = {}
         for name, entry in sorted(entries.items(), key=lambda item: item[1].start):
-            tensor = torch.empty(entry.shape, dtype=entry.dtype)
+            try:
+                tensor = torch.empty(entry.shape, dtype=entry.dtype)
+            except RuntimeError as error:  # sizes whose product overflows, although one of them is 0
+                raise ValueError(f"{name!r} has a shape that no tensor can have: {list(entry.shape)}") from error
             file.seek(first + entry.start)
             if tensor.numel():
                 memory = tensor.view(-1).view(torch.uint8).numpy().data
@@ -109,6 +112,8 @@ def _entry(name: str, described: Any) -> _Entry:
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{name}: expected a type among {', '.join(DTYPES)}, got {str(dtype)[:40]}")
     shape = _whole_numbers(described, "shape", name)
+    if math.prod(size for size in shape if size) >= 2**60:  # sizes beside one of 0, whose strides overflow all the same
+        raise ValueError(f"{name}: expected a shape that a tensor can have, got {shape}")
     offsets = _whole_numbers(described, "data_offsets", name)
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].itemsize:
         raise ValueError(f"{name}: shape {shape} of {dtype} does not fit data_offsets {offsets}")

@@ -1,24 +1,25 @@
 """Noticing at each call whether anything inside a region changed since its weights were derived.
 
-Three things tell of a tensor's content. Its version counter moves with every function of PyTorch that says it writes;
-after a step of an optimiser it is moved here, since fused ones do not say so. Its address moves when its ``data`` is
-replaced; the memory of before is kept until then, so that no other tensor can come to lie there. And a few of its
-numbers, where they lie on the CPU, change with most writes that go past both (``tensor.data.mul_``, a NumPy view,
-another library). A write that goes past both counters and changes none of these numbers cannot be seen, and on a GPU
-no write can that goes past both: ``model.eval()`` has all weights derived anew.
+Four things tell of a tensor's content. Its version counter moves with every function of PyTorch that says it writes.
+The steps of optimisers that had it are counted here, since fused ones do not say so. Its address moves when its
+``data`` is replaced; the memory of before is kept until then, so that no other tensor can come to lie there. And a few
+of its numbers, where they lie on the CPU, change with most writes that go past all of these (``tensor.data.mul_``, a
+NumPy view, another library). A write that goes past the counters and changes none of these numbers cannot be seen, and
+on a GPU no write can that goes past the counters: ``model.eval()`` has all weights derived anew.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from itertools import chain, repeat
+from collections.abc import Iterator, MutableMapping, Sequence
+from itertools import repeat
 from operator import attrgetter, contains, is_, itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.weak import WeakIdKeyDictionary
 
 from mobilevit_fast import native
 from mobilevit_fast.ops.checks import check_stored
@@ -70,14 +71,30 @@ def is_hooked(module: nn.Module) -> bool:
     return any(hooks_of(module)) or "forward" in module.__dict__
 
 
-def _count_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    torch.autograd.graph.increment_version(chain.from_iterable(group["params"] for group in optimizer.param_groups))
+class _Steps:
+    """How many steps optimisers took, in all and of each tensor; counting changes nothing for anybody else."""
+
+    def __init__(self) -> None:
+        self.all = 0
+        self._of: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
+        register_optimizer_step_post_hook(self._count)
+
+    def _count(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        for group in optimizer.param_groups:
+            for tensor in group["params"]:
+                self._of[tensor] = self._of.get(tensor, 0) + 1
+        self.all += 1
+
+    def of(self, tensors: Sequence[Tensor]) -> int:
+        """Of these together."""
+        return sum(self._of.get(tensor, 0) for tensor in tensors)
 
 
 @functools.cache
-def _count_steps() -> None:
-    """Have every optimiser's step move the versions of its parameters from now on, once for the process."""
-    register_optimizer_step_post_hook(_count_step)
+def _steps() -> _Steps:
+    return _Steps()
 
 
 _SAMPLES = 4
@@ -101,11 +118,10 @@ class Watch:
 
     __slots__ = (
         *("addresses", "hooks", "in_place", "memory", "module_dicts", "names", "owners", "samples", "sampled", "sizes"),
-        *("submodules", "tensors", "trustworthy", "values", "versions"),
+        *("steps", "steps_of_all", "steps_of_own", "submodules", "tensors", "trustworthy", "values", "versions"),
     )
 
     def __init__(self, children: Sequence[Child]) -> None:
-        _count_steps()
         modules = [child.module for child in children]
         self.module_dicts = [module.__dict__ for module in modules]
         self.submodules = [module._modules for module in modules]
@@ -123,6 +139,8 @@ class Watch:
                     self._watch(owner, name, tensor)
         self.versions = [tensor._version for tensor in self.tensors]
         self.addresses = [tensor.data_ptr() for tensor in self.tensors]
+        self.steps = _steps()
+        self.steps_of_all, self.steps_of_own = self.steps.all, self.steps.of(self.tensors)
         self.memory = [tensor.detach() for tensor in self.tensors]
         """Holds the memory of now, so that nothing else comes to lie at its addresses."""
         extension = native.extension()
@@ -151,8 +169,17 @@ class Watch:
             self.in_place(*places, self.submodules, self.sizes, self.module_dicts, self.hooks)
             and list(map(_version, self.tensors)) == self.versions
             and list(map(Tensor.data_ptr, self.tensors)) == self.addresses
+            and (self.steps.all == self.steps_of_all or self._not_stepped())
             and (self.samples is None or self.samples.hash() == self.sampled)
         )
+
+    def _not_stepped(self) -> bool:
+        """Whether the steps since were those of other tensors."""
+        now = self.steps.all
+        if self.steps.of(self.tensors) != self.steps_of_own:
+            return False
+        self.steps_of_all = now
+        return True
 
 
 def _is_in_place(

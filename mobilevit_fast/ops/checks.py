@@ -100,13 +100,14 @@ def convolved_size(
 
 def check_stored(op: str, names: Sequence[str], arguments: Sequence[object]) -> None:
     """Tensors whose memory is there: a storage can be freed behind a tensor (``untyped_storage().resize_(0)``)."""
-    tensors = {name: a for name, a in zip(names, arguments, strict=True) if isinstance(a, Tensor)}
-    if 0 not in map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors.values())):
-        return
-    for name, tensor in tensors.items():
-        if tensor.numel() > 0 and tensor.untyped_storage().nbytes() == 0:
-            shape = tuple(tensor.shape)
-            refuse(op, f"{name} with memory for its shape {shape}", "one whose storage was resized to 0 bytes")
+    for name, tensor in zip(names, arguments, strict=True):
+        if isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.numel() > 0:
+            last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+            needed = (tensor.storage_offset() + last + 1) * tensor.element_size()
+            there = tensor.untyped_storage().nbytes()
+            if there < needed:
+                expected = f"{name} with memory for its shape {tuple(tensor.shape)}"
+                refuse(op, expected, f"one whose storage was resized to {there} bytes")
 
 
 def check_activation(op: str, name: str, value: str) -> None:

@@ -162,3 +162,21 @@ def test_nothing_is_derived_again_without_a_change() -> None:
     other(torch.randn(2, 3)).sum().backward()
     torch.optim.SGD(other.parameters(), lr=0.1).step()
     assert all(a is b for a, b in zip(first, derived(), strict=True))
+
+
+def test_steps_of_others_are_others() -> None:
+    """Optimisers elsewhere in the process: no version of theirs moves, and nothing of ours is derived again."""
+    model = mvf.accelerate(zoo.SMALL["timm"]())
+    zoo.run(model, zoo.images())
+    derived = [dict(m._mvf.derived) for m in model.modules() if isinstance(m, Fused)]
+    weight = torch.nn.Parameter(torch.ones(3))
+    loss = (weight * weight).sum()
+    loss.backward(retain_graph=True)
+    versions = weight._version
+    optimiser = torch.optim.SGD([weight], lr=0.0, fused=True)
+    optimiser.step()
+    assert weight._version == versions
+    loss.backward()  # the graph still stands
+    zoo.run(model, zoo.images())
+    again = [dict(m._mvf.derived) for m in model.modules() if isinstance(m, Fused)]
+    assert all(a[key] is b[key] for a, b in zip(derived, again, strict=True) for key in a)

@@ -267,6 +267,7 @@ def header_only(described: object) -> bytes:
         ({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, "does not fit data_offsets"),
         ({"x": {"dtype": "F32", "shape": [1] * 9, "data_offsets": [0, 4]}}, "shape to be up to 8 whole numbers"),
         ({"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, "shape to be up to 8 whole numbers"),
+        ({"x": {"dtype": "F32", "shape": [2**61, 2**61, 0], "data_offsets": [0, 0]}}, "a shape that a tensor can have"),
         ({"x": {"dtype": "F32", "shape": [0, 2**70], "data_offsets": [0, 0]}}, "shape to be up to 8 whole numbers"),
         ({"x": {"dtype": "F8_E4M3", "shape": [0], "data_offsets": [0, 0]}}, "expected a type among .* got F8_E4M3"),
         ({"x": {"dtype": "F32", "shape": [0], "data_offsets": [4, 4]}}, "x begins at byte 4"),
