@@ -97,7 +97,7 @@ template <class T>
 void run_stack(const Arguments& arguments, const Tensor& x, const SmallStack& few, MobileViTTransformerParams& p,
                cudaStream_t stream) {
   const bool many = p.stream != nullptr && choose_transformer_stack_sm90(p);
-  if (few.takes(p, many)) return few.run(arguments, x, p, stream);
+  if (few.takes(p, many)) return arguments.launched(few.run(p, stream));
   if (many) return arguments.launched(transformer_stack_sm90<T>(p, stream));
   arguments.expect(choose_transformer<T>(p), "channels that shared memory holds, got ", p.channels, ", ", p.features,
                    " hidden channels, ", p.hidden, " hidden units, ", p.outputs, " output channels");

@@ -37,7 +37,7 @@ def kernels(op: str, given: tuple[Any, ...]) -> list[str]:
     definition = ops.OPS[op]
     overload, packed = definition.overload("cuda"), definition.pack("cuda", given)
     torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
         overload(*given, packed)
         torch.cuda.synchronize()
     return [event.name for event in profile.events()]

@@ -38,7 +38,7 @@ SM90_KERNELS = {
     "small_conv_sm90.cu": 18,
     "small_head_sm90.cu": 3,
     "small_residual_sm90.cu": 17,
-    "small_tokens_sm90.cu": 9,
+    "small_stack_sm90.cu": 9,
     "stem_sm90.cu": 24,
     "strips_sm90.cu": 16,
     "transformer_stack_sm90.cu": 9,

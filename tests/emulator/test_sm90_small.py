@@ -14,7 +14,7 @@ from tests.regions import arguments, regions
 KERNELS = {
     "conv2d_bias_act": "ConvKernel",
     "inverted_residual": "ResidualKernel",
-    "mobilevit_transformer": "TokensKernel",
+    "mobilevit_transformer": "StackKernel",
     "classifier_head": "HeadKernel",
 }
 

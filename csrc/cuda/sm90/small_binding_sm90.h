@@ -10,7 +10,7 @@
 #include "small_conv_sm90.h"
 #include "small_head_sm90.h"
 #include "small_residual_sm90.h"
-#include "small_tokens_sm90.h"
+#include "small_stack_sm90.h"
 
 namespace mobilevit_fast::cuda {
 
@@ -88,7 +88,7 @@ class SmallStack {
  public:
   SmallStack(const Tensor& packed, PackedParts& parts, const MobileViTTransformerParams& p) {
     size_ = {p.channels, p.features, p.layers};
-    const int64_t bytes = small_tokens_weight_bytes(size_);
+    const int64_t bytes = small_stack_weight_bytes(size_);
     const bool known = bytes > 0 && p.heads == 4 && p.hidden == 2 * p.features && p.outputs == p.channels;
     if (!parts.more(packed) || !known) return;
     p_.weights = parts.take<Bytes16>(bytes / 16);
@@ -100,20 +100,17 @@ class SmallStack {
   bool takes(const MobileViTTransformerParams& p, bool large) const {
     constexpr int64_t kMostBlocks = 128;
     return fits_ && p.out_activation == Activation::silu &&
-           few_images(p_.batch, small_tokens_blocks(size_, p_), large, kMostBlocks);
+           few_images(p_.batch, small_stack_blocks(size_, p_), large, kMostBlocks);
   }
-  void run(const Arguments& arguments, const Tensor& like, const MobileViTTransformerParams& images,
-           cudaStream_t stream) const {
-    SmallTokensParams p = p_;
-    const Tensor exchanged = empty(like, {small_tokens_exchanged_bytes(size_, p) / 2});
+  cudaError_t run(const MobileViTTransformerParams& images, cudaStream_t stream) const {
+    SmallStackParams p = p_;
     p.x = static_cast<const Half*>(images.x), p.y = static_cast<Half*>(images.y);
-    p.exchanged = static_cast<Bytes16*>(exchanged.mutable_data_ptr());
-    arguments.launched(small_tokens(size_, p, stream));
+    return small_stack(size_, p, stream);
   }
 
  private:
   SmallStackSize size_{};
-  SmallTokensParams p_{};
+  SmallStackParams p_{};
   bool fits_ = false;
 };
 

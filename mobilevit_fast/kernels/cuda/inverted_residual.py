@@ -19,6 +19,7 @@ from mobilevit_fast.kernels.cuda.rules import (
     same_in_both_directions,
 )
 from mobilevit_fast.kernels.cuda.sm90 import rows, small_residual, strips
+from mobilevit_fast.kernels.cuda.sm90.weights import ResidualWeights
 from mobilevit_fast.support import Support
 
 _CHUNK = 32  # expanded channels at a time
@@ -61,15 +62,15 @@ def pack_separable(*parameters: Any) -> Tensor:
     return joined(_separable_parts(*parameters))
 
 
-def _sm90_parts(*parameters: Any) -> list[Tensor]:
+def _sm90_parts(weights: ResidualWeights) -> list[Tensor]:
     """Weights of the kernels for compute capability 9.0 behind the others, in the order in which C++ takes them."""
-    expand_weight, project_weight = parameters[0], parameters[6]
+    expand_weight, project_weight = weights.expand_weight, weights.project_weight
     if not has_sm90(expand_weight.device):
         return []
     kernels = [kernel for kernel in (strips, rows) if kernel.takes(expand_weight, project_weight)]
-    parts = [part for kernel in kernels for part in kernel.pack(*parameters)]
-    if small_residual.has(expand_weight, parameters[3], project_weight):
-        parts.append(small_residual.pack(*parameters))
+    parts = [part for kernel in kernels for part in kernel.pack(weights)]
+    if small_residual.has(expand_weight, weights.depthwise_weight, project_weight):
+        parts.append(small_residual.pack(weights))
     return parts
 
 
@@ -80,7 +81,7 @@ def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor
         affine(expand_scale, expand_weight, _CHUNK, 1.0),
         affine(expand_bias, expand_weight, _CHUNK, 0.0),
     ]
-    sm90 = _sm90_parts(expand_weight, expand_scale, expand_bias, *others)
+    sm90 = _sm90_parts(ResidualWeights(expand_weight, expand_scale, expand_bias, *others))
     return joined([*parts, *_separable_parts(*others), *sm90])
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
 from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, has_sm90, multiples_of_eight
-from mobilevit_fast.kernels.cuda.sm90 import small_tokens, transformer_stack
+from mobilevit_fast.kernels.cuda.sm90 import small_stack, transformer_stack
+from mobilevit_fast.kernels.cuda.sm90.weights import StackWeights
 from mobilevit_fast.support import Support
 
 MOST_FEATURES, MOST_HEAD_DIM = 256, 64
@@ -92,11 +93,8 @@ def pack(
         attention = (norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias)
         mlp = (norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
         ends = (norm_weight, norm_bias, out_weight, out_scale, out_bias)
-        weights = (in_weight, in_bias, *attention, *mlp, *ends)
-        if transformer_stack.has(in_weight, fc1_weight, out_weight, num_heads):
-            parts.append(transformer_stack.pack(*weights))
-        if small_tokens.has(in_weight, fc1_weight, out_weight, num_heads):
-            parts.append(small_tokens.pack(*weights))
+        weights = StackWeights(in_weight, in_bias, *attention, *mlp, *ends)
+        parts += [kernel.pack(weights) for kernel in (transformer_stack, small_stack) if kernel.has(weights, num_heads)]
     return joined(parts)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments
+from mobilevit_fast.kernels.cuda.sm90.weights import ResidualWeights
 
 PHASED = {
     (64, 256, 64): False,
@@ -55,26 +56,16 @@ def _swizzled(weight: Tensor) -> Tensor:
     return chunk_row_piece[:, row, piece ^ row % 8]
 
 
-def pack(
-    expand_weight: Tensor,
-    expand_scale: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise_weight: Tensor,
-    depthwise_scale: Tensor | None,
-    depthwise_bias: Tensor | None,
-    project_weight: Tensor,
-    project_scale: Tensor | None,
-    project_bias: Tensor | None,
-) -> list[Tensor]:
+def pack(w: ResidualWeights) -> list[Tensor]:
     """Parts in the order of ``csrc/cuda/sm90/rows_sm90.h``."""
-    expand = _pairs(affine(expand_scale, expand_weight, 1, 1.0), affine(expand_bias, expand_weight, 1, 0.0))
+    expand = _pairs(affine(w.expand_scale, w.expand_weight, 1, 1.0), affine(w.expand_bias, w.expand_weight, 1, 0.0))
     depthwise = _pairs(
-        affine(depthwise_scale, depthwise_weight, 1, 1.0), affine(depthwise_bias, depthwise_weight, 1, 0.0)
+        affine(w.depthwise_scale, w.depthwise_weight, 1, 1.0), affine(w.depthwise_bias, w.depthwise_weight, 1, 0.0)
     )
-    weight = project_weight.flatten(1)
-    scale, bias = affine(project_scale, project_weight, 1, 1.0), affine(project_bias, project_weight, 1, 0.0)
-    if PHASED[_channels(expand_weight, project_weight)]:
+    weight = w.project_weight.flatten(1)
+    scale, bias = affine(w.project_scale, w.project_weight, 1, 1.0), affine(w.project_bias, w.project_weight, 1, 0.0)
+    if PHASED[_channels(w.expand_weight, w.project_weight)]:
         project = fragments(weight).unflatten(-1, (2, 4)).transpose(2, 3)  # (E / 16, O / 16, 2, 32, 4)
     else:
         project, scale, bias = _swizzled(_columns(weight)), _columns(scale), _columns(bias)
-    return [_constants(depthwise_weight, expand, depthwise), project, _pairs(scale, bias)]
+    return [_constants(w.depthwise_weight, expand, depthwise), project, _pairs(scale, bias)]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, padded, pair_tiles, slices_joined
+from mobilevit_fast.kernels.cuda.sm90.weights import ResidualWeights
 
 SLICES = {
     (16, 64, 32): 1,
@@ -41,36 +42,26 @@ def has(expand_weight: Tensor, depthwise_weight: Tensor, project_weight: Tensor)
     return known and expand_weight.dtype == torch.float16
 
 
-def pack(
-    expand_weight: Tensor,
-    expand_scale: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise_weight: Tensor,
-    depthwise_scale: Tensor | None,
-    depthwise_bias: Tensor | None,
-    project_weight: Tensor,
-    project_scale: Tensor | None,
-    project_bias: Tensor | None,
-) -> Tensor:
+def pack(w: ResidualWeights) -> Tensor:
     """What a block needs, slice by slice: expansion, depthwise convolution, projection, each with scales and biases.
 
     A slice is some of the expanded channels, and some of the outputs.
     """
-    slices = SLICES[_key(expand_weight, project_weight)]
-    outputs = project_weight.shape[0]
+    slices = SLICES[_key(w.expand_weight, w.project_weight)]
+    outputs = w.project_weight.shape[0]
     rows = padded(-(-outputs // 8), slices) * 8  # of the projection, so that slices are whole tiles
-    project = F.pad(project_weight.flatten(1), (0, 0, 0, rows - outputs))
+    project = F.pad(w.project_weight.flatten(1), (0, 0, 0, rows - outputs))
     parts = [
-        pair_tiles(expand_weight.flatten(1)),  # (E / 8, C / 32, 32, 8)
-        affine(expand_scale, expand_weight, 8, 1.0),
-        affine(expand_bias, expand_weight, 8, 0.0),
-        depthwise_weight.flatten(1).unflatten(0, (slices, -1)).transpose(1, 2),  # (slices, 9, E / slices)
-        affine(depthwise_scale, depthwise_weight, 8, 1.0),
-        affine(depthwise_bias, depthwise_weight, 8, 0.0),
+        pair_tiles(w.expand_weight.flatten(1)),  # (E / 8, C / 32, 32, 8)
+        affine(w.expand_scale, w.expand_weight, 8, 1.0),
+        affine(w.expand_bias, w.expand_weight, 8, 0.0),
+        w.depthwise_weight.flatten(1).unflatten(0, (slices, -1)).transpose(1, 2),  # (slices, 9, E / slices)
+        affine(w.depthwise_scale, w.depthwise_weight, 8, 1.0),
+        affine(w.depthwise_bias, w.depthwise_weight, 8, 0.0),
     ]
     projection = [
         pair_tiles(project),  # (rows / 8, E / 32, 32, 8)
-        affine(project_scale, project_weight, rows, 1.0),
-        affine(project_bias, project_weight, rows, 0.0),
+        affine(w.project_scale, w.project_weight, rows, 1.0),
+        affine(w.project_bias, w.project_weight, rows, 0.0),
     ]
     return torch.cat([slices_joined(parts, slices), slices_joined(projection, slices)], 1)

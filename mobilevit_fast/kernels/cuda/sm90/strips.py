@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, padded
+from mobilevit_fast.kernels.cuda.sm90.weights import ResidualWeights
 
 CHANNELS = {
     *((16, 64, 32), (32, 128, 64), (64, 256, 64), (64, 256, 96), (96, 384, 128)),  # S
@@ -57,32 +58,22 @@ def _pairs(scale: Tensor, bias: Tensor) -> Tensor:
     return torch.cat((scale.unflatten(0, (-1, 2)), bias.unflatten(0, (-1, 2))), 1)
 
 
-def pack(
-    expand_weight: Tensor,
-    expand_scale: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise_weight: Tensor,
-    depthwise_scale: Tensor | None,
-    depthwise_bias: Tensor | None,
-    project_weight: Tensor,
-    project_scale: Tensor | None,
-    project_bias: Tensor | None,
-) -> list[Tensor]:
+def pack(w: ResidualWeights) -> list[Tensor]:
     """Parts of whole pieces of 16 bytes, one after the other."""
-    expand = _pairs(affine(expand_scale, expand_weight, 16, 1.0), affine(expand_bias, expand_weight, 16, 0.0))
+    expand = _pairs(affine(w.expand_scale, w.expand_weight, 16, 1.0), affine(w.expand_bias, w.expand_weight, 16, 0.0))
     depthwise = _pairs(
-        affine(depthwise_scale, depthwise_weight, 16, 1.0), affine(depthwise_bias, depthwise_weight, 16, 0.0)
+        affine(w.depthwise_scale, w.depthwise_weight, 16, 1.0), affine(w.depthwise_bias, w.depthwise_weight, 16, 0.0)
     )
     scale, bias = (
-        _columns(affine(values, project_weight, 1, missing))
-        for values, missing in ((project_scale, 1.0), (project_bias, 0.0))
+        _columns(affine(values, w.project_weight, 1, missing))
+        for values, missing in ((w.project_scale, 1.0), (w.project_bias, 0.0))
     )
     result = _pairs(scale, bias)
     return [
-        _expand(expand_weight),
-        _taps(depthwise_weight),
+        _expand(w.expand_weight),
+        _taps(w.depthwise_weight),
         # SiLU takes half of its number. (E / 16, 2, 8, 4)
         torch.stack((expand.unflatten(0, (-1, 8)), depthwise.unflatten(0, (-1, 8))), 1) / 2,
-        _loads(fragments(_columns(project_weight.flatten(1)))),  # (E / 16, O / 16, 32, 8)
+        _loads(fragments(_columns(w.project_weight.flatten(1)))),  # (E / 16, O / 16, 32, 8)
         F.pad(result, (0, 0, 0, padded(result.shape[0], 8) - result.shape[0])),
     ]

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, padded
+from mobilevit_fast.kernels.cuda.sm90.weights import HEADS, StackWeights
 
-HEADS = 4
 WORDS = 32
 """A layer begins at a multiple of so many words, 128 bytes."""
 
@@ -48,12 +48,9 @@ MOST_PIPED_FEATURES = 192
 """Up to here the next part of the hidden units is begun before the last one is added to the stream."""
 
 
-def has(in_weight: Tensor, fc1_weight: Tensor, out_weight: Tensor, num_heads: int) -> bool:
+def has(w: StackWeights, num_heads: int) -> bool:
     """Whether the kernel computes with such weights."""
-    features, channels = in_weight.shape[:2]
-    layers, hidden = fc1_weight.shape[:2]
-    same = hidden == 2 * features and out_weight.shape[0] == channels and num_heads == HEADS
-    return same and (channels, features, layers) in SHAPES
+    return w.is_a_models(num_heads) and w.key in SHAPES
 
 
 def _channels(weight: Tensor) -> Tensor:
@@ -121,48 +118,24 @@ def _interleaved(begin: Tensor, end: Tensor, ahead: bool) -> Tensor:
     return torch.cat((begin[:, 0], middle, end[:, -1]), -1)
 
 
-def pack(
-    in_weight: Tensor,
-    in_bias: Tensor | None,
-    norm1_weight: Tensor,
-    norm1_bias: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor | None,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    norm2_weight: Tensor,
-    norm2_bias: Tensor,
-    fc1_weight: Tensor,
-    fc1_bias: Tensor,
-    fc2_weight: Tensor,
-    fc2_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    out_weight: Tensor,
-    out_scale: Tensor | None,
-    out_bias: Tensor | None,
-) -> Tensor:
+def pack(w: StackWeights) -> Tensor:
     """The stream of weights."""
-    features, channels = in_weight.shape[:2]
-    layers, rows = qkv_weight.shape[:2]
-    shape = SHAPES[channels, features, layers]
-    if qkv_bias is None:
-        qkv_bias = qkv_weight.new_zeros(layers, rows)
-    first = _blocks(_channels(in_weight.flatten(1).T).T)
+    shape = SHAPES[w.key]
+    first = _blocks(_channels(w.in_weight.flatten(1).T).T)
     # What follows a layer's MLP: the bias of its end, and the next norm.
-    next_weight = torch.cat((norm1_weight[1:].float(), norm_weight[None].float()))
-    next_bias = torch.cat((norm1_bias[1:].float(), norm_bias[None].float()))
+    next_weight = torch.cat((w.norm1_weight[1:].float(), w.norm_weight[None].float()))
+    next_bias = torch.cat((w.norm1_bias[1:].float(), w.norm_bias[None].float()))
     of_layers = (
-        _attention(shape, qkv_weight, qkv_bias.float(), proj_weight),
-        _layer(torch.cat((proj_bias.float(), norm2_weight.float(), norm2_bias.float()), 1)),
-        _mlp(shape, fc1_weight, fc1_bias, fc2_weight),
-        _layer(torch.cat((fc2_bias.float(), next_weight, next_bias), 1)),
+        _attention(shape, w.qkv_weight, w.qkv_bias.float(), w.proj_weight),
+        _layer(torch.cat((w.proj_bias.float(), w.norm2_weight.float(), w.norm2_bias.float()), 1)),
+        _mlp(shape, w.fc1_weight, w.fc1_bias, w.fc2_weight),
+        _layer(torch.cat((w.fc2_bias.float(), next_weight, next_bias), 1)),
     )
-    last = _blocks(_channels(out_weight.flatten(1)))
-    scale, bias = affine(out_scale, out_weight, 1, 1.0), affine(out_bias, out_weight, 1, 0.0)
+    last = _blocks(_channels(w.out_weight.flatten(1)))
+    scale, bias = affine(w.out_scale, w.out_weight, 1, 1.0), affine(w.out_bias, w.out_weight, 1, 0.0)
     return torch.cat(
         (
-            _layer(first, affine(in_bias, in_weight, 1, 0.0), norm1_weight[0], norm1_bias[0]),
+            _layer(first, affine(w.in_bias, w.in_weight, 1, 0.0), w.norm1_weight[0], w.norm1_bias[0]),
             torch.cat(of_layers, 1).flatten(),
             _layer(last, _channels(scale), _channels(bias)),
         )

@@ -15,21 +15,19 @@ struct SmallStackSize {
 };
 
 // Silu is the activation of hidden units and outputs. Images are dense in channels_last order, float16.
-struct SmallTokensParams {
+struct SmallStackParams {
   const Half* x;           // (batch, height, width, channels)
   Half* y;                 // the same
-  const Bytes16* weights;  // a stream of fragments, and vectors
-  Bytes16* exchanged;      // keys and values of every layer, small_tokens_exchanged_bytes
+  const Bytes16* weights;  // of a slice of the columns after another
   int batch, height, width;
   float score_scale, eps;  // log2(e) / sqrt(head_dim)
 };
 
 // Bytes of `weights`; 0 where there is no kernel of this size.
-int64_t small_tokens_weight_bytes(SmallStackSize size);
+int64_t small_stack_weight_bytes(SmallStackSize size);
 // Blocks of the kernel for these parameters; 0 where there is none, since the image has more tokens, or fewer.
-int64_t small_tokens_blocks(SmallStackSize size, const SmallTokensParams& params);
-int64_t small_tokens_exchanged_bytes(SmallStackSize size, const SmallTokensParams& params);
+int64_t small_stack_blocks(SmallStackSize size, const SmallStackParams& params);
 // Launches it; cudaErrorInvalidValue where there is none.
-cudaError_t small_tokens(SmallStackSize size, const SmallTokensParams& params, cudaStream_t stream);
+cudaError_t small_stack(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda
