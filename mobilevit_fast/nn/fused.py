@@ -140,8 +140,10 @@ class State:
         takes_bytes = self.pixels is not None and x.dtype == torch.uint8
         dtype = parameter_dtype(module, rule) if takes_bytes and not _autocasting(x) else compute_dtype(x)
         compiling = torch.compiler.is_compiling()
+        if is_transformed():
+            return None
         if not compiling:
-            if globally_observed():
+            if globally_hooked():
                 return None
             derived = self.derived.get((dtype, takes_bytes))
             if derived is not None and derived.watch.is_unchanged():
@@ -295,10 +297,10 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(x.device.type) if _autocasting(x) else x.dtype
 
 
-def globally_observed() -> bool:
-    """Whether something wants to see every module called: hooks on all modules, or a transform of what they compute."""
+def globally_hooked() -> bool:
+    """Whether hooks on all modules want to see every module called."""
     hooks = torch.nn.modules.module
-    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks) or is_transformed()
+    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
 
 
 def _autocasting(x: Tensor) -> bool:

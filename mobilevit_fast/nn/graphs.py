@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mobilevit_fast.nn.exchange import Before, Exchanged
-from mobilevit_fast.nn.fused import Fused, globally_observed
+from mobilevit_fast.nn.fused import Fused, globally_hooked
 from mobilevit_fast.nn.watching import Child, Watch, absorbed
+from mobilevit_fast.ops.registry import is_transformed
 
 MAX_GRAPHS = 8
 """Shapes of images that a model keeps graphs of; the one that was not used for longest makes room for another."""
@@ -176,7 +177,8 @@ class Graphs:
         if type(x) not in (Tensor, nn.Parameter) or x.device.type != self._device.device_type or x.numel() == 0:
             expected = f"images on a device of type {self._device.device_type}"
             raise Refused(f"expected {expected}, got a {type(x).__name__} of shape {tuple(x.shape)} on {x.device}")
-        if globally_observed() or torch._C._len_torch_dispatch_stack() > 0 or self._device.is_capturing():
+        observed = globally_hooked() or is_transformed() or torch._C._len_torch_dispatch_stack() > 0
+        if observed or self._device.is_capturing():
             raise Refused("a hook on all modules, a transform, a dispatch mode or another capture is active")
         kind = x.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mobilevit_fast.native import status as native_status
@@ -199,14 +198,18 @@ class Op:
             raise TypeError(f"{NAMESPACE}.{self.name}: expected a torch.Tensor, got {type(x).__name__}")
         self.output_shape(*arguments)
         chosen = self.choose(backend, x.device, result_dtype(arguments), self.named(arguments)).backend
-        if is_transformed() and not torch.compiler.is_compiling():
-            with sdpa_kernel(SDPBackend.MATH):  # the only attention of PyTorch's that all transforms go through
-                return self.reference(*arguments)
+        if is_transformed():
+            return self._transformed(arguments)
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
             if torch.compiler.is_compiling():
                 return self.reference(*arguments)  # the compiler differentiates it itself
             return _ReferenceGradient.apply(self, chosen, *arguments)
         return self.run(chosen, arguments)
+
+    def _transformed(self, arguments: Sequence[Any]) -> Tensor:
+        """The reference, by the only attention of PyTorch's that all transforms and second derivatives go through."""
+        with sdpa_kernel(SDPBackend.MATH):
+            return self.reference(*arguments)
 
     def _fake(self, *arguments: Any) -> Tensor:
         shape = self.output_shape(*arguments[: len(self.argument_names)])
@@ -225,7 +228,10 @@ class Op:
 
 
 class _ReferenceGradient(torch.autograd.Function):
-    """Forward by any kernel; backward through the reference, whose intermediate results are computed again."""
+    """Forward by any kernel; backward through the reference, whose intermediate results are computed again.
+
+    A backward that is to be differentiated in its turn (``create_graph``) leaves the reference's graph behind.
+    """
 
     @staticmethod
     def forward(ctx: Any, op: Op, backend: str, *arguments: Any) -> Tensor:
@@ -236,15 +242,17 @@ class _ReferenceGradient(torch.autograd.Function):
         return op.run(backend, arguments)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         arguments = list(ctx.others)
-        for position, tensor in zip(ctx.positions, ctx.saved_tensors, strict=True):
-            arguments[position] = tensor.detach().requires_grad_(ctx.needs_input_grad[position + 2])
+        again = torch.is_grad_enabled()
         wanted = [p for p in ctx.positions if ctx.needs_input_grad[p + 2]]
-        with torch.enable_grad(), _without_autocast(arguments[0]):
-            output = ctx.op.reference(*arguments)
-        computed = torch.autograd.grad(output, [arguments[p] for p in wanted], gradients)
+        with torch.enable_grad(), _without_autocast(ctx.saved_tensors[0]):
+            for position, tensor in zip(ctx.positions, ctx.saved_tensors, strict=True):
+                # A view of its own, since one tensor may be several arguments.
+                own = tensor.view_as(tensor) if again else tensor.detach().requires_grad_(position in wanted)
+                arguments[position] = own
+            output = ctx.op._transformed(arguments) if again else ctx.op.reference(*arguments)
+        computed = torch.autograd.grad(output, [arguments[p] for p in wanted], gradients, create_graph=again)
         result: list[Any] = [None] * (len(arguments) + 2)
         for position, gradient in zip(wanted, computed, strict=True):
             result[position + 2] = gradient
@@ -256,7 +264,7 @@ def is_transformed() -> bool:
 
     Kernels would be given the numbers alone, without tangents and without what is stacked.
     """
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:

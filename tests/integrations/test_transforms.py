@@ -75,6 +75,66 @@ def test_gradients_by_torch_func() -> None:
     torch.testing.assert_close(actual, x.grad)
 
 
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("transform", ["grad", "vmap"])
+def test_compiled_transforms(op: str, transform: str) -> None:
+    """``torch.compile`` of a transform is the transform."""
+    x, *others = next(SAMPLES[op]()).arguments
+
+    def call(given: Tensor) -> Tensor:
+        return ops.OPS[op]("auto", given, *others)
+
+    transformed = {
+        "grad": lambda given: grad(lambda value: call(value).square().sum())(given),
+        "vmap": lambda given: vmap(call)(torch.stack([given, 1.1 * given])),
+    }[transform]
+    expected = transformed(x)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(torch.compile(transformed, backend="eager", fullgraph=True)(x), expected)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_second_derivatives(op: str) -> None:
+    """Of a gradient, along a direction, against the quotient of differences of gradients in float64."""
+    arguments, positions = _double(op)
+    tensors = [arguments[i].requires_grad_() for i in positions]
+    directions = [torch.randn_like(t) for t in tensors]
+
+    def gradients(step: float, create_graph: bool) -> tuple[Tensor, ...]:
+        given = list(arguments)
+        for position, tensor, direction in zip(positions, tensors, directions, strict=True):
+            given[position] = tensor + step * direction
+        result = ops.OPS[op]("reference", *given).square().sum()
+        return torch.autograd.grad(result, tensors, create_graph=create_graph)
+
+    along = sum((g * d).sum() for g, d in zip(gradients(0.0, True), directions, strict=True))
+    actual = torch.autograd.grad(along, tensors)
+    step = 1e-6
+    for value, ahead, behind in zip(actual, gradients(step, False), gradients(-step, False), strict=True):
+        expected = (ahead - behind) / (2 * step)
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+def test_a_compiled_tangent() -> None:
+    """Without a normalisation: torch.compile itself fails at the tangent of any ``batch_norm``."""
+    x, weight = torch.randn(1, 8, 6, 6), torch.randn(16, 8, 3, 3)
+
+    def tangent(given: Tensor) -> Tensor:
+        return jvp(lambda value: ops.conv2d_bias_act(value, weight, padding=1), (given,), (torch.ones_like(given),))[1]
+
+    torch.testing.assert_close(torch.compile(tangent, backend="eager", fullgraph=True)(x), tangent(x))
+    assert tangent(x).abs().max() > 0
+
+
+def test_the_compiled_gradient_of_a_model() -> None:
+    model, x = zoo.SMALL["native"]().requires_grad_(False), zoo.images(1)
+    gradient = grad(lambda given: zoo.first_output(model(given)).square().sum())
+    expected = gradient(x)
+    mvf.accelerate(model)
+    actual = torch.compile(gradient, backend="eager")(x)
+    assert (actual - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of attention, in the plain model too
 @pytest.mark.parametrize("name", ["native", "transformers", "timm"])
 def test_an_ensemble_of_models(name: str) -> None:
