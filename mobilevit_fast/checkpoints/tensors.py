@@ -2,7 +2,7 @@
 
 import pickle
 import re
-import warnings
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mobilevit_fast import limits
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
+from mobilevit_fast.checkpoints.pickle_file import read_pickle
 from mobilevit_fast.checkpoints.safetensors_file import CONFIG_KEY, read_safetensors
 
 # Where training scripts keep the state dict, averaged weights first: both ml-cvnets and timm evaluate those.
@@ -29,6 +30,11 @@ _WRAPPERS = (
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _AVERAGED_MODEL_COUNTER = "n_averaged"
 
+# What torch.load raises for a damaged file, which depends on where the damage lies.
+_DAMAGE = (
+    *(AssertionError, AttributeError, EOFError, LookupError, OSError, OverflowError, RuntimeError, TypeError),
+    *(ValueError, struct.error, zipfile.BadZipFile),
+)
 _LFS_POINTER = b"version https://git-lfs"
 _FLOATING_POINT = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -129,25 +135,15 @@ def _read_safetensors(path: Path, mmap: bool) -> tuple[dict[str, Tensor], dict[s
 
 def _read_pickle(path: Path, mmap: bool) -> object:
     try:
-        _check_archive(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: either it can be read or there is an error
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+        return read_pickle(path, mmap=mmap)
     except pickle.UnpicklingError as error:
         needed = re.search(r"GLOBAL (\S+)", str(error))
         got = f"one that needs {needed[1]}" if needed else "a damaged or foreign one"
         raise CheckpointError(f"{path}: expected a file of tensors only (weights_only=True), got {got}") from error
-    except Exception as error:  # what torch.load raises for a damaged file depends on where the damage lies
+    except _DAMAGE as error:
+        if "DefaultCPUAllocator" in str(error):  # no damage, but a RuntimeError of PyTorch's all the same
+            raise
         raise CheckpointError(f"{path}: expected a complete PyTorch file, got a damaged or foreign one") from error
-
-
-def _check_archive(path: Path) -> None:
-    """See that an archive holds what it says without decompression: PyTorch's own writer never compresses."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-            raise ValueError("its entries are larger than the file")
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
