@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,18 +159,25 @@ def _complete_from_timm(config: MobileViTConfig, described: object) -> MobileViT
 
 
 def load_weights(
-    model: nn.Module, state_dict: Mapping[str, Tensor], *, strict: bool = True, source: str = "state dict"
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    *,
+    strict: bool = True,
+    source: str = "state dict",
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Put a state dict with Hugging Face's names into a model, in the dtypes it comes in.
+    """Put a state dict with Hugging Face's names into a model, which then has one floating point type.
 
     The prefix `mobilevit.` of the backbone may be there or not, on either side. A model without head leaves
     the tensors of a head aside, and those of the last convolution if it was built with `expand_output=False`.
 
     Args:
         model: one of this package's models.
-        state_dict: tensors by name. They become the model's own, without a copy.
+        state_dict: tensors by name. They become the model's own, without a copy where they have the model's type.
         strict: refuse missing and unknown names and differing shapes; else log them and load the rest.
         source: what errors call the state dict.
+        dtype: floating point type of the model; None takes the one that most numbers of the state dict have, to which
+            the others are cast, and logs that. Whole numbers stay what they are.
 
     Raises:
         CheckpointError: as described under `strict`, weights that are not floating-point, or tensors that are sparse,
@@ -208,9 +216,19 @@ def load_weights(
     for name, tensor in fitting.items():
         if tensor.is_floating_point() != own[name].is_floating_point():
             raise CheckpointError(f"{source}: {name}: expected dtype like {own[name].dtype}, got {tensor.dtype}")
-    dtypes = {tensor.dtype for tensor in fitting.values() if tensor.is_floating_point()}
-    if len(dtypes) == 1:
-        model.to(dtypes.pop())  # what is not in the file follows the dtype of what is
+    floating = {name: tensor for name, tensor in fitting.items() if tensor.is_floating_point()}
+    if dtype is None and floating:
+        numbers: Counter[torch.dtype] = Counter()
+        for tensor in floating.values():
+            numbers[tensor.dtype] += tensor.numel()
+        dtype = numbers.most_common(1)[0][0]
+        others = sum(tensor.dtype != dtype for tensor in floating.values())
+        if others:
+            message = "%s: %d tensors of another type than %s were cast to it (most numbers have it)"
+            logger.warning(message, source, others, str(dtype).removeprefix("torch."))
+    if dtype is not None:
+        model.to(dtype)  # what is not in the file follows the dtype of what is
+        fitting |= {name: tensor.to(dtype) for name, tensor in floating.items()}
     model.load_state_dict(fitting, strict=False, assign=True)
 
 
@@ -236,7 +254,7 @@ def load_pretrained(
             and mmap.
         config: replaces the checkpoint's configuration.
         strict: as in `load_weights`.
-        dtype: floating point type of the model; None keeps the checkpoint's.
+        dtype: as in `load_weights`.
         **config_overrides: fields to replace in the configuration, such as `num_labels` or `output_stride`.
 
     Raises:
@@ -256,8 +274,8 @@ def load_pretrained(
     if config_overrides:
         config = MobileViTConfig.from_dict(config.to_dict(), **config_overrides)
     model = build(config)
-    load_weights(model, checkpoint.state_dict, strict=strict, source=str(checkpoint.path))
-    return model.to(dtype).eval() if dtype is not None else model.eval()
+    load_weights(model, checkpoint.state_dict, strict=strict, source=str(checkpoint.path), dtype=dtype)
+    return model.eval()
 
 
 def build_model(checkpoint: Checkpoint, task: str | None = None) -> "MobileViTPreTrainedModel":

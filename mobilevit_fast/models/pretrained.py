@@ -107,7 +107,8 @@ class MobileViTPreTrainedModel(nn.Module):
             local_files_only: use what was downloaded before, without a connection.
             mmap: map the weights file instead of copying it into memory; then nobody may write to it.
             strict: whether weights that are missing or left over are an error.
-            dtype: floating point type of the model; None keeps the checkpoint's.
+            dtype: floating point type of the model; None keeps the checkpoint's, which is the one that most of its
+                numbers have: tensors of another are cast to it.
             **config_overrides: fields of the configuration to replace.
 
         Raises:

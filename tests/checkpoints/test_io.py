@@ -78,6 +78,47 @@ def test_precision_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     assert_same_tensors(loaded.state_dict(), model.state_dict())
 
 
+@pytest.mark.parametrize("few", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_model_has_one_dtype(
+    classifier: MobileViTForImageClassification,
+    saved: Path,
+    few: torch.dtype,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    given = classifier.state_dict()
+    changed = {"mobilevit.conv_stem.convolution.weight", "classifier.bias"}
+    tensors = {key: tensor.to(few) if key in changed else tensor for key, tensor in given.items()}
+    (saved / "model.safetensors").unlink()
+    if name == "pytorch_model.bin":
+        torch.save(tensors, saved / name)
+    else:
+        save_file(tensors, saved / name)
+
+    loaded = load_model(saved)
+    assert "2 tensors of another type than float32 were cast to it" in caplog.text
+    expected = {key: tensor.to(few).to(torch.float32) if key in changed else tensor for key, tensor in given.items()}
+    assert_same_tensors(loaded.state_dict(), expected)  # counters of batches are int64 as they were
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert loaded(images).logits.isfinite().all()
+        assert accelerate(loaded)(images).logits.isfinite().all()
+    # What is asked for comes from what the file has, not from a rounded copy.
+    double = MobileViTForImageClassification.from_pretrained(saved, dtype=torch.float64)
+    assert double.dtype == torch.float64
+    assert torch.equal(double.classifier.bias, tensors["classifier.bias"].double())
+
+
+def test_the_dtype_of_most_numbers_is_the_model_s(classifier: MobileViTForImageClassification, saved: Path) -> None:
+    given = classifier.state_dict()
+    # As mixed precision is saved: weights in half precision, which are few tensors, and all else in float32.
+    tensors = {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in given.items()}
+    assert sum(tensor.dtype == torch.float16 for tensor in tensors.values()) * 2 < len(tensors)
+    save_file(tensors, saved / "model.safetensors")
+    assert {parameter.dtype for parameter in load_model(saved).parameters()} == {torch.float16}
+
+
 def test_strided_and_shared_tensors_are_written_in_full(tmp_path: Path) -> None:
     model = randomised(MobileViTForImageClassification(MobileViTConfig.preset("xx_small")))
     model = model.to(memory_format=torch.channels_last)
