@@ -57,10 +57,15 @@ def locate(
     """
     name = os.fspath(source)
     path = user_path(name)
-    if path.is_dir():
-        return _in_folder(path)
-    if path.is_file():
-        return _single_file(path)
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        if path.is_file():
+            return _single_file(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{name}: expected a folder, a weights file or a model id of the hub, got: {error.strerror}"
+        ) from error
     if path.suffix in SUFFIXES or not _HUB_ID.fullmatch(name):
         raise CheckpointError(
             f"{name}: expected a folder, a weights file or a model id of the hub, found nothing there"

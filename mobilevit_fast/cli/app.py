@@ -1,5 +1,6 @@
 """The commands: arguments, and what is printed where."""
 
+import os
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -167,7 +168,7 @@ def segment_command(
     kind = Image.registered_extensions().get(output.suffix.lower())
     if kind is None or kind not in Image.SAVE:
         raise usage_error(f"--output: expected the name of a picture such as overlay.png, got {output.name!r}")
-    if output.resolve() == image.resolve():
+    if os.path.realpath(output) == os.path.realpath(image):  # unlike resolve(), also of links that lead nowhere
         raise usage_error(f"--output: expected another file than the photo, got {output}")
     if not output.absolute().parent.is_dir():
         raise usage_error(f"--output: expected a file in a folder that exists, got {output}")
@@ -230,7 +231,7 @@ def convert_command(
     if naming not in NAMINGS:
         raise usage_error(f"--naming: expected {', '.join(NAMINGS)}, got {naming!r}")
     folder = user_path(folder)
-    if folder.resolve() == user_path(source).resolve():
+    if os.path.realpath(folder) == os.path.realpath(user_path(source)):
         raise usage_error(f"expected another folder than the checkpoint's own, got {folder}")
     present = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).exists()]
     if present and not force:

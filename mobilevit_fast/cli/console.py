@@ -108,7 +108,12 @@ class Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note whether JSON is asked for, before anything can fail."""
         ctx.meta[__name__] = _asks_for_json(args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if hasattr(error, "format_message"):  # wrong options before the command: click shows them with the usage
+                _fail_in_json(ctx, error.format_message())
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named; see the class for what becomes of errors."""
@@ -127,6 +132,7 @@ class Commands(TyperGroup):
                 _fail_in_json(ctx, error.format_message())
                 raise
             if ctx.params.get("traceback"):
+                _fail_in_json(ctx, described(error))
                 raise
             failed = Failed(described(error))
         _fail_in_json(ctx, failed.message)

@@ -30,7 +30,7 @@ class Labels:
 
     Args:
         path: of the file. `image` is a path as given on the command line, relative to a folder given there, or a bare
-            file name; `label` is the index of a class or its name.
+            file name, with or without `./` before it; `label` is the index of a class or its name.
         id2label: names of the classes by index.
         photos: the images, of which no two may be meant by the same row.
 
@@ -59,12 +59,12 @@ class Labels:
         for index, name in id2label.items():
             names[name.strip()] = index if name.strip() not in names else None  # two classes of a name have none
         columns = reader.fieldnames or []
-        if "image" not in columns or "label" not in columns:
+        if columns.count("image") != 1 or columns.count("label") != 1:
             found = " ".join(", ".join(columns).split()) or "an empty file"
             raise self._error(f"expected columns image and label, got {found[:_LONGEST_HEADER]}")
         rows: dict[str, _Row] = {}
         for values in reader:
-            image, label = values["image"] or "", (values["label"] or "").strip()
+            image, label = str(Path(values["image"] or "")), (values["label"] or "").strip()
             number = int(label) if label.isdecimal() and len(label) <= _LONGEST_INDEX else None
             row = _Row(reader.line_num, label, names.get(label), number if number in id2label else None)
             if row.by_name is None and row.by_index is None:

@@ -19,6 +19,14 @@ def test_nothing_there(source: str) -> None:
         read_checkpoint(source)
 
 
+def test_names_that_no_file_can_have() -> None:
+    with pytest.raises(CheckpointError, match=r"expected a folder, a weights file .* got: File name too long") as error:
+        read_checkpoint("x" * 300)
+    assert_one_line(error)
+    with pytest.raises(CheckpointError, match="found nothing there"):
+        read_checkpoint("a\0b.pth")
+
+
 def test_folders_and_files_without_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"expected one of model\.safetensors, .* found an empty folder"):
         read_checkpoint(tmp_path)

@@ -70,13 +70,25 @@ def test_errors_nobody_expected(
         (["segment", "{photos}/none.jpg", "--model", "{classifier}", "--output", "/tmp/a.png", "--json"], 1),
         (["export", "/none/model.onnx", "--json"], 2),
         (["plan", "--model", "/no/such/folder", "--json"], 1),
+        (["plan", "--model", "x" * 300, "--json"], 1),
+        (["segment", "{photos}/a.jpg", "--model", "{classifier}", "--output", "{photos}/loop.png", "--json"], 1),
+        (["--nope", "classify", "--json", "{photos}"], 2),
+        (["--nope=--json", "classify", "--json", "{photos}"], 2),
+        (["--json", "classify", "{photos}"], 2),
+        (["--json"], 2),
+        (["--limit", "classify", "--json", "{photos}"], 2),
+        (["nope", "--json"], 2),
+        (["classify", "--json"], 2),
+        (["--traceback", "plan", "--model", "/no/such/folder", "--json"], 1),
     ],
 )
 def test_json_whatever_happens(classifier: Path, photos: Path, arguments: list[str], status: int) -> None:
+    (photos / "loop.png").symlink_to("loop.png")
     result = run(*(one.format(photos=photos, classifier=classifier) for one in arguments))
     assert result.exit_code == status
-    assert isinstance(strict_json(result.stdout), dict)
+    assert strict_json(result.stdout).keys() & {"error", "errors"}
     assert "Traceback" not in result.stderr
+    assert "RuntimeError" not in result.stderr
 
 
 def test_paths_without_images_are_listed(classifier: Path, photos: Path) -> None:
@@ -90,6 +102,56 @@ def test_paths_without_images_are_listed(classifier: Path, photos: Path) -> None
     assert values["errors"] == [problem]
     assert len(values["images"]) == 1
     assert values["images"][0]["predictions"]
+
+
+def test_paths_that_name_no_file_cost_no_answers(classifier: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").symlink_to("nowhere.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "folder.png").mkdir()
+    problems = {
+        tmp_path / ("x" * 300 + ".png"): "File name too long",
+        tmp_path / ("y" * 200 + "/") / ("y/" * 3000): "File name too long",
+        photos / "a.jpg" / "a.png": "no such file or folder",
+        tmp_path / "broken.png": "no such file or folder",
+        tmp_path / "loop.png": "Too many levels of symbolic links",
+        tmp_path / "folder.png": "expected a folder with images (",
+    }
+    result = run("classify", *problems, photos / "a.jpg", "--model", classifier, "--json")
+    assert result.exit_code == 1
+    values = strict_json(result.stdout)
+    assert [image["path"] for image in values["images"]] == [str(photos / "a.jpg")]
+    assert values["images"][0]["predictions"]
+    for (path, message), problem in zip(problems.items(), values["errors"], strict=True):
+        assert problem["path"] == str(path)
+        assert problem["error"].startswith(message)
+    assert len(result.stderr.splitlines()) == len(problems)
+
+
+def test_what_a_folder_holds_beside_images(
+    classifier: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mixed"
+    for name in ("dir.png", "closed"):
+        (folder / name).mkdir(parents=True)
+    (folder / "broken.png").symlink_to("nowhere.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "same").symlink_to(folder)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "good.png").symlink_to(photos / "b.png")
+    scandir = os.scandir
+
+    def closed(path: Path) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    result = run("classify", folder, "--model", classifier, "--json")
+    assert result.exit_code == 1
+    values = strict_json(result.stdout)
+    images = {Path(image["path"]).name: bool(image["predictions"]) for image in values["images"]}
+    assert images == {"broken.png": False, "good.png": True, "loop.png": False, "pipe.png": False}
+    assert values["errors"] == [{"path": str(folder / "closed"), "error": "Permission denied"}]
 
 
 def test_answers_that_are_no_numbers(classifier: Path, segmenter: Path, photos: Path, tmp_path: Path) -> None:

@@ -66,6 +66,27 @@ def test_columns_with_line_breaks_in_their_names(tmp_path: Path) -> None:
         Labels(tmp_path / "labels.csv", NUMBERED, [])
 
 
+@pytest.mark.parametrize("columns", ["image,label,label", "image,image,label", "label,other"])
+def test_columns_that_are_not_there_once(tmp_path: Path, columns: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"{columns}\na.png,1,2\n")
+    with pytest.raises(ValueError, match=r"expected columns image and label, got " + columns.replace(",", ", ")):
+        Labels(tmp_path / "labels.csv", NUMBERED, [])
+
+
+def test_paths_in_other_spellings(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("x.png", "a/y.png", "a/z.png"):
+        Image.new("RGB", (70, 70)).save(tmp_path / name)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"image,label\n./x.png,cat\n.//a/./y.png,10\n{tmp_path}/./a//z.png,20\n,1\n")
+    found = collect([tmp_path])[0]
+    labels = Labels(table, NUMBERED, found)
+    assert [labels.of(photo) for photo in found] == [2, 0, 1]
+    table.write_text("image,label\n./x.png,cat\nx.png,10\n")
+    with pytest.raises(ValueError, match=r"line 3: a second label for 'x\.png'"):
+        Labels(table, NUMBERED, found)
+
+
 def test_one_name_for_two_photos(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
