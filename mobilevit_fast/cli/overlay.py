@@ -13,6 +13,7 @@ _OPACITY = 0.55
 _GOLDEN_RATIO = 0.618034  # hues this far apart stay distinct however many there are
 _PAPER, _INK = (255, 255, 255), (20, 20, 20)
 _LEGEND_LINES, _LONGEST_LABEL = 20, 60
+_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Share:
 
 def shares(classes: torch.Tensor, id2label: dict[int, str]) -> list[Share]:
     """The classes of a map (height, width) of class ids, the largest first."""
-    indices, counts = classes.unique(return_counts=True)
     found = [
         Share(index, id2label.get(index, f"LABEL_{index}"), count / classes.numel())
-        for index, count in zip(indices.tolist(), counts.tolist(), strict=True)
+        for index, count in enumerate(classes.flatten().bincount().tolist())
+        if count
     ]
     return sorted(found, key=lambda one: (-one.share, one.index))
 
@@ -62,17 +63,27 @@ def paint(photo: Image.Image, classes: torch.Tensor, found: list[Share]) -> Imag
     Returns:
         RGB, of the photo's size.
     """
-    pixels = np.array(photo, dtype=np.float32)  # (height, width, 3)
-    ids = classes.numpy()
-    for one in found:
-        if not one.is_background:
-            where = ids == one.index
-            pixels[where] += _OPACITY * (np.array(colour(one.index), dtype=np.float32) - pixels[where])
-    picture = Image.fromarray(pixels.round().astype(np.uint8))
+    picture = photo.copy()
+    tables = {one.index: _mixed_with(colour(one.index)) for one in found if not one.is_background}
+    # Some rows at a time: what is made for them is small beside the photo.
+    for top in range(0, photo.height, _ROWS):
+        rows = photo.crop((0, top, photo.width, min(top + _ROWS, photo.height)))
+        ids = classes[top : top + _ROWS].numpy()  # (rows, width)
+        for index, table in tables.items():
+            where = ids == index
+            if where.any():
+                picture.paste(rows.point(table), (0, top), Image.fromarray(where))
     legend = _legend(found, text_height=max(11, min(photo.size) // 32))
     legend.thumbnail(picture.size)
     picture.paste(legend, (0, picture.height - legend.height))
     return picture
+
+
+def _mixed_with(colour: tuple[int, int, int]) -> list[int]:
+    """What becomes of the values 0 to 255 of red, then of green and blue, under a colour."""
+    values = np.arange(256, dtype=np.float32)
+    mixed = [values + _OPACITY * (np.float32(channel) - values) for channel in colour]
+    return np.concatenate(mixed).round().astype(int).tolist()
 
 
 def _legend(found: list[Share], text_height: int) -> Image.Image:
