@@ -40,216 +40,9 @@ MVF_HOST_DEVICE constexpr uint64_t matrix_descriptor(uint32_t address, int leadi
 
 #elif defined(__CUDACC__)
 
+#include "memory_sm90.h"
+
 namespace mobilevit_fast::cuda {
-
-// --- Shared memory ---------------------------------------------------------------------------------------------------
-
-// The first byte of the block's dynamic shared memory; kernels round it up to 1024 where a swizzle wants that.
-MVF_DEVICE uint32_t shared_memory_begin() { return shared_address(shared_memory); }
-
-// T: uint32_t, float, Float2, Float4, Bytes8, Bytes16, at a multiple of its size.
-template <class T>
-MVF_DEVICE T load_shared_at(uint32_t address);
-template <>
-MVF_DEVICE uint32_t load_shared_at(uint32_t address) {
-  uint32_t v;
-  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE float load_shared_at(uint32_t address) {
-  float v;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(address) : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE Float2 load_shared_at(uint32_t address) {
-  Float2 v;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE Bytes8 load_shared_at(uint32_t address) {
-  Bytes8 v;
-  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.word[0]), "=r"(v.word[1]) : "r"(address) : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE Bytes16 load_shared_at(uint32_t address) {
-  Bytes16 v;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
-               : "r"(address)
-               : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE Float4 load_shared_at(uint32_t address) {
-  Float4 v;
-  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(address)
-               : "memory");
-  return v;
-}
-// The same of data that nothing writes any more: the compiler may move these loads, out of loops as well, where it then
-// keeps what they loaded.
-template <class T>
-MVF_DEVICE T load_shared_constant(uint32_t address);
-template <>
-MVF_DEVICE uint32_t load_shared_constant(uint32_t address) {
-  uint32_t v;
-  asm("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE float load_shared_constant(uint32_t address) {
-  float v;
-  asm("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE Float2 load_shared_constant(uint32_t address) {
-  Float2 v;
-  asm("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE Bytes8 load_shared_constant(uint32_t address) {
-  Bytes8 v;
-  asm("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.word[0]), "=r"(v.word[1]) : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE Bytes16 load_shared_constant(uint32_t address) {
-  Bytes16 v;
-  asm("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-      : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
-      : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE Float4 load_shared_constant(uint32_t address) {
-  Float4 v;
-  asm("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address));
-  return v;
-}
-
-MVF_DEVICE void store_shared_at(uint32_t address, uint32_t v) {
-  asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
-}
-MVF_DEVICE void store_shared_at(uint32_t address, float v) {
-  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(v) : "memory");
-}
-MVF_DEVICE void store_shared_at(uint32_t address, Float2 v) {
-  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(v.x), "f"(v.y) : "memory");
-}
-MVF_DEVICE void store_shared_at(uint32_t address, Bytes8 v) {
-  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(address), "r"(v.word[0]), "r"(v.word[1]) : "memory");
-}
-MVF_DEVICE void store_shared_at(uint32_t address, Bytes16 v) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.word[0]), "r"(v.word[1]),
-               "r"(v.word[2]), "r"(v.word[3])
-               : "memory");
-}
-
-// Four 8x8 matrices, as load_matrix of device.h and its counterpart.
-MVF_DEVICE void load_matrix_at(uint32_t (&r)[4], uint32_t row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(row)
-               : "memory");
-}
-MVF_DEVICE void load_matrix_transposed_at(uint32_t (&r)[4], uint32_t row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(row)
-               : "memory");
-}
-MVF_DEVICE void store_matrix_at(uint32_t row, const uint32_t (&r)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]), "r"(r[1]),
-               "r"(r[2]), "r"(r[3])
-               : "memory");
-}
-MVF_DEVICE void store_matrix_transposed_at(uint32_t row, const uint32_t (&r)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]),
-               "r"(r[1]), "r"(r[2]), "r"(r[3])
-               : "memory");
-}
-// A matrix of 8x8 numbers of 16 bits that lies in a warp's registers, a word a lane, transposed.
-MVF_DEVICE uint32_t transpose_matrix(uint32_t word) {
-  uint32_t out;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(word));
-  return out;
-}
-// load_matrix_at of data that nothing writes any more.
-MVF_DEVICE void load_matrix_constant(uint32_t (&r)[4], uint32_t row) {
-  asm("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-      : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-      : "r"(row));
-}
-// As copy_async of device.h; commit_async and wait_async serve both.
-MVF_DEVICE void copy_async_at(uint32_t target, const void* source, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(there ? 16 : 0)
-               : "memory");
-}
-
-// --- Global memory ---------------------------------------------------------------------------------------------------
-
-template <>
-MVF_DEVICE Bytes8 load_global(const Bytes8* source) {
-  const uint2 v = __ldg(reinterpret_cast<const uint2*>(source));
-  return {{v.x, v.y}};
-}
-template <>
-MVF_DEVICE Float4 load_global(const Float4* source) {
-  const float4 v = __ldg(reinterpret_cast<const float4*>(source));
-  return {v.x, v.y, v.z, v.w};
-}
-// Global memory that the kernel before this one wrote, after grid_wait(). load_global is for what nothing writes while
-// this kernel or the one before it runs: the compiler may move it to before grid_wait(), and L1 may have older lines.
-MVF_DEVICE uint32_t load_result(const uint32_t* source) {
-  uint32_t v;
-  asm volatile("ld.global.cg.b32 %0, [%1];" : "=r"(v) : "l"(source) : "memory");
-  return v;
-}
-MVF_DEVICE Bytes8 load_result(const Bytes8* source) {
-  Bytes8 v;
-  asm volatile("ld.global.cg.v2.b32 {%0, %1}, [%2];" : "=r"(v.word[0]), "=r"(v.word[1]) : "l"(source) : "memory");
-  return v;
-}
-MVF_DEVICE Bytes16 load_result(const Bytes16* source) {
-  Bytes16 v;
-  asm volatile("ld.global.cg.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
-               : "l"(source)
-               : "memory");
-  return v;
-}
-MVF_DEVICE Float4 load_result(const Float4* source) {
-  Float4 v;
-  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "l"(source)
-               : "memory");
-  return v;
-}
-// Results, as one instruction whatever the compiler takes them apart for.
-MVF_DEVICE void store_global_whole(Bytes8* target, Bytes8 value) {
-  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(target), "r"(value.word[0]), "r"(value.word[1]) : "memory");
-}
-MVF_DEVICE void store_global_whole(Bytes16* target, Bytes16 value) {
-  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(target), "r"(value.word[0]), "r"(value.word[1]),
-               "r"(value.word[2]), "r"(value.word[3])
-               : "memory");
-}
-// A result that is too large for the caches, or whose reader comes much later: it is the first to leave them.
-MVF_DEVICE void store_global_streaming(Bytes8* target, Bytes8 v) {
-  __stcs(reinterpret_cast<uint2*>(target), make_uint2(v.word[0], v.word[1]));
-}
-// Nought. The compiler believes that it depends on the number, so that what is loaded from an address to which it is
-// added is loaded once the number is there, and not kept in registers while it is computed.
-MVF_DEVICE int zero_behind(float number) { return __float_as_int(number) == 0x7fc12345 ? 1 : 0; }
 
 // --- Warps -----------------------------------------------------------------------------------------------------------
 
@@ -261,8 +54,7 @@ MVF_DEVICE uint32_t shuffle_xor(uint32_t value, int mask) { return __shfl_xor_sy
 // A number that is the same in all lanes, so that the compiler knows it.
 MVF_DEVICE int warp_uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
 
-// --- Pairs of 16-bit numbers (float16)
-// --------------------------------------------------------------------------------
+// --- Pairs of float16 numbers ----------------------------------------------------------------------------------------
 
 MVF_DEVICE uint32_t fma_half2(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t d;
@@ -357,8 +149,7 @@ MVF_DEVICE void named_barrier_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// --- Barriers in shared memory, 8 bytes each
-// ----------------------------------------------------------------------------
+// --- Barriers in shared memory, 8 bytes each -------------------------------------------------------------------------
 
 MVF_DEVICE void barrier_init(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -397,7 +188,7 @@ MVF_DEVICE void barrier_wait_cluster(uint32_t barrier, int parity) {
 MVF_DEVICE void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // --- Bulk copies: bytes and addresses are multiples of 16
-// -----------------------------------------------------------------
+// -------------------------------------------------------------
 
 MVF_DEVICE void copy_bulk(uint32_t to, const void* from, int bytes, uint32_t barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
@@ -471,8 +262,7 @@ MVF_DEVICE void store_async(uint32_t address, Bytes16 v, uint32_t barrier) {
       : "memory");
 }
 
-// --- Dependent launches
-// ------------------------------------------------------------------------------------------------
+// --- Dependent launches ----------------------------------------------------------------------------------------------
 
 // Until the kernel before has ended and its results are there. Every thread that reads global memory other than packed
 // weights, or writes any, comes behind it.
