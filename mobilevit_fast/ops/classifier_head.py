@@ -6,7 +6,8 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import classifier_head as cuda
 from mobilevit_fast.kernels.reference import classifier_head as reference
-from mobilevit_fast.ops.checks import check_activation, check_image, check_parameter, check_rank
+from mobilevit_fast.kernels.weights import HeadWeights
+from mobilevit_fast.ops.checks import check_activation, check_image
 from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import panel_floats, word_factors
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
@@ -15,44 +16,26 @@ from mobilevit_fast.ops.triton_backend import triton_kernel
 _NAME = "classifier_head"
 
 
-def _output_shape(
-    x: Tensor,
-    expand_weight: Tensor,
-    expand_scale: Tensor | None,
-    expand_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    activation: str,
-) -> tuple[int, ...]:
-    check_rank(_NAME, x, "expand weight", expand_weight, "(expanded channels, channels, 1, 1)")
-    check_rank(_NAME, x, "weight", weight, "(classes, expanded channels)")
-    expanded, channels = expand_weight.shape[:2]
-    check_image(_NAME, x, channels)
-    check_parameter(_NAME, x, "expand weight", expand_weight, (expanded, channels, 1, 1))
-    check_parameter(_NAME, x, "expand scale", expand_scale, (expanded,), float32=True)
-    check_parameter(_NAME, x, "expand bias", expand_bias, (expanded,), float32=True)
-    check_parameter(_NAME, x, "weight", weight, (weight.shape[0], expanded))
-    check_parameter(_NAME, x, "bias", bias, (weight.shape[0],), float32=True)
+def _output_shape(x: Tensor, w: HeadWeights, sizes: dict[str, int], activation: str) -> tuple[int, ...]:
+    check_image(_NAME, x, sizes["channels"])
     check_activation(_NAME, "activation", activation)
-    return x.shape[0], weight.shape[0]
+    return x.shape[0], sizes["classes"]
 
 
-def _packed_floats(expand_weight: Tensor, scale: object, expand_bias: object, weight: Tensor, bias: object) -> int:
-    factors = word_factors(expand_weight, weight)
-    return panel_floats(expand_weight, factors) + panel_floats(weight, factors)
+def _packed_floats(w: HeadWeights) -> int:
+    factors = word_factors(w.expand_weight, w.weight)
+    return panel_floats(w.expand_weight, factors) + panel_floats(w.weight, factors)
 
-
-_PARAMETERS = ("expand_weight", "expand_scale", "expand_bias", "weight", "bias")
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor expand_weight, Tensor? expand_scale, Tensor? expand_bias, "
-    "Tensor weight, Tensor? bias, str activation",
+    HeadWeights,
+    "str activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing(_PARAMETERS, implementation=cuda.pack)),
+        cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
         triton_kernel(_NAME),
-        cpu_kernel(Packing(_PARAMETERS, _packed_floats)),
+        cpu_kernel(Packing(_packed_floats)),
         reference_kernel(reference),
     ],
 )

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import conv2d_bias_act as cuda
 from mobilevit_fast.kernels.reference import conv2d_bias_act as reference
+from mobilevit_fast.kernels.weights import ConvWeights
 from mobilevit_fast.ops.checks import (
     check_activation,
     check_image,
     check_parameter,
-    check_rank,
     convolved_size,
     pairs,
     refuse,
@@ -29,55 +29,49 @@ _NAME = "conv2d_bias_act"
 def _output_shape(
     x: Tensor,
     x2: Tensor | None,
-    weight: Tensor,
-    scale: Tensor | None,
-    bias: Tensor | None,
+    w: ConvWeights,
+    sizes: dict[str, int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     activation: str,
 ) -> tuple[int, ...]:
-    check_rank(_NAME, x, "weight", weight, "(outputs, inputs, kernel height, kernel width)")
-    outputs, channels = weight.shape[:2]
+    channels = sizes["inputs"]
     if x2 is not None and x2.dim() != 4:
         refuse(_NAME, "second input of shape (batch, channels, height, width)", f"{x2.dim()} dimensions", x)
-    like = x
     if x.dtype == torch.uint8 and x2 is None and x.dim() == 4:
-        like = weight
         constant = int(x.shape[1] == channels - 1)
         check_image(_NAME, x, channels - constant, bytes_too=True)
-        if x.device != weight.device:
-            refuse(_NAME, f"input on {weight.device}, like the weight", x.device, x)
+        if x.device != w.weight.device:
+            refuse(_NAME, f"input on {w.weight.device}, like the weight", x.device, x)
     elif x2 is None or x.dim() != 4:
         check_image(_NAME, x, channels)
     else:
         check_image(_NAME, x2, channels - x.shape[1], "second input")
         check_image(_NAME, x, channels - x2.shape[1])
         check_parameter(_NAME, x, "second input", x2, (x.shape[0], x2.shape[1], *x.shape[2:]))
-    check_parameter(_NAME, like, "weight", weight, weight.shape)
-    check_parameter(_NAME, like, "scale", scale, (outputs,), float32=True)
-    check_parameter(_NAME, like, "bias", bias, (outputs,), float32=True)
     check_activation(_NAME, "activation", activation)
-    height, width = convolved_size(_NAME, x, weight.shape[2:], stride, padding, dilation)
-    return x.shape[0], outputs, height, width
+    kernel_size = (sizes["kernel height"], sizes["kernel width"])
+    height, width = convolved_size(_NAME, x, kernel_size, stride, padding, dilation)
+    return x.shape[0], sizes["outputs"], height, width
+
+
+def _packed_floats(w: ConvWeights, stride: Sequence[int], dilation: Sequence[int]) -> int:
+    return conv2d_floats(w.weight, stride, dilation)
 
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor? x2, Tensor weight, Tensor? scale, Tensor? bias, "
+    ConvWeights,
     "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing(("weight", "scale", "bias"), implementation=cuda.pack)),
+        cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
         triton_kernel(_NAME),
-        cpu_kernel(
-            Packing(
-                ("weight", "scale", "bias", "stride", "dilation"),
-                lambda weight, scale, bias, stride, dilation: conv2d_floats(weight, stride, dilation),
-            )
-        ),
+        cpu_kernel(Packing(_packed_floats, settings=("stride", "dilation"))),
         reference_kernel(reference),
     ],
+    images="Tensor x, Tensor? x2",
 )
 
 

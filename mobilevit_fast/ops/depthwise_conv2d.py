@@ -8,15 +8,8 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import depthwise_conv2d as cuda
 from mobilevit_fast.kernels.reference import depthwise_conv2d as reference
-from mobilevit_fast.ops.checks import (
-    check_activation,
-    check_image,
-    check_parameter,
-    check_rank,
-    convolved_size,
-    pairs,
-    refuse,
-)
+from mobilevit_fast.kernels.weights import DepthwiseWeights
+from mobilevit_fast.ops.checks import check_activation, check_image, convolved_size, pairs
 from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
 
@@ -25,37 +18,26 @@ _NAME = "depthwise_conv2d"
 
 def _output_shape(
     x: Tensor,
-    weight: Tensor,
-    scale: Tensor | None,
-    bias: Tensor | None,
+    w: DepthwiseWeights,
+    sizes: dict[str, int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     activation: str,
 ) -> tuple[int, ...]:
-    check_rank(_NAME, x, "weight", weight, "(channels, 1, kernel height, kernel width)")
-    if weight.shape[1] != 1:
-        refuse(_NAME, "weight of shape (channels, 1, kernel height, kernel width)", tuple(weight.shape), x)
-    channels = weight.shape[0]
-    check_image(_NAME, x, channels)
-    check_parameter(_NAME, x, "weight", weight, weight.shape)
-    check_parameter(_NAME, x, "scale", scale, (channels,), float32=True)
-    check_parameter(_NAME, x, "bias", bias, (channels,), float32=True)
+    check_image(_NAME, x, sizes["channels"])
     check_activation(_NAME, "activation", activation)
-    height, width = convolved_size(_NAME, x, weight.shape[2:], stride, padding, dilation)
-    return x.shape[0], channels, height, width
+    kernel_size = (sizes["kernel height"], sizes["kernel width"])
+    height, width = convolved_size(_NAME, x, kernel_size, stride, padding, dilation)
+    return x.shape[0], sizes["channels"], height, width
 
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor weight, Tensor? scale, Tensor? bias, "
+    DepthwiseWeights,
     "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
-    [
-        cuda_kernel(cuda.takes, Packing(("weight", "scale", "bias"), implementation=cuda.pack)),
-        cpu_kernel(),
-        reference_kernel(reference),
-    ],
+    [cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)), cpu_kernel(), reference_kernel(reference)],
 )
 
 

@@ -8,15 +8,8 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import inverted_residual as cuda
 from mobilevit_fast.kernels.reference import depthwise_separable_conv2d as reference
-from mobilevit_fast.ops.checks import (
-    check_activation,
-    check_image,
-    check_parameter,
-    check_rank,
-    convolved_size,
-    pairs,
-    refuse,
-)
+from mobilevit_fast.kernels.weights import SeparableWeights
+from mobilevit_fast.ops.checks import check_activation, check_image, convolved_size, pairs
 from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import depthwise_floats, panel_floats, word_factors
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
@@ -26,52 +19,35 @@ _NAME = "depthwise_separable_conv2d"
 
 def _output_shape(
     x: Tensor,
-    depthwise_weight: Tensor,
-    depthwise_scale: Tensor | None,
-    depthwise_bias: Tensor | None,
-    pointwise_weight: Tensor,
-    pointwise_scale: Tensor | None,
-    pointwise_bias: Tensor | None,
+    w: SeparableWeights,
+    sizes: dict[str, int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     depthwise_activation: str,
     pointwise_activation: str,
 ) -> tuple[int, ...]:
-    check_rank(_NAME, x, "depthwise weight", depthwise_weight, "(channels, 1, kernel height, kernel width)")
-    check_rank(_NAME, x, "pointwise weight", pointwise_weight, "(outputs, channels, 1, 1)")
-    if depthwise_weight.shape[1] != 1:
-        expected = "depthwise weight of shape (channels, 1, kernel height, kernel width)"
-        refuse(_NAME, expected, tuple(depthwise_weight.shape), x)
-    channels, outputs = depthwise_weight.shape[0], pointwise_weight.shape[0]
-    check_image(_NAME, x, channels)
-    check_parameter(_NAME, x, "depthwise weight", depthwise_weight, depthwise_weight.shape)
-    check_parameter(_NAME, x, "depthwise scale", depthwise_scale, (channels,), float32=True)
-    check_parameter(_NAME, x, "depthwise bias", depthwise_bias, (channels,), float32=True)
-    check_parameter(_NAME, x, "pointwise weight", pointwise_weight, (outputs, channels, 1, 1))
-    check_parameter(_NAME, x, "pointwise scale", pointwise_scale, (outputs,), float32=True)
-    check_parameter(_NAME, x, "pointwise bias", pointwise_bias, (outputs,), float32=True)
+    check_image(_NAME, x, sizes["channels"])
     check_activation(_NAME, "depthwise_activation", depthwise_activation)
     check_activation(_NAME, "pointwise_activation", pointwise_activation)
-    height, width = convolved_size(_NAME, x, depthwise_weight.shape[2:], stride, padding, dilation)
-    return x.shape[0], outputs, height, width
+    kernel_size = (sizes["kernel height"], sizes["kernel width"])
+    height, width = convolved_size(_NAME, x, kernel_size, stride, padding, dilation)
+    return x.shape[0], sizes["outputs"], height, width
 
 
-_PARAMETERS = (
-    *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
-    *("pointwise_weight", "pointwise_scale", "pointwise_bias"),
-)
-_PACKING = Packing(_PARAMETERS, lambda *p: depthwise_floats(p[0]) + panel_floats(p[3], word_factors(p[3])))
+def _packed_floats(w: SeparableWeights) -> int:
+    pointwise = panel_floats(w.pointwise_weight, word_factors(w.pointwise_weight))
+    return depthwise_floats(w.depthwise_weight) + pointwise
+
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor depthwise_weight, Tensor? depthwise_scale, Tensor? depthwise_bias, "
-    "Tensor pointwise_weight, Tensor? pointwise_scale, Tensor? pointwise_bias, "
+    SeparableWeights,
     "int[2] stride, int[2] padding, int[2] dilation, str depthwise_activation, str pointwise_activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes_separable, Packing(_PARAMETERS, implementation=cuda.pack_separable)),
-        cpu_kernel(_PACKING),
+        cuda_kernel(cuda.takes_separable, Packing(implementation=cuda.pack_separable)),
+        cpu_kernel(Packing(_packed_floats)),
         reference_kernel(reference),
     ],
 )

@@ -8,12 +8,11 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import inverted_residual as cuda
 from mobilevit_fast.kernels.reference import inverted_residual as reference
+from mobilevit_fast.kernels.weights import ResidualWeights
 from mobilevit_fast.ops.checks import (
     check_activation,
     check_geometry,
     check_image,
-    check_parameter,
-    check_rank,
     convolved_size,
     pairs,
     refuse,
@@ -28,41 +27,19 @@ _NAME = "inverted_residual"
 
 def _output_shape(
     x: Tensor,
-    expand_weight: Tensor,
-    expand_scale: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise_weight: Tensor,
-    depthwise_scale: Tensor | None,
-    depthwise_bias: Tensor | None,
-    project_weight: Tensor,
-    project_scale: Tensor | None,
-    project_bias: Tensor | None,
+    w: ResidualWeights,
+    sizes: dict[str, int],
     stride: Sequence[int],
     dilation: Sequence[int],
     residual: bool,
     activation: str,
 ) -> tuple[int, ...]:
-    check_rank(_NAME, x, "expand weight", expand_weight, "(expanded channels, channels, 1, 1)")
-    check_rank(_NAME, x, "depthwise weight", depthwise_weight, "(expanded channels, 1, kernel height, kernel width)")
-    check_rank(_NAME, x, "project weight", project_weight, "(outputs, expanded channels, 1, 1)")
     check_geometry(_NAME, x, stride=stride, dilation=dilation)
-    if depthwise_weight.shape[1] != 1:
-        expected = "depthwise weight of shape (expanded channels, 1, kernel height, kernel width)"
-        refuse(_NAME, expected, tuple(depthwise_weight.shape), x)
-    expanded, _, *kernel_size = depthwise_weight.shape
+    kernel_size = (sizes["kernel height"], sizes["kernel width"])
     if any(size % 2 == 0 for size in kernel_size):
         refuse(_NAME, "a depthwise window of odd size", f"{kernel_size[0]}x{kernel_size[1]}", x)
-    channels, outputs = expand_weight.shape[1], project_weight.shape[0]
+    channels, outputs = sizes["channels"], sizes["outputs"]
     check_image(_NAME, x, channels)
-    check_parameter(_NAME, x, "expand weight", expand_weight, (expanded, channels, 1, 1))
-    check_parameter(_NAME, x, "expand scale", expand_scale, (expanded,), float32=True)
-    check_parameter(_NAME, x, "expand bias", expand_bias, (expanded,), float32=True)
-    check_parameter(_NAME, x, "depthwise weight", depthwise_weight, depthwise_weight.shape)
-    check_parameter(_NAME, x, "depthwise scale", depthwise_scale, (expanded,), float32=True)
-    check_parameter(_NAME, x, "depthwise bias", depthwise_bias, (expanded,), float32=True)
-    check_parameter(_NAME, x, "project weight", project_weight, (outputs, expanded, 1, 1))
-    check_parameter(_NAME, x, "project scale", project_scale, (outputs,), float32=True)
-    check_parameter(_NAME, x, "project bias", project_bias, (outputs,), float32=True)
     check_activation(_NAME, "activation", activation)
     padding = [(size - 1) // 2 * step for size, step in zip(kernel_size, dilation, strict=True)]
     height, width = convolved_size(_NAME, x, kernel_size, stride, padding, dilation)
@@ -71,30 +48,21 @@ def _output_shape(
     return x.shape[0], outputs, height, width
 
 
-def _packed_floats(*parameters: Tensor) -> int:
-    expand, depthwise, project = parameters[0], parameters[3], parameters[6]
-    factors = word_factors(expand, project)
-    return panel_floats(expand, factors) + depthwise_floats(depthwise) + panel_floats(project, factors)
+def _packed_floats(w: ResidualWeights) -> int:
+    factors = word_factors(w.expand_weight, w.project_weight)
+    ends = panel_floats(w.expand_weight, factors) + panel_floats(w.project_weight, factors)
+    return ends + depthwise_floats(w.depthwise_weight)
 
-
-_PARAMETERS = (
-    *("expand_weight", "expand_scale", "expand_bias"),
-    *("depthwise_weight", "depthwise_scale", "depthwise_bias"),
-    *("project_weight", "project_scale", "project_bias"),
-)
-_PACKING = Packing(_PARAMETERS, _packed_floats)
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor expand_weight, Tensor? expand_scale, Tensor? expand_bias, "
-    "Tensor depthwise_weight, Tensor? depthwise_scale, Tensor? depthwise_bias, "
-    "Tensor project_weight, Tensor? project_scale, Tensor? project_bias, "
+    ResidualWeights,
     "int[2] stride, int[2] dilation, bool residual, str activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing(_PARAMETERS, implementation=cuda.pack)),
+        cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
         triton_kernel(_NAME),
-        cpu_kernel(_PACKING),
+        cpu_kernel(Packing(_packed_floats)),
         reference_kernel(reference),
     ],
 )

@@ -8,15 +8,8 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import mobilevit_transformer as cuda
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
-from mobilevit_fast.ops.checks import (
-    check_activation,
-    check_geometry,
-    check_image,
-    check_parameter,
-    check_rank,
-    pair,
-    refuse,
-)
+from mobilevit_fast.kernels.weights import StackWeights
+from mobilevit_fast.ops.checks import check_activation, check_geometry, check_image, pair, refuse
 from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import multiplies_tiles, row_group_floats, word_factors
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
@@ -27,61 +20,16 @@ _NAME = "mobilevit_transformer"
 
 def _output_shape(
     x: Tensor,
-    in_weight: Tensor,
-    in_bias: Tensor | None,
-    norm1_weight: Tensor,
-    norm1_bias: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor | None,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    norm2_weight: Tensor,
-    norm2_bias: Tensor,
-    fc1_weight: Tensor,
-    fc1_bias: Tensor,
-    fc2_weight: Tensor,
-    fc2_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    out_weight: Tensor,
-    out_scale: Tensor | None,
-    out_bias: Tensor | None,
+    w: StackWeights,
+    sizes: dict[str, int],
     num_heads: int,
     patch_size: Sequence[int],
     eps: float,
     mlp_activation: str,
     out_activation: str,
 ) -> tuple[int, ...]:
-    check_rank(_NAME, x, "in weight", in_weight, "(width, channels, 1, 1)")
-    check_rank(_NAME, x, "fc1 weight", fc1_weight, "(layers, hidden units, width)")
-    check_rank(_NAME, x, "out weight", out_weight, "(outputs, width, 1, 1)")
-    width, channels = in_weight.shape[:2]
-    layers, hidden = fc1_weight.shape[:2]
-    outputs = out_weight.shape[0]
-    check_image(_NAME, x, channels)
-    expected_shapes = {
-        "in weight": (in_weight, (width, channels, 1, 1)),
-        "in bias": (in_bias, (width,)),
-        "norm1 weight": (norm1_weight, (layers, width)),
-        "norm1 bias": (norm1_bias, (layers, width)),
-        "qkv weight": (qkv_weight, (layers, 3 * width, width)),
-        "qkv bias": (qkv_bias, (layers, 3 * width)),
-        "proj weight": (proj_weight, (layers, width, width)),
-        "proj bias": (proj_bias, (layers, width)),
-        "norm2 weight": (norm2_weight, (layers, width)),
-        "norm2 bias": (norm2_bias, (layers, width)),
-        "fc1 weight": (fc1_weight, (layers, hidden, width)),
-        "fc1 bias": (fc1_bias, (layers, hidden)),
-        "fc2 weight": (fc2_weight, (layers, width, hidden)),
-        "fc2 bias": (fc2_bias, (layers, width)),
-        "norm weight": (norm_weight, (width,)),
-        "norm bias": (norm_bias, (width,)),
-        "out weight": (out_weight, (outputs, width, 1, 1)),
-        "out scale": (out_scale, (outputs,)),
-        "out bias": (out_bias, (outputs,)),
-    }
-    for name, (parameter, shape) in expected_shapes.items():
-        check_parameter(_NAME, x, name, parameter, shape, float32=not name.endswith(("weight",)) or "norm" in name)
+    width = sizes["width"]
+    check_image(_NAME, x, sizes["channels"])
     if num_heads < 1 or width % num_heads:
         refuse(_NAME, f"a number of heads that divides the width {width}", num_heads, x)
     check_geometry(_NAME, x, patch_size=patch_size)
@@ -89,41 +37,29 @@ def _output_shape(
         refuse(_NAME, "an epsilon of at least 0", eps, x)
     check_activation(_NAME, "mlp_activation", mlp_activation)
     check_activation(_NAME, "out_activation", out_activation)
-    return x.shape[0], outputs, x.shape[2], x.shape[3]
+    return x.shape[0], sizes["outputs"], x.shape[2], x.shape[3]
 
 
-_PARAMETERS = (
-    *("in_weight", "in_bias", "norm1_weight", "norm1_bias", "qkv_weight", "qkv_bias", "proj_weight", "proj_bias"),
-    *("norm2_weight", "norm2_bias", "fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias", "norm_weight", "norm_bias"),
-    *("out_weight", "out_scale", "out_bias"),
-)
-
-
-def _packed_floats(*parameters: Tensor) -> int:
-    by_name = dict(zip(_PARAMETERS, parameters, strict=True))
-    width, channels = by_name["in_weight"].shape[:2]
-    layers, hidden = by_name["fc1_weight"].shape[:2]
-    outputs = by_name["out_weight"].shape[0]
-    multiplied = by_name["in_weight"], by_name["fc1_weight"], by_name["fc2_weight"]
+def _packed_floats(w: StackWeights) -> int:
+    width, channels = w.in_weight.shape[:2]
+    layers, hidden = w.fc1_weight.shape[:2]
+    multiplied = w.in_weight, w.fc1_weight, w.fc2_weight
     words = word_factors(*multiplied), multiplies_tiles(*multiplied)
     linears = ((3 * width, width), (width, width), (hidden, width), (width, hidden))
     layer = 4 * width + sum(row_group_floats(*shape, *words) for shape in linears)
-    ends = row_group_floats(width, channels, *words) + row_group_floats(outputs, width, *words)
+    ends = row_group_floats(width, channels, *words) + row_group_floats(w.out_weight.shape[0], width, *words)
     return ends + layers * layer + 2 * width + words[1]  # a mark of tiles
 
 
 OP = Op(
     _NAME,
-    "Tensor x, Tensor in_weight, Tensor? in_bias, Tensor norm1_weight, Tensor norm1_bias, "
-    "Tensor qkv_weight, Tensor? qkv_bias, Tensor proj_weight, Tensor proj_bias, "
-    "Tensor norm2_weight, Tensor norm2_bias, Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, "
-    "Tensor norm_weight, Tensor norm_bias, Tensor out_weight, Tensor? out_scale, Tensor? out_bias, "
+    StackWeights,
     "int num_heads, int[2] patch_size, float eps, str mlp_activation, str out_activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing((*_PARAMETERS, "num_heads"), implementation=cuda.pack)),
+        cuda_kernel(cuda.takes, Packing(implementation=cuda.pack, settings=("num_heads",))),
         triton_kernel(_NAME),
-        cpu_kernel(Packing(_PARAMETERS, _packed_floats)),
+        cpu_kernel(Packing(_packed_floats)),
         reference_kernel(reference),
     ],
 )

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mobilevit_fast.native import status as native_status
 from mobilevit_fast.ops.checks import check_stored
+from mobilevit_fast.ops.declaration import Declaration
 from mobilevit_fast.support import Support
 
 NAMESPACE = "mobilevit_fast"
@@ -46,14 +47,15 @@ class Packing:
     Where Python does, it is ``Tensor packed``.
 
     Args:
-        parameters: the operator's arguments that go into it, by name.
-        floats: takes these arguments, returns how many numbers come out of ``<backend>_pack``.
-        implementation: takes these arguments, returns them packed.
+        floats: takes the operator's weights and these settings, returns how many numbers come out of
+            ``<backend>_pack``.
+        implementation: takes the same, returns the weights packed.
+        settings: names of the operator's other arguments that packing depends on.
     """
 
-    parameters: tuple[str, ...]
     floats: Callable[..., int] | None = None
     implementation: Callable[..., Tensor] | None = None
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,33 +88,38 @@ class Op:
 
     Args:
         name: name within the namespace.
-        arguments: argument list of the schema, without the brackets.
-        output_shape: takes the operator's arguments, raises ValueError for those that do not fit together, returns the
-            shape of the result. A result of four dimensions is always in channels_last memory order.
+        weights: their declaration, a NamedTuple of ``kernels/weights.py``.
+        settings: the arguments behind the weights, as the schema has them.
+        output_shape: takes the operator's images, its weights as one tuple, their sizes by name, and its settings;
+            raises ValueError for those that do not fit together, returns the shape of the result. A result of four
+            dimensions is always in channels_last memory order.
         kernels: the backends, best first; the last one is ``reference``, which takes everything.
+        images: the arguments before the weights.
     """
 
     def __init__(
         self,
         name: str,
-        arguments: str,
+        weights: type[Any],
+        settings: str,
         output_shape: Callable[..., Sequence[int]],
         kernels: Sequence[Kernel],
+        *,
+        images: str = "Tensor x",
     ) -> None:
         self.name = name
-        self.output_shape = output_shape
+        self.declaration = Declaration(weights)
         self.kernels = {kernel.backend: kernel for kernel in kernels}
-        reference = self.kernels["reference"].implementation
-        assert reference is not None
-        self.reference = reference
+        self._output_shape = output_shape
+        self._images = images.count("Tensor")
         for kernel in kernels:
             overload = f"{name}.{kernel.backend}"
             packed = ""
             if kernel.packing:
                 packed = ", Tensor packed" if kernel.packing.implementation else ", Tensor? packed=None"
-            LIBRARY.define(f"{overload}({arguments}{packed}) -> Tensor")
+            LIBRARY.define(f"{overload}({images}, {self.declaration.schema}, {settings}{packed}) -> Tensor")
             if kernel.packing and kernel.packing.floats:
-                self._define_packing(kernel.backend, kernel.packing.parameters, kernel.packing.floats, arguments)
+                self._define_packing(kernel.backend, kernel.packing, kernel.packing.floats, settings)
             if kernel.implementation is not None:
                 key = "CPU" if kernel.backend == "cpu" else "CompositeExplicitAutograd"
                 LIBRARY.impl(overload, self._checked(kernel.implementation), key)
@@ -124,28 +131,61 @@ class Op:
         """The dispatcher's handle of one backend's kernel."""
         return getattr(getattr(getattr(torch.ops, NAMESPACE), self.name), backend)
 
-    def _define_packing(self, backend: str, names: Sequence[str], floats: Callable[..., int], arguments: str) -> None:
-        declared = {argument.split()[-1]: argument for argument in arguments.split(", ")}
-        parameters = ", ".join(declared[name] for name in names)
+    def split(self, arguments: Sequence[Any]) -> tuple[Sequence[Any], Any, Sequence[Any]]:
+        """Arguments of the schema as images, weights as one tuple, and settings."""
+        end = self._images + len(self.declaration.names)
+        weights = self.declaration.kind(*arguments[self._images : end])
+        return arguments[: self._images], weights, arguments[end:]
+
+    def output_shape(self, *arguments: Any) -> tuple[int, ...]:
+        """The shape of the result.
+
+        Raises:
+            ValueError: arguments that do not fit together.
+        """
+        images, weights, settings = self.split(arguments)
+        x = images[0]
+        sizes = self.declaration.sizes(self.name, x, weights)
+        shape = self._output_shape(*images, weights, sizes, *settings)
+        # Where the image holds bytes, the other weights are like the first one.
+        self.declaration.check(self.name, weights[0] if x.dtype == torch.uint8 else x, weights, sizes)
+        return tuple(shape)
+
+    def reference(self, *arguments: Any) -> Tensor:
+        """The result in plain PyTorch."""
+        images, weights, settings = self.split(arguments)
+        implementation = self.kernels["reference"].implementation
+        assert implementation is not None
+        return implementation(*images, weights, *settings)
+
+    def _define_packing(self, backend: str, packing: Packing, floats: Callable[..., int], settings: str) -> None:
+        declared = {argument.split()[-1]: argument for argument in settings.split(", ")}
+        parameters = ", ".join((self.declaration.schema, *(declared[name] for name in packing.settings)))
         LIBRARY.define(f"{self.name}.{backend}_pack({parameters}) -> Tensor")
+        count = len(self.declaration.names)
 
         def fake(*parameters: Any) -> Tensor:
-            weight = next(p for p in parameters if isinstance(p, Tensor))
-            return weight.new_empty(floats(*parameters), dtype=torch.float32)
+            weights = self.declaration.kind(*parameters[:count])
+            return weights[0].new_empty(floats(weights, *parameters[count:]), dtype=torch.float32)
 
         torch.library.register_fake(f"{NAMESPACE}::{self.name}.{backend}_pack", fake, lib=LIBRARY)
 
     def pack(self, backend: str, arguments: Sequence[Any]) -> Tensor | None:
-        """The parameters in the order of a backend's kernel, its last argument; None where it takes them as they are.
+        """The weights in the order of a backend's kernel, its last argument; None where it takes them as they are.
 
-        ``arguments`` are the operator's; those that are no parameters may be None.
+        ``arguments`` are the operator's, of which the images may be None.
         """
         packing = self.kernels[backend].packing
         if packing is None:
             return None
-        named = self.named(arguments)
-        implementation = packing.implementation or self.overload(f"{backend}_pack")
-        packed: Tensor = implementation(*(named[name] for name in packing.parameters))
+        _, weights, settings = self.split(arguments)
+        named = dict(zip(self.argument_names[len(arguments) - len(settings) :], settings, strict=True))
+        others = [named[name] for name in packing.settings]
+        packed: Tensor
+        if packing.implementation:
+            packed = packing.implementation(weights, *others)
+        else:
+            packed = self.overload(f"{backend}_pack")(*weights, *others)
         if packed.device.type == "cuda" and not torch.compiler.is_compiling():
             # Kernels that begin before the one before them has ended fetch weights at once. Behind a kernel of another
             # kind, which begins when packing has ended, they find them in place.
@@ -222,7 +262,8 @@ class Op:
             self.output_shape(*arguments)
             check_stored(self.name, self.argument_names, arguments)
             with _without_autocast(arguments[0]):
-                return as_channels_last(implementation(*arguments), arguments)
+                images, weights, settings = self.split(arguments)
+                return as_channels_last(implementation(*images, weights, *settings), arguments)
 
         return kernel
 

@@ -81,7 +81,7 @@ def test_parameters_that_do_not_fit_are_not_packed(op: str) -> None:
     named = dict(zip(ops.OPS[op].argument_names, sample.arguments, strict=True))
     packing = ops.OPS[op].kernels["cpu"].packing
     assert packing is not None
-    given = [named[name] for name in packing.parameters]
+    given = [named[name] for name in (*ops.OPS[op].declaration.names, *packing.settings)]
     refused = 0
     for i, parameter in enumerate(given):
         if not isinstance(parameter, Tensor):

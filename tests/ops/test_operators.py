@@ -181,14 +181,6 @@ def test_autocast_around_an_operator_changes_nothing(op: str) -> None:
             assert torch.equal(call(op, backend, sample.arguments), expected)
 
 
-def test_a_second_derivative_is_refused() -> None:
-    x = torch.randn(1, 4, 5, 5, requires_grad=True)
-    y = ops.depthwise_conv2d(x, torch.randn(4, 1, 3, 3), activation="silu")
-    (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
-
-
 def test_a_differentiated_operator_compiles() -> None:
     torch._dynamo.reset()
     module = mvf_nn.DepthwiseConv2d(4, 3, padding=1, activation="silu")

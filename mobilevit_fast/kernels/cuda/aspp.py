@@ -10,42 +10,27 @@ from mobilevit_fast.kernels.cuda import conv2d_bias_act
 from mobilevit_fast.kernels.cuda.packing import affine, joined
 from mobilevit_fast.kernels.cuda.rules import all_of, has_sm90, multiples_of_eight, reaches
 from mobilevit_fast.kernels.cuda.sm90 import atrous
+from mobilevit_fast.kernels.weights import AsppWeights, ConvWeights, part
 from mobilevit_fast.support import Support
 
 MOST_NUMBERS = 8192
 """Channels, and features of a branch: both of an image's mean lie in shared memory (``kAsppVector``)."""
 
 
-def pack(
-    pointwise_weight: Tensor,
-    pointwise_scale: Tensor | None,
-    pointwise_bias: Tensor | None,
-    atrous_weight: Tensor,
-    atrous_scale: Tensor | None,
-    atrous_bias: Tensor | None,
-    pool_weight: Tensor,
-    pool_scale: Tensor | None,
-    pool_bias: Tensor | None,
-    project_weight: Tensor,
-    project_scale: Tensor | None,
-    project_bias: Tensor | None,
-) -> Tensor:
+def pack(w: AsppWeights) -> Tensor:
     """Convolutions as their own kernel takes them; the branch of the mean in rows as they come.
 
     Behind them, for compute capability 9.0, the convolutions' weights once more, as its own kernel takes them.
     """
-    own = len(project_weight[0]) - len(pool_weight)  # (R + 1) * K features that the projection sees pixel by pixel
-    parts = [conv2d_bias_act.pack_everywhere(pointwise_weight, pointwise_scale, pointwise_bias)]
-    for i, weight in enumerate(atrous_weight):
-        scale, bias = (None if stack is None else stack[i] for stack in (atrous_scale, atrous_bias))
-        parts.append(conv2d_bias_act.pack_everywhere(weight, scale, bias))
-    parts.append(conv2d_bias_act.pack_everywhere(project_weight[:, :own], project_scale, None))
-    pooled = ((pool_weight, pool_scale, pool_bias), (project_weight[:, own:], project_scale, project_bias))
-    for weight, scale, bias in pooled:
-        rows = weight.flatten(1)  # (K, C) or (O, K)
-        parts += [rows, affine(scale, weight, 1, 1.0), affine(bias, weight, 1, 0.0)]
-    if has_sm90(project_weight.device) and atrous.has(atrous_weight, project_weight):
-        parts += [atrous.pack(weight) for weight in (pointwise_weight, *atrous_weight, project_weight[:, :own])]
+    own = len(w.project_weight[0]) - len(w.pool_weight)  # (R + 1) * K features that the projection sees pixel by pixel
+    branches = [part(w, "pointwise"), *(part(w, "atrous", i) for i in range(len(w.atrous_weight)))]
+    projected = ConvWeights(w.project_weight[:, :own], w.project_scale, None)
+    parts = [conv2d_bias_act.pack_everywhere(conv) for conv in (*branches, projected)]
+    for conv in (part(w, "pool"), part(w, "project")._replace(weight=w.project_weight[:, own:])):
+        rows = conv.weight.flatten(1)  # (K, C) or (O, K)
+        parts += [rows, affine(conv.scale, conv.weight, 1, 1.0), affine(conv.bias, conv.weight, 1, 0.0)]
+    if has_sm90(w.project_weight.device) and atrous.has(w.atrous_weight, w.project_weight):
+        parts += [atrous.pack(conv.weight) for conv in (*branches, projected)]
     return joined(parts)
 
 

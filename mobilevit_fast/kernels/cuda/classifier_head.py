@@ -10,26 +10,21 @@ from mobilevit_fast.kernels.cuda import conv2d_bias_act
 from mobilevit_fast.kernels.cuda.packing import joined
 from mobilevit_fast.kernels.cuda.rules import has_sm90, multiples_of_eight
 from mobilevit_fast.kernels.cuda.sm90 import small_head
+from mobilevit_fast.kernels.weights import HeadWeights, part
 from mobilevit_fast.support import Support
 
 MOST_CHANNELS = 2560
 """Of 16 pixels at a time, in the shared memory of every GPU."""
 
 
-def pack(
-    expand_weight: Tensor,
-    expand_scale: Tensor | None,
-    expand_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> Tensor:
-    """Parameters of the expansion; those of the classes go to torch's matrix product as they are.
+def pack(w: HeadWeights) -> Tensor:
+    """Weights of the expansion; those of the classes go to torch's matrix product as they are.
 
-    Behind them, for compute capability 9.0, all parameters for few images.
+    Behind them, for compute capability 9.0, all weights for few images.
     """
-    parts = [conv2d_bias_act.pack(expand_weight, expand_scale, expand_bias)]
-    if has_sm90(expand_weight.device) and small_head.has(expand_weight, weight):
-        parts += small_head.pack(expand_weight, expand_scale, expand_bias, weight, bias)
+    parts = [conv2d_bias_act.pack(part(w, "expand"))]
+    if has_sm90(w.expand_weight.device) and small_head.has(w):
+        parts += small_head.pack(w)
     return joined(parts)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
 from mobilevit_fast.kernels.cuda.rules import has_sm90, reaches
 from mobilevit_fast.kernels.cuda.sm90 import conv3x3, small_conv, stem
+from mobilevit_fast.kernels.weights import ConvWeights
 from mobilevit_fast.support import Support
 
 STEM_NUMBERS = 64
@@ -36,27 +37,27 @@ def _units(weight: Tensor) -> Tensor:
     return fragments(columns).unflatten(0, (-1, filled.shape[2]))
 
 
-def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
-    """The operator's parameters: those of every chip's kernels, and behind them those of this one's own."""
-    packed = [pack_everywhere(weight, scale, bias)]
-    if has_sm90(weight.device):
-        if conv3x3.has(weight):
-            packed.extend(conv3x3.pack(weight))
-        elif stem.has(weight):
-            packed.extend(stem.pack(weight, scale, bias))
-        if small_conv.has(weight):
-            packed.append(small_conv.pack(weight))
+def pack(w: ConvWeights) -> Tensor:
+    """The operator's weights: those of every chip's kernels, and behind them those of this one's own."""
+    packed = [pack_everywhere(w)]
+    if has_sm90(w.weight.device):
+        if conv3x3.has(w.weight):
+            packed.extend(conv3x3.pack(w.weight))
+        elif stem.has(w.weight):
+            packed.extend(stem.pack(w))
+        if small_conv.has(w.weight):
+            packed.append(small_conv.pack(w.weight))
     return joined(packed)
 
 
-def pack_everywhere(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+def pack_everywhere(w: ConvWeights) -> Tensor:
     """Two inputs are packed like one, since the first is whole units of 16 channels."""
-    if is_stem(weight):
-        numbers = weight.permute(0, 2, 3, 1).flatten(1)  # (O, kh * kw * C)
+    if is_stem(w.weight):
+        numbers = w.weight.permute(0, 2, 3, 1).flatten(1)  # (O, kh * kw * C)
         packed = fragments(_neighbours(numbers))  # (numbers / 16, O / 16, 32, 8)
     else:
-        packed = _units(weight)  # (units, taps, O / 16, 32, 8)
-    return joined([packed, affine(scale, weight, 16, 1.0), affine(bias, weight, 16, 0.0)])
+        packed = _units(w.weight)  # (units, taps, O / 16, 32, 8)
+    return joined([packed, affine(w.scale, w.weight, 16, 1.0), affine(w.bias, w.weight, 16, 0.0)])
 
 
 def is_stem(weight: Tensor) -> bool:

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, joined
 from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, all_of, multiples_of_eight, same_in_both_directions
+from mobilevit_fast.kernels.weights import DepthwiseWeights
 from mobilevit_fast.support import Support
 
 _TILE, _CHANNELS = 8, 64  # of the smallest block
 
 
-def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
-    taps = weight.flatten(1).t().float()  # (kh·kw, C)
-    return joined([taps, affine(scale, weight, 1, 1.0), affine(bias, weight, 1, 0.0)])
+def pack(w: DepthwiseWeights) -> Tensor:
+    taps = w.weight.flatten(1).t().float()  # (kh·kw, C)
+    return joined([taps, affine(w.scale, w.weight, 1, 1.0), affine(w.bias, w.weight, 1, 0.0)])
 
 
 def takes(arguments: dict[str, Any]) -> Support:

@@ -19,7 +19,7 @@ from mobilevit_fast.kernels.cuda.rules import (
     same_in_both_directions,
 )
 from mobilevit_fast.kernels.cuda.sm90 import rows, small_residual, strips
-from mobilevit_fast.kernels.cuda.sm90.weights import ResidualWeights
+from mobilevit_fast.kernels.weights import ConvWeights, ResidualWeights, SeparableWeights, part
 from mobilevit_fast.support import Support
 
 _CHUNK = 32  # expanded channels at a time
@@ -38,51 +38,41 @@ def _taps(weight: Tensor) -> Tensor:
     return halves.flatten(1)
 
 
-def _separable_parts(
-    depthwise_weight: Tensor,
-    depthwise_scale: Tensor | None,
-    depthwise_bias: Tensor | None,
-    project_weight: Tensor,
-    project_scale: Tensor | None,
-    project_bias: Tensor | None,
-) -> list[Tensor]:
-    channels = depthwise_weight.shape[0]
+def _separable_parts(depthwise: ConvWeights, project: ConvWeights) -> list[Tensor]:
+    channels = depthwise.weight.shape[0]
     more = padded(channels, _CHUNK) - channels
     return [
-        F.pad(_taps(depthwise_weight), (0, 0, 0, more)),
-        affine(depthwise_scale, depthwise_weight, _CHUNK, 1.0),
-        affine(depthwise_bias, depthwise_weight, _CHUNK, 0.0),
-        fragments(F.pad(project_weight.flatten(1), (0, more))),  # (C / 16, O / 16, 32, 8)
-        affine(project_scale, project_weight, 16, 1.0),
-        affine(project_bias, project_weight, 16, 0.0),
+        F.pad(_taps(depthwise.weight), (0, 0, 0, more)),
+        affine(depthwise.scale, depthwise.weight, _CHUNK, 1.0),
+        affine(depthwise.bias, depthwise.weight, _CHUNK, 0.0),
+        fragments(F.pad(project.weight.flatten(1), (0, more))),  # (C / 16, O / 16, 32, 8)
+        affine(project.scale, project.weight, 16, 1.0),
+        affine(project.bias, project.weight, 16, 0.0),
     ]
 
 
-def pack_separable(*parameters: Any) -> Tensor:
-    return joined(_separable_parts(*parameters))
+def pack_separable(w: SeparableWeights) -> Tensor:
+    return joined(_separable_parts(part(w, "depthwise"), part(w, "pointwise")))
 
 
-def _sm90_parts(weights: ResidualWeights) -> list[Tensor]:
+def _sm90_parts(w: ResidualWeights) -> list[Tensor]:
     """Weights of the kernels for compute capability 9.0 behind the others, in the order in which C++ takes them."""
-    expand_weight, project_weight = weights.expand_weight, weights.project_weight
-    if not has_sm90(expand_weight.device):
+    if not has_sm90(w.expand_weight.device):
         return []
-    kernels = [kernel for kernel in (strips, rows) if kernel.takes(expand_weight, project_weight)]
-    parts = [part for kernel in kernels for part in kernel.pack(weights)]
-    if small_residual.has(expand_weight, weights.depthwise_weight, project_weight):
-        parts.append(small_residual.pack(weights))
+    parts = [packed for kernel in (strips, rows) if kernel.takes(w) for packed in kernel.pack(w)]
+    if small_residual.has(w):
+        parts.append(small_residual.pack(w))
     return parts
 
 
-def pack(expand_weight: Tensor, expand_scale: Tensor | None, expand_bias: Tensor | None, *others: Any) -> Tensor:
-    expand = fragments(expand_weight.flatten(1), _CHUNK)  # (C / 16, E / 16, 32, 8)
+def pack(w: ResidualWeights) -> Tensor:
+    expand = fragments(w.expand_weight.flatten(1), _CHUNK)  # (C / 16, E / 16, 32, 8)
     parts = [
         expand.unflatten(1, (-1, 2)).transpose(0, 1),  # (E / 32, C / 16, 2, 32, 8)
-        affine(expand_scale, expand_weight, _CHUNK, 1.0),
-        affine(expand_bias, expand_weight, _CHUNK, 0.0),
+        affine(w.expand_scale, w.expand_weight, _CHUNK, 1.0),
+        affine(w.expand_bias, w.expand_weight, _CHUNK, 0.0),
     ]
-    sm90 = _sm90_parts(ResidualWeights(expand_weight, expand_scale, expand_bias, *others))
-    return joined([*parts, *_separable_parts(*others), *sm90])
+    return joined([*parts, *_separable_parts(part(w, "depthwise"), part(w, "project")), *_sm90_parts(w)])
 
 
 def shared_bytes(channels: int, stride: int, dilation: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
 from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, has_sm90, multiples_of_eight
 from mobilevit_fast.kernels.cuda.sm90 import small_stack, transformer_stack
-from mobilevit_fast.kernels.cuda.sm90.weights import StackWeights
+from mobilevit_fast.kernels.weights import StackWeights
 from mobilevit_fast.support import Support
 
 MOST_FEATURES, MOST_HEAD_DIM = 256, 64
@@ -42,59 +42,31 @@ def _by_head(rows: Tensor, heads: int) -> Tensor:
     return F.pad(by_head, (0, 0, 0, padded(size, 16) - size)).reshape(layers, -1, *rest)
 
 
-def pack(
-    in_weight: Tensor,
-    in_bias: Tensor | None,
-    norm1_weight: Tensor,
-    norm1_bias: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor | None,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    norm2_weight: Tensor,
-    norm2_bias: Tensor,
-    fc1_weight: Tensor,
-    fc1_bias: Tensor,
-    fc2_weight: Tensor,
-    fc2_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    out_weight: Tensor,
-    out_scale: Tensor | None,
-    out_bias: Tensor | None,
-    num_heads: int,
-) -> Tensor:
-    """The operator's parameters: weights in fragments, vectors in float32; behind them those of sm90's kernels."""
-    layers, outputs = qkv_weight.shape[:2]
-    if qkv_bias is None:
-        qkv_bias = qkv_weight.new_zeros(layers, outputs)
+def pack(w: StackWeights, num_heads: int) -> Tensor:
+    """The operator's weights in fragments, vectors in float32; behind them those of sm90's kernels."""
     parts = [
-        fragments(in_weight.flatten(1)),  # (C / 16, D / 16, 32, 8)
-        affine(in_bias, in_weight, 16, 0.0),
-        _layers(norm1_weight),
-        _layers(norm1_bias),
-        _weights(_by_head(qkv_weight, num_heads)),
-        _layers(_by_head(qkv_bias, num_heads)),
-        _weights(proj_weight),
-        _layers(proj_bias),
-        _layers(norm2_weight),
-        _layers(norm2_bias),
-        _weights(fc1_weight),
-        _layers(fc1_bias),
-        _weights(fc2_weight),
-        _layers(fc2_bias),
-        _layers(norm_weight[None]),
-        _layers(norm_bias[None]),
-        fragments(out_weight.flatten(1)),  # (D / 16, O / 16, 32, 8)
-        affine(out_scale, out_weight, 16, 1.0),
-        affine(out_bias, out_weight, 16, 0.0),
+        fragments(w.in_weight.flatten(1)),  # (C / 16, D / 16, 32, 8)
+        affine(w.in_bias, w.in_weight, 16, 0.0),
+        _layers(w.norm1_weight),
+        _layers(w.norm1_bias),
+        _weights(_by_head(w.qkv_weight, num_heads)),
+        _layers(_by_head(w.qkv_bias_or_zeros, num_heads)),
+        _weights(w.proj_weight),
+        _layers(w.proj_bias),
+        _layers(w.norm2_weight),
+        _layers(w.norm2_bias),
+        _weights(w.fc1_weight),
+        _layers(w.fc1_bias),
+        _weights(w.fc2_weight),
+        _layers(w.fc2_bias),
+        _layers(w.norm_weight[None]),
+        _layers(w.norm_bias[None]),
+        fragments(w.out_weight.flatten(1)),  # (D / 16, O / 16, 32, 8)
+        affine(w.out_scale, w.out_weight, 16, 1.0),
+        affine(w.out_bias, w.out_weight, 16, 0.0),
     ]
-    if has_sm90(in_weight.device):
-        attention = (norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias)
-        mlp = (norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
-        ends = (norm_weight, norm_bias, out_weight, out_scale, out_bias)
-        weights = StackWeights(in_weight, in_bias, *attention, *mlp, *ends)
-        parts += [kernel.pack(weights) for kernel in (transformer_stack, small_stack) if kernel.has(weights, num_heads)]
+    if has_sm90(w.in_weight.device):
+        parts += [kernel.pack(w) for kernel in (transformer_stack, small_stack) if kernel.has(w, num_heads)]
     return joined(parts)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 from mobilevit_fast.kernels.reference.conv2d_bias_act import conv2d_bias_act
+from mobilevit_fast.kernels.weights import StackWeights, part
 
 
 def unfold(x: Tensor, patch_size: Sequence[int]) -> Tensor:
@@ -31,25 +32,7 @@ def fold(tokens: Tensor, patch_size: Sequence[int], height: int, width: int) -> 
 
 def mobilevit_transformer(
     x: Tensor,
-    in_weight: Tensor,
-    in_bias: Tensor | None,
-    norm1_weight: Tensor,
-    norm1_bias: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor | None,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    norm2_weight: Tensor,
-    norm2_bias: Tensor,
-    fc1_weight: Tensor,
-    fc1_bias: Tensor,
-    fc2_weight: Tensor,
-    fc2_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    out_weight: Tensor,
-    out_scale: Tensor | None,
-    out_bias: Tensor | None,
+    w: StackWeights,
     num_heads: int,
     patch_size: Sequence[int],
     eps: float,
@@ -65,7 +48,7 @@ def mobilevit_transformer(
         return F.layer_norm(tokens, tokens.shape[-1:], cast(weight), cast(bias), eps)
 
     pointwise = ([1, 1], [0, 0], [1, 1])
-    features = conv2d_bias_act(x, None, in_weight, None, in_bias, *pointwise, "none")  # (N, D, H, W)
+    features = conv2d_bias_act(x, None, part(w, "in"), *pointwise, "none")  # (N, D, H, W)
 
     size = features.shape[2:]
     ph, pw = patch_size
@@ -75,21 +58,21 @@ def mobilevit_transformer(
         features = F.interpolate(features, whole, mode="bilinear", align_corners=False)
 
     tokens = unfold(features, patch_size)  # (N·ph·pw, tokens, D)
-    for layer in range(fc1_weight.shape[0]):
-        normed = layer_norm(tokens, norm1_weight[layer], norm1_bias[layer])  # (N·ph·pw, tokens, D)
-        qkv = F.linear(normed, qkv_weight[layer], None if qkv_bias is None else cast(qkv_bias[layer]))
+    for layer in range(w.fc1_weight.shape[0]):
+        normed = layer_norm(tokens, w.norm1_weight[layer], w.norm1_bias[layer])  # (N·ph·pw, tokens, D)
+        qkv = F.linear(normed, w.qkv_weight[layer], None if w.qkv_bias is None else cast(w.qkv_bias[layer]))
         heads = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, N·ph·pw, heads, tokens, d)
         context = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])  # (N·ph·pw, heads, tokens, d)
         context = context.transpose(1, 2).flatten(2)  # (N·ph·pw, tokens, D)
-        tokens = tokens + F.linear(context, proj_weight[layer], cast(proj_bias[layer]))
+        tokens = tokens + F.linear(context, w.proj_weight[layer], cast(w.proj_bias[layer]))
 
-        normed = layer_norm(tokens, norm2_weight[layer], norm2_bias[layer])  # (N·ph·pw, tokens, D)
-        hidden = F.linear(normed, fc1_weight[layer], cast(fc1_bias[layer]))  # (N·ph·pw, tokens, M)
+        normed = layer_norm(tokens, w.norm2_weight[layer], w.norm2_bias[layer])  # (N·ph·pw, tokens, D)
+        hidden = F.linear(normed, w.fc1_weight[layer], cast(w.fc1_bias[layer]))  # (N·ph·pw, tokens, M)
         hidden = ACTIVATIONS[mlp_activation](hidden)
-        tokens = tokens + F.linear(hidden, fc2_weight[layer], cast(fc2_bias[layer]))
-    tokens = layer_norm(tokens, norm_weight, norm_bias)
+        tokens = tokens + F.linear(hidden, w.fc2_weight[layer], cast(w.fc2_bias[layer]))
+    tokens = layer_norm(tokens, w.norm_weight, w.norm_bias)
 
     features = fold(tokens, patch_size, *whole)  # (N, D, H, W)
     if resized:
         features = F.interpolate(features, size, mode="bilinear", align_corners=False)
-    return conv2d_bias_act(features, None, out_weight, out_scale, out_bias, *pointwise, out_activation)  # (N, O, H, W)
+    return conv2d_bias_act(features, None, part(w, "out"), *pointwise, out_activation)  # (N, O, H, W)

@@ -24,6 +24,7 @@ from mobilevit_fast.kernels.triton.launch import (
     power_of_two,
 )
 from mobilevit_fast.kernels.triton.tiles import Tile
+from mobilevit_fast.kernels.weights import HeadWeights
 
 
 @triton.jit(do_not_specialize=["channels", "expanded", "pixels"])
@@ -76,17 +77,13 @@ def _rule(dtype: torch.dtype, images: int, pixels: int, expanded: int, channels:
 
 def classifier_head(
     x: Tensor,
-    expand_weight: Tensor,
-    expand_scale: Tensor | None,
-    expand_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
+    w: HeadWeights,
     activation: str,
 ) -> Tensor:
     """See :func:`mobilevit_fast.ops.classifier_head`."""
     x = channels_last(x)
     images, channels, height, width = x.shape
-    expanded, pixels = expand_weight.shape[0], height * width
+    expanded, pixels = w.expand_weight.shape[0], height * width
     mean = empty_image(x, expanded, 1, 1).flatten(1)  # (N, E)
     rule = _rule(x.dtype, images, pixels, expanded, channels)
     launch(
@@ -95,9 +92,9 @@ def classifier_head(
         (images, pixels, expanded, channels),
         rule,
         x_ptr=x,
-        weight_ptr=expand_weight.flatten(1).contiguous(),
-        scale_ptr=dense(expand_scale),
-        bias_ptr=dense(expand_bias),
+        weight_ptr=w.expand_weight.flatten(1).contiguous(),
+        scale_ptr=dense(w.expand_scale),
+        bias_ptr=dense(w.expand_bias),
         mean_ptr=mean,
         channels=channels,
         expanded=expanded,
@@ -106,4 +103,4 @@ def classifier_head(
         ACTIVATION=activation,
         INPUT_PRECISION=input_precision(x),
     )
-    return F.linear(mean, weight, None if bias is None else bias.to(x.dtype))  # (N, K)
+    return F.linear(mean, w.weight, None if w.bias is None else w.bias.to(x.dtype))  # (N, K)

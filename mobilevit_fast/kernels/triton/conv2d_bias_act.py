@@ -25,6 +25,7 @@ from mobilevit_fast.kernels.triton.launch import (
     power_of_two,
 )
 from mobilevit_fast.kernels.triton.tiles import ALL_REGISTERS, Tile, column_block, row_block
+from mobilevit_fast.kernels.weights import ConvWeights
 
 FLAT_LIMIT = 64
 """Windows of up to this many numbers are one row of factors."""
@@ -133,18 +134,15 @@ def pointwise(
 def conv2d_bias_act(
     x: Tensor,
     x2: Tensor | None,
-    weight: Tensor,
-    scale: Tensor | None,
-    bias: Tensor | None,
+    w: ConvWeights,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     activation: str,
 ) -> Tensor:
     """See :func:`mobilevit_fast.ops.conv2d_bias_act`."""
-    size = [
-        (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1 for i in (0, 1)
-    ]
-    y = empty_image(x, weight.shape[0], *size)
+    reach = [dilation[i] * (w.weight.shape[2 + i] - 1) + 1 for i in (0, 1)]
+    size = [(x.shape[2 + i] + 2 * padding[i] - reach[i]) // stride[i] + 1 for i in (0, 1)]
+    y = empty_image(x, w.weight.shape[0], *size)
     second = None if x2 is None else channels_last(x2)
-    return convolve(channels_last(x), second, weight, scale, bias, stride, padding, dilation, activation, y)
+    return convolve(channels_last(x), second, w.weight, w.scale, w.bias, stride, padding, dilation, activation, y)

@@ -38,6 +38,7 @@ from mobilevit_fast.kernels.triton.launch import (
     power_of_two,
 )
 from mobilevit_fast.kernels.triton.tiles import ALL_REGISTERS, Tile, row_block
+from mobilevit_fast.kernels.weights import ResidualWeights
 
 _SIZES = (
     *("channels", "expanded", "outputs", "pixels", "height", "width", "out_height", "out_width"),
@@ -157,15 +158,7 @@ def _rule(dtype: torch.dtype, rows: int, outputs: int, channels: int, fused: boo
 
 def inverted_residual(
     x: Tensor,
-    expand_weight: Tensor,
-    expand_scale: Tensor | None,
-    expand_bias: Tensor | None,
-    depthwise_weight: Tensor,
-    depthwise_scale: Tensor | None,
-    depthwise_bias: Tensor | None,
-    project_weight: Tensor,
-    project_scale: Tensor | None,
-    project_bias: Tensor | None,
+    w: ResidualWeights,
     stride: Sequence[int],
     dilation: Sequence[int],
     residual: bool,
@@ -174,14 +167,14 @@ def inverted_residual(
     """See :func:`mobilevit_fast.ops.inverted_residual`."""
     x = channels_last(x)
     _, channels, height, width = x.shape
-    expanded, outputs = expand_weight.shape[0], project_weight.shape[0]
-    padding = [(size - 1) // 2 * step for size, step in zip(depthwise_weight.shape[2:], dilation, strict=True)]
-    check_positions(x, depthwise_weight, padding, stride, dilation)
+    expanded, outputs = w.expand_weight.shape[0], w.project_weight.shape[0]
+    padding = [(size - 1) // 2 * step for size, step in zip(w.depthwise_weight.shape[2:], dilation, strict=True)]
+    check_positions(x, w.depthwise_weight, padding, stride, dilation)
     fused = max(stride) > 1
     source = x
     if not fused:
         source = empty_image(x, expanded, height, width)
-        pointwise(x, expand_weight, expand_scale, expand_bias, activation, source)
+        pointwise(x, w.expand_weight, w.expand_scale, w.expand_bias, activation, source)
     y = empty_image(x, outputs, blocks(height, stride[0]), blocks(width, stride[1]))
     rows = y.numel() // outputs
     inputs = channels if fused else expanded
@@ -189,18 +182,18 @@ def inverted_residual(
     launch(
         depthwise_project_kernel,
         lambda tile: blocks(rows, tile["BLOCK_M"]) * blocks(outputs, tile["BLOCK_N"]),
-        (rows, channels, expanded, outputs, *depthwise_weight.shape[2:], *stride),
+        (rows, channels, expanded, outputs, *w.depthwise_weight.shape[2:], *stride),
         rule,
         x_ptr=source,
-        expand_weight_ptr=expand_weight.flatten(1).contiguous() if fused else None,
-        expand_scale_ptr=dense(expand_scale) if fused else None,
-        expand_bias_ptr=dense(expand_bias) if fused else None,
-        depthwise_weight_ptr=depthwise_weight.permute(2, 3, 0, 1).contiguous(),  # (kh, kw, E, 1)
-        depthwise_scale_ptr=dense(depthwise_scale),
-        depthwise_bias_ptr=dense(depthwise_bias),
-        project_weight_ptr=project_weight.flatten(1).contiguous(),
-        project_scale_ptr=dense(project_scale),
-        project_bias_ptr=dense(project_bias),
+        expand_weight_ptr=w.expand_weight.flatten(1).contiguous() if fused else None,
+        expand_scale_ptr=dense(w.expand_scale) if fused else None,
+        expand_bias_ptr=dense(w.expand_bias) if fused else None,
+        depthwise_weight_ptr=w.depthwise_weight.permute(2, 3, 0, 1).contiguous(),  # (kh, kw, E, 1)
+        depthwise_scale_ptr=dense(w.depthwise_scale),
+        depthwise_bias_ptr=dense(w.depthwise_bias),
+        project_weight_ptr=w.project_weight.flatten(1).contiguous(),
+        project_scale_ptr=dense(w.project_scale),
+        project_bias_ptr=dense(w.project_bias),
         residual_ptr=x if residual else None,
         y_ptr=y,
         channels=inputs,
@@ -215,8 +208,8 @@ def inverted_residual(
         stride_w=stride[1],
         dilation_h=dilation[0],
         dilation_w=dilation[1],
-        KERNEL_H=depthwise_weight.shape[2],
-        KERNEL_W=depthwise_weight.shape[3],
+        KERNEL_H=w.depthwise_weight.shape[2],
+        KERNEL_W=w.depthwise_weight.shape[3],
         ALIGN=alignment(inputs, expanded, outputs),
         ACTIVATION=activation,
         INPUT_PRECISION=input_precision(x),

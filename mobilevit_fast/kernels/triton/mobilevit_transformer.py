@@ -29,6 +29,7 @@ from mobilevit_fast.kernels.triton.transformer_kernels import (
     norm_linear_kernel,
     norm_mlp_kernel,
 )
+from mobilevit_fast.kernels.weights import StackWeights
 
 MOST_HEAD_CHANNELS = 512
 """Of a head, whose queries a program holds whole."""
@@ -191,25 +192,7 @@ def _norm_mlp(
 
 def mobilevit_transformer(
     x: Tensor,
-    in_weight: Tensor,
-    in_bias: Tensor | None,
-    norm1_weight: Tensor,
-    norm1_bias: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor | None,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    norm2_weight: Tensor,
-    norm2_bias: Tensor,
-    fc1_weight: Tensor,
-    fc1_bias: Tensor,
-    fc2_weight: Tensor,
-    fc2_bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    out_weight: Tensor,
-    out_scale: Tensor | None,
-    out_bias: Tensor | None,
+    w: StackWeights,
     num_heads: int,
     patch_size: Sequence[int],
     eps: float,
@@ -219,8 +202,8 @@ def mobilevit_transformer(
     """See :func:`mobilevit_fast.ops.mobilevit_transformer`."""
     x = channels_last(x)
     _, _, *size = x.shape
-    channels, outputs = in_weight.shape[0], out_weight.shape[0]
-    tokens = pointwise(x, in_weight, None, in_bias, "none", empty_image(x, channels, *size))
+    channels, outputs = w.in_weight.shape[0], w.out_weight.shape[0]
+    tokens = pointwise(x, w.in_weight, None, w.in_bias, "none", empty_image(x, channels, *size))
     whole = [blocks(pixels, patch) * patch for pixels, patch in zip(size, patch_size, strict=True)]
     resized = whole != size
     if resized:
@@ -228,19 +211,19 @@ def mobilevit_transformer(
         tokens = empty_image(x, channels, *whole).copy_(resized_tokens)
 
     qkv, context = empty_image(x, 3 * channels, *whole), empty_image(x, channels, *whole)
-    for i in range(fc1_weight.shape[0]):
-        bias = None if qkv_bias is None else qkv_bias[i]
-        _norm_linear(tokens, norm1_weight[i], norm1_bias[i], qkv_weight[i], None, bias, eps, "none", qkv)
+    for i in range(w.fc1_weight.shape[0]):
+        bias = None if w.qkv_bias is None else w.qkv_bias[i]
+        _norm_linear(tokens, w.norm1_weight[i], w.norm1_bias[i], w.qkv_weight[i], None, bias, eps, "none", qkv)
         _attention(qkv, num_heads, patch_size, context)
-        pointwise(context, proj_weight[i, :, :, None, None], None, proj_bias[i], "none", tokens, residual=tokens)
-        mlp = (fc1_weight[i], fc1_bias[i], fc2_weight[i], fc2_bias[i])
-        _norm_mlp(tokens, norm2_weight[i], norm2_bias[i], *mlp, eps, mlp_activation)
+        pointwise(context, w.proj_weight[i, :, :, None, None], None, w.proj_bias[i], "none", tokens, residual=tokens)
+        mlp = (w.fc1_weight[i], w.fc1_bias[i], w.fc2_weight[i], w.fc2_bias[i])
+        _norm_mlp(tokens, w.norm2_weight[i], w.norm2_bias[i], *mlp, eps, mlp_activation)
 
     y = empty_image(x, outputs, *size)
     if not resized:
-        out = (out_weight.flatten(1), out_scale, out_bias)
-        return _norm_linear(tokens, norm_weight, norm_bias, *out, eps, out_activation, y)
-    norm = (norm_weight.to(x.dtype), norm_bias.to(x.dtype))
+        out = (w.out_weight.flatten(1), w.out_scale, w.out_bias)
+        return _norm_linear(tokens, w.norm_weight, w.norm_bias, *out, eps, out_activation, y)
+    norm = (w.norm_weight.to(x.dtype), w.norm_bias.to(x.dtype))
     normed = F.layer_norm(tokens.permute(0, 2, 3, 1), (channels,), *norm, eps).permute(0, 3, 1, 2)  # (N, D, H, W)
     restored = channels_last(F.interpolate(normed, size, mode="bilinear", align_corners=False))
-    return pointwise(restored, out_weight, out_scale, out_bias, out_activation, y)
+    return pointwise(restored, w.out_weight, w.out_scale, w.out_bias, out_activation, y)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments
-from mobilevit_fast.kernels.cuda.sm90.weights import ResidualWeights
+from mobilevit_fast.kernels.weights import ResidualWeights
 
 PHASED = {
     (64, 256, 64): False,
@@ -20,13 +20,9 @@ PHASED = {
 """Channels of the kernels in ``csrc/cuda/sm90/rows_sm90.cu``, input, expanded and output: whether all warps project."""
 
 
-def _channels(expand_weight: Tensor, project_weight: Tensor) -> tuple[int, int, int]:
-    return expand_weight.shape[1], expand_weight.shape[0], project_weight.shape[0]
-
-
-def takes(expand_weight: Tensor, project_weight: Tensor) -> bool:
+def takes(w: ResidualWeights) -> bool:
     """Whether there is a kernel for these weights."""
-    return expand_weight.dtype == torch.float16 and _channels(expand_weight, project_weight) in PHASED
+    return w.expand_weight.dtype == torch.float16 and w.key in PHASED
 
 
 def _constants(taps: Tensor, expand: Tensor, depthwise: Tensor) -> Tensor:
@@ -64,7 +60,7 @@ def pack(w: ResidualWeights) -> list[Tensor]:
     )
     weight = w.project_weight.flatten(1)
     scale, bias = affine(w.project_scale, w.project_weight, 1, 1.0), affine(w.project_bias, w.project_weight, 1, 0.0)
-    if PHASED[_channels(w.expand_weight, w.project_weight)]:
+    if PHASED[w.key]:
         project = fragments(weight).unflatten(-1, (2, 4)).transpose(2, 3)  # (E / 16, O / 16, 2, 32, 4)
     else:
         project, scale, bias = _swizzled(_columns(weight)), _columns(scale), _columns(bias)

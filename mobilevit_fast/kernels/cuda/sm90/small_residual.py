@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, padded, pair_tiles, slices_joined
-from mobilevit_fast.kernels.cuda.sm90.weights import ResidualWeights
+from mobilevit_fast.kernels.weights import ResidualWeights
 
 SLICES = {
     (16, 64, 32): 1,
@@ -31,15 +31,10 @@ SLICES = {
 """Blocks that share out the expanded channels, by channels, expanded channels and outputs (``ResidualShapes``)."""
 
 
-def _key(expand_weight: Tensor, project_weight: Tensor) -> tuple[int, int, int]:
-    expanded, channels = expand_weight.shape[:2]
-    return channels, expanded, project_weight.shape[0]
-
-
-def has(expand_weight: Tensor, depthwise_weight: Tensor, project_weight: Tensor) -> bool:
+def has(w: ResidualWeights) -> bool:
     """Whether the kernel computes with such weights."""
-    known = _key(expand_weight, project_weight) in SLICES and depthwise_weight.shape[2:] == (3, 3)
-    return known and expand_weight.dtype == torch.float16
+    known = w.key in SLICES and w.depthwise_weight.shape[2:] == (3, 3)
+    return known and w.expand_weight.dtype == torch.float16
 
 
 def pack(w: ResidualWeights) -> Tensor:
@@ -47,7 +42,7 @@ def pack(w: ResidualWeights) -> Tensor:
 
     A slice is some of the expanded channels, and some of the outputs.
     """
-    slices = SLICES[_key(w.expand_weight, w.project_weight)]
+    slices = SLICES[w.key]
     outputs = w.project_weight.shape[0]
     rows = padded(-(-outputs // 8), slices) * 8  # of the projection, so that slices are whole tiles
     project = F.pad(w.project_weight.flatten(1), (0, 0, 0, rows - outputs))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, padded
-from mobilevit_fast.kernels.cuda.sm90.weights import HEADS, StackWeights
+from mobilevit_fast.kernels.weights import HEADS, StackWeights
 
 SLICES = {
     (96, 144, 2): 4,
@@ -77,7 +77,7 @@ def pack(w: StackWeights) -> Tensor:
 
     chunks = [_chunk(columns(w.in_weight.flatten(1)), columns(affine(w.in_bias, w.in_weight, 1, 0.0)), None, None)]
     for i in range(len(w.qkv_weight)):
-        qkv = _heads(w.qkv_weight[i], slices), _heads(w.qkv_bias[i], slices)
+        qkv = _heads(w.qkv_weight[i], slices), _heads(w.qkv_bias_or_zeros[i], slices)
         chunks.append(_chunk(*qkv, None, (w.norm1_weight[i], w.norm1_bias[i])))
         chunks.append(_chunk(columns(_context(w.proj_weight[i], slices)), columns(w.proj_bias[i]), None, None))
         norm2 = w.norm2_weight[i], w.norm2_bias[i]

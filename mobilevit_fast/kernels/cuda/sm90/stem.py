@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mobilevit_fast.kernels.weights import ConvWeights
+
 OUTPUTS = 16
 
 
@@ -32,24 +34,24 @@ def pack_weight(weight: Tensor) -> Tensor:
     return torch.where(is_there, weight[output, number % 3, row, number // 3], 0).reshape(2, 2, 32, 4)
 
 
-def pack_bias(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+def pack_bias(w: ConvWeights) -> Tensor:
     """A bias for each place of a window in the image, (8, 16).
 
     It holds what the constant channel adds in those rows and columns of the window that are in the image. A place is
     1 where the first row is not, plus 2 where the last row is not, plus 4 where the first column is not.
     """
-    value = weight.new_zeros(OUTPUTS, dtype=torch.float32) if bias is None else bias.float()
-    if weight.shape[1] == 3:
+    value = w.weight.new_zeros(OUTPUTS, dtype=torch.float32) if w.bias is None else w.bias.float()
+    if w.weight.shape[1] == 3:
         return value.expand(8, OUTPUTS)
-    place = torch.arange(8, device=weight.device)
-    row, column = (torch.arange(3, device=weight.device) for _ in range(2))
+    place = torch.arange(8, device=w.weight.device)
+    row, column = (torch.arange(3, device=w.weight.device) for _ in range(2))
     rows = ~((place[:, None] & 1 > 0) & (row == 0) | (place[:, None] & 2 > 0) & (row == 2))  # (8, 3)
     columns = ~((place[:, None] & 4 > 0) & (column == 0))
     inside = (rows[:, :, None] & columns[:, None]).float()  # (8, 3, 3)
-    constant = (inside[:, None] * weight[:, 3].float()).sum((2, 3))  # (8, O)
-    return value + (constant if scale is None else constant * scale.float())
+    constant = (inside[:, None] * w.weight[:, 3].float()).sum((2, 3))  # (8, O)
+    return value + (constant if w.scale is None else constant * w.scale.float())
 
 
-def pack(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> list[Tensor]:
+def pack(w: ConvWeights) -> list[Tensor]:
     """Weight and biases; the kernel reads the other kernels' scales."""
-    return [pack_weight(weight), pack_bias(weight, scale, bias)]
+    return [pack_weight(w.weight), pack_bias(w)]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, padded
-from mobilevit_fast.kernels.cuda.sm90.weights import ResidualWeights
+from mobilevit_fast.kernels.weights import ResidualWeights
 
 CHANNELS = {
     *((16, 64, 32), (32, 128, 64), (64, 256, 64), (64, 256, 96), (96, 384, 128)),  # S
@@ -20,10 +20,9 @@ MATRIX_LOADS = False
 """Whether the kernel loads them by ldmatrix: its ``kStripsMatrixLoads``."""
 
 
-def takes(expand_weight: Tensor, project_weight: Tensor) -> bool:
+def takes(w: ResidualWeights) -> bool:
     """Whether there is a kernel for these weights."""
-    shape = (expand_weight.shape[1], expand_weight.shape[0], project_weight.shape[0])
-    return expand_weight.dtype == torch.float16 and shape in CHANNELS
+    return w.expand_weight.dtype == torch.float16 and w.key in CHANNELS
 
 
 def _loads(lanes: Tensor) -> Tensor:

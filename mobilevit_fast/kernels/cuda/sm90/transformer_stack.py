@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, padded
-from mobilevit_fast.kernels.cuda.sm90.weights import HEADS, StackWeights
+from mobilevit_fast.kernels.weights import HEADS, StackWeights
 
 WORDS = 32
 """A layer begins at a multiple of so many words, 128 bytes."""
@@ -126,7 +126,7 @@ def pack(w: StackWeights) -> Tensor:
     next_weight = torch.cat((w.norm1_weight[1:].float(), w.norm_weight[None].float()))
     next_bias = torch.cat((w.norm1_bias[1:].float(), w.norm_bias[None].float()))
     of_layers = (
-        _attention(shape, w.qkv_weight, w.qkv_bias.float(), w.proj_weight),
+        _attention(shape, w.qkv_weight, w.qkv_bias_or_zeros.float(), w.proj_weight),
         _layer(torch.cat((w.proj_bias.float(), w.norm2_weight.float(), w.norm2_bias.float()), 1)),
         _mlp(shape, w.fc1_weight, w.fc1_bias, w.fc2_weight),
         _layer(torch.cat((w.fc2_bias.float(), next_weight, next_bias), 1)),
