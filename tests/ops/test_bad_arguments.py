@@ -26,7 +26,7 @@ CASES: list[tuple[str, Callable[[], Any]]] = [
     ),
     (r"expected input of shape \(batch, channels, .*got 3 dimensions", lambda: ops.depthwise_conv2d(_x(64, 8, 8), W)),
     (
-        r"expected weight of shape \(channels, 1, .*got \(64, 2, 3, 3\)",
+        r"expected weight of shape \(64, 1, 3, 3\), got \(64, 2, 3, 3\)",
         lambda: ops.depthwise_conv2d(_x(1, 64, 8, 8), _x(64, 2, 3, 3)),
     ),
     (r"expected bias of shape \(64,\), got \(63,\)", lambda: ops.depthwise_conv2d(_x(1, 64, 8, 8), W, _x(63))),
