@@ -64,12 +64,23 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+# Further ones of mobilevit_fast.ops, which no configuration can name.
+_OPERATORS_OWN: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "gelu_tanh": _tanh_gelu,
+    "hardsigmoid": nn.Hardsigmoid,
+    "elu": nn.ELU,
+}
+
+
 def make_activation(name: str) -> nn.Module:
-    """A new module for the activation called `name`.
+    """A new module for the activation called `name`, in a configuration or by the operators.
 
     Raises:
         ValueError: `name` is not in `ACTIVATIONS`; the message lists the names that are.
     """
+    if name in _OPERATORS_OWN:
+        return _OPERATORS_OWN[name]()
     if name not in ACTIVATIONS:
         raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]()

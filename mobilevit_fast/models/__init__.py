@@ -5,7 +5,7 @@ tools for one fit the other.
 """
 
 from mobilevit_fast.models.block import MobileViTLayer
-from mobilevit_fast.models.classification import MobileViTForImageClassification
+from mobilevit_fast.models.classification import MobileViTClassifierHead, MobileViTForImageClassification
 from mobilevit_fast.models.layers import (
     MobileViTConvLayer,
     MobileViTInvertedResidual,
@@ -33,6 +33,7 @@ __all__ = [
     "MobileViTASPP",
     "MobileViTASPPPooling",
     "MobileViTAttention",
+    "MobileViTClassifierHead",
     "MobileViTConvLayer",
     "MobileViTDeepLabV3",
     "MobileViTEncoder",

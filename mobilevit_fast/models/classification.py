@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.models.layers import MobileViTConvLayer
 from mobilevit_fast.models.mobilevit import MobileViTModel
 from mobilevit_fast.models.pretrained import MobileViTPreTrainedModel
 from mobilevit_fast.outputs import ImageClassifierOutput
@@ -62,6 +63,27 @@ def _check_labels(problem_type: str, labels: torch.Tensor, ok: bool, expected: s
             f"MobileViTForImageClassification: expected labels of shape {expected} for {problem_type}, "
             f"got {tuple(labels.shape)} of {labels.dtype}"
         )
+
+
+class MobileViTClassifierHead(nn.Module):
+    """The end of a classification model by itself: 1x1 convolution, mean over the image, linear layer.
+
+    Args:
+        config: activation and dropout.
+        in_channels: of the features.
+        expanded_channels: of the convolution.
+        num_labels: of the linear layer.
+    """
+
+    def __init__(self, config: MobileViTConfig, in_channels: int, expanded_channels: int, num_labels: int) -> None:
+        super().__init__()
+        self.conv_1x1_exp = MobileViTConvLayer(config, in_channels, expanded_channels, kernel_size=1)
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.classifier = nn.Linear(expanded_channels, num_labels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        pooled = self.conv_1x1_exp(features).mean(dim=(-2, -1))  # (N, C, h, w) -> (N, F)
+        return self.classifier(self.dropout(pooled))  # (N, L)
 
 
 class MobileViTForImageClassification(MobileViTPreTrainedModel):

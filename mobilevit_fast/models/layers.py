@@ -19,6 +19,23 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded
 
 
+@torch.no_grad()
+def initialize_weights(module: nn.Module, initializer_range: float) -> None:
+    """Give `module` and everything in it fresh weights.
+
+    Linear and convolution weights are normal with standard deviation `initializer_range`, biases 0; norms start as the
+    identity: weight 1, bias 0, running mean 0, running variance 1. transformers draws the weights of batch norms around
+    0 instead, which shrinks every feature map by 1 / `initializer_range` and hardly trains.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.normal_(part.weight, mean=0.0, std=initializer_range)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d | nn.LayerNorm):
+            part.reset_parameters()
+
+
 class MobileViTConvLayer(nn.Module):
     """2-d convolution, then batch norm, then activation; the last two can be left out.
 

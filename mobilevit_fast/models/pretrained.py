@@ -8,6 +8,7 @@ from torch import nn
 
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models.block import MobileViTLayer
+from mobilevit_fast.models.layers import initialize_weights
 from mobilevit_fast.models.size import check_size
 
 
@@ -65,21 +66,9 @@ class MobileViTPreTrainedModel(nn.Module):
             if isinstance(module, MobileViTLayer):
                 module.gradient_checkpointing = enabled
 
-    @torch.no_grad()
     def initialize_weights(self, module: nn.Module) -> None:
-        """Give `module` and everything in it fresh weights.
-
-        Linear and convolution weights are normal with standard deviation `initializer_range`, biases 0; norms start as
-        the identity: weight 1, bias 0, running mean 0, running variance 1. transformers draws the weights of batch
-        norms around 0 instead, which shrinks every feature map by 1 / `initializer_range` and hardly trains.
-        """
-        for part in module.modules():
-            if isinstance(part, nn.Linear | nn.Conv2d):
-                nn.init.normal_(part.weight, mean=0.0, std=self.config.initializer_range)
-                if part.bias is not None:
-                    nn.init.zeros_(part.bias)
-            elif isinstance(part, nn.BatchNorm2d | nn.LayerNorm):
-                part.reset_parameters()
+        """Give `module` and everything in it fresh weights, see `mobilevit_fast.models.layers.initialize_weights`."""
+        initialize_weights(module, self.config.initializer_range)
 
     @classmethod
     def from_pretrained(

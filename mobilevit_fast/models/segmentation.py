@@ -49,7 +49,8 @@ class MobileViTASPP(nn.Module):
                 MobileViTASPPPooling(config, in_channels, out_channels),
             ]
         )
-        self.project = MobileViTConvLayer(config, 5 * out_channels, out_channels, kernel_size=1, use_activation="relu")
+        pyramid_channels = len(self.convs) * out_channels
+        self.project = MobileViTConvLayer(config, pyramid_channels, out_channels, kernel_size=1, use_activation="relu")
         self.dropout = nn.Dropout(config.aspp_dropout_prob)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
