@@ -11,8 +11,18 @@ import torch
 from torch import nn
 
 from mobilevit_fast.integrations import Integration, integrations, supported_libraries
+from mobilevit_fast.nn.construction import Constructible
 from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
-from mobilevit_fast.nn.exchange import AutocastRoot, Exchanged, exchange, give_back, original_class, state_of
+from mobilevit_fast.nn.exchange import (
+    AutocastRoot,
+    Exchanged,
+    exchange,
+    give_back,
+    is_constructed,
+    original_class,
+    own_class,
+    state_of,
+)
 from mobilevit_fast.nn.fused import Fused, Rule, fuse, parameter_dtype, read_parts
 from mobilevit_fast.nn.graphs import GraphRoot, Graphs
 from mobilevit_fast.nn.parts import Unsupported
@@ -55,7 +65,9 @@ def accelerate(
     """Make the regions of a MobileViT run as fused operators, in place.
 
     Modules keep their identity, children, parameters and hooks; the state dict does not change. In training mode, and
-    wherever gradients are needed, the original modules run. Accelerating again replaces the earlier settings.
+    wherever gradients are needed, the original modules run. Accelerating again replaces the earlier settings. Modules
+    of :mod:`mobilevit_fast.nn` that were made by their constructors are fused before and stay as they are, with the
+    backends that they were made with.
 
     Args:
         model: a model from transformers, timm or this package, or a module that holds one. It may be on any device, of
@@ -105,7 +117,7 @@ def accelerate(
     if cuda_graphs:
         in_front, state["_mvf_graphs"] = (GraphRoot, *in_front), Graphs()
     for module, rule, region, _ in found:
-        if rule is not None and region.fused:
+        if rule is not None and region.fused and not is_constructed(module):
             sees_image = module is stem or rule.fused.calls_children
             root = (in_front, state) if module is model else ()
             fuse(module, rule, backend, pixels if sees_image else None, *root)
@@ -116,7 +128,10 @@ def accelerate(
 
 
 def restore(model: Model) -> Model:
-    """Take every fused module out: the same objects run their own code again. Returns ``model``."""
+    """Take every fused module out: the same objects run their own code again. Returns ``model``.
+
+    Modules that were made by the constructors of :mod:`mobilevit_fast.nn` have no other code and stay.
+    """
     _check_model(model, "restore")
     for module in model.modules():
         give_back(module)
@@ -195,6 +210,9 @@ def _first_convolution(found: list[_Found], pixels: PixelNormalization) -> nn.Mo
     for module, _, region, _ in found:
         convolution = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
         if region.kind == ConvNormAct.kind and convolution is not None and convolution.in_channels % 8 != 0:
+            if is_constructed(module):
+                expected = "a first convolution of the model's own for uint8_images"
+                raise ValueError(f"accelerate: expected {expected}, got one made by its constructor")
             if region.fused:
                 pixels.check_channels(convolution.in_channels)
                 return module
@@ -253,7 +271,8 @@ def _survey(
         seen.add(id(module))
         rule = rules.get(original_class(module))
         if rule is not None:
-            chosen = module._mvf.backend if as_fused and isinstance(module, Fused) else backend
+            is_kept = as_fused or is_constructed(module)
+            chosen = module._mvf.backend if is_kept and isinstance(module, Fused) else backend
             is_wanted = wanted(rule.fused.kind, path)
             region = _examine(module, path, rule, chosen, dtype, is_wanted)
             found.append(_Found(module, rule, region, is_wanted))
@@ -273,7 +292,10 @@ def _survey(
 
 def _examine(module: nn.Module, path: str, rule: Rule, backend: str, dtype: torch.dtype | None, wanted: bool) -> Region:
     region = Region(path, rule.fused.kind, rule.original.__name__, {}, "")
-    if not wanted:
+    if is_constructed(module):
+        if own_class(module).forward is not Constructible.forward:
+            return region._replace(reason=f"{own_class(module).__name__} has a forward of its own")
+    elif not wanted:
         return region._replace(reason="left out by include")
     try:
         with torch.no_grad():

@@ -99,7 +99,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-_LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1
 
 LIMITS = {"patch_size": "MAX_PATCH_SIZE", "atrous_rates": "MAX_DILATION"}
 """Fields that bound the memory of a call, whatever the weights are, and the limits they keep to."""
@@ -120,7 +120,7 @@ def check_fields(values: Mapping[str, Any], num_labels: int) -> None:
         largest = max([number for number in numbers if _is_int(number)], default=0)
         if field in LIMITS:
             limits.check(LIMITS[field], largest, f"MobileViTConfig.{field}")
-        require(field, largest <= _LARGEST, f"at most {_LARGEST}", values[field])
+        require(field, largest <= LARGEST, f"at most {LARGEST}", values[field])
     heads = values["num_attention_heads"]
     for size in values["hidden_sizes"]:
         require(

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast import limits
-from mobilevit_fast.accelerate import restore
 from mobilevit_fast.files import user_path, write_atomically
 from mobilevit_fast.models import MobileViTForImageClassification, MobileViTForSemanticSegmentation
+from mobilevit_fast.nn.exchange import defuse
 
 if TYPE_CHECKING:
     import onnx
@@ -126,7 +126,9 @@ def export_onnx(
             "pip install onnx onnxscript onnxruntime"
         )
 
-    reference = restore(copy.deepcopy(model)).to(device="cpu", dtype=torch.float32).eval()
+    reference = copy.deepcopy(model).to(device="cpu", dtype=torch.float32).eval()
+    for module in reference.modules():
+        defuse(module)
     reference.config.output_hidden_states = False  # a copy too; the logits are all that is exported
     reference.config.return_dict = True
     traced = _random_images(_TRACED_BATCH if batch == "dynamic" else batch, model.config.num_channels, height, width)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mobilevit_fast.integrations.leaves import TORCH_CLASSES, activation_name, conv_parts
 from mobilevit_fast.nn.aspp import ASPP
-from mobilevit_fast.nn.classifier_head import ClassifierHead
+from mobilevit_fast.nn.classifier_head import HeadOfModel
 from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
 from mobilevit_fast.nn.exchange import Before, original_class
 from mobilevit_fast.nn.fused import Bound, Rule, State, compute_input
@@ -52,7 +52,7 @@ class DownsamplingMobileViTBlock(MobileViTBlock):
         return super().run(module, bounds, x)
 
 
-class ImageClassification(ClassifierHead):
+class ImageClassification(HeadOfModel):
     """``MobileViTForImageClassification`` with a fused head; with labels, the original forward gives the loss."""
 
     output_class: type

@@ -1,9 +1,19 @@
 """Rules for this package's own models."""
 
+from typing import Any
+
+from torch import nn
+
 import mobilevit_fast.models as library
 from mobilevit_fast.activations import QuickGELU
 from mobilevit_fast.integrations import huggingface
+from mobilevit_fast.integrations.leaves import TORCH_CLASSES, conv_parts
+from mobilevit_fast.nn.classifier_head import ClassifierHead
+from mobilevit_fast.nn.fused import Rule
+from mobilevit_fast.nn.parts import ClassifierParts
 from mobilevit_fast.outputs import ImageClassifierOutput
+
+_ACTIVATIONS: dict[type[nn.Module], str] = {QuickGELU: "quick_gelu"}
 
 
 class ImageClassification(huggingface.ImageClassification):
@@ -12,5 +22,20 @@ class ImageClassification(huggingface.ImageClassification):
     output_class = ImageClassifierOutput
 
 
-RULES = huggingface.rules_for(library, ImageClassification, {QuickGELU: "quick_gelu"})
+def _read_head(module: Any) -> ClassifierParts:
+    conv = module.conv_1x1_exp
+    parts = conv_parts(conv.convolution, conv.normalization, conv.activation, _ACTIVATIONS)
+    return ClassifierParts(parts, module.classifier)
+
+
+RULES = [
+    *huggingface.rules_for(library, ImageClassification, _ACTIVATIONS),
+    Rule(
+        library.MobileViTClassifierHead,
+        ClassifierHead,
+        _read_head,
+        ("conv_1x1_exp", "dropout", "classifier"),
+        TORCH_CLASSES | {library.MobileViTConvLayer, QuickGELU},
+    ),
+]
 MARKERS = tuple(rule.original for rule in RULES)

@@ -11,7 +11,7 @@ import timm.models.vision_transformer as vision_transformer
 from torch import Tensor, nn
 
 from mobilevit_fast.integrations.leaves import TORCH_CLASSES, activation_name, conv_parts
-from mobilevit_fast.nn.classifier_head import ClassifierHead
+from mobilevit_fast.nn.classifier_head import HeadOfModel
 from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
 from mobilevit_fast.nn.exchange import Before
 from mobilevit_fast.nn.fused import Rule, State, compute_input
@@ -111,7 +111,7 @@ def _read_classifier(model: Any) -> ClassifierParts:
     return ClassifierParts(_read_conv(model.final_conv), head.fc)
 
 
-class ImageClassification(ClassifierHead):
+class ImageClassification(HeadOfModel):
     """timm's model with a fused head; ``forward_features`` and ``forward_head`` stay timm's."""
 
     @classmethod

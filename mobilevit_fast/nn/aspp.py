@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mobilevit_fast.models.segmentation import MobileViTASPP
+from mobilevit_fast.nn.arguments import check
+from mobilevit_fast.nn.construction import Constructible, constructing, sizes
 from mobilevit_fast.nn.conv2d_bias_act import conv_geometry, require_pointwise
-from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.fused import Bound, bind
 from mobilevit_fast.nn.parameters import affine, inputs_innermost
 from mobilevit_fast.nn.parts import ASPPParts, ConvParts, Unsupported
 from mobilevit_fast.ops.aspp import OP
 
 
-class ASPP(Fused):
+class ASPP(Constructible):
     """All branches and their projection in one kernel; no tensor holds the features of the branches side by side.
 
-    Input (N, C, H, W), any memory layout; result (N, O, H, W) in channels_last.
+    A 1×1 convolution, a dilated 3×3 one for each rate, the mean over the image through another 1×1, and a 1×1 over the
+    channels of all of them; batch normalisation and ReLU after each (arXiv 1706.05587, section 3.3).
+
+    Args:
+        in_channels: of the features.
+        out_channels: of every branch and of the result.
+        atrous_rates: the dilations, one or more.
+        dropout: after the projection, in training.
+        backend: "auto" or the kernel to run.
+        device, dtype: of the parameters, as for torch's modules.
+
+    Input (N, C, H, W) of the parameters' type, any memory layout; result (N, O, H, W), without gradients in
+    channels_last. The children and their names are those of transformers' ``MobileViTASPP``.
+
+    Raises:
+        ValueError: an argument that does not fit. Inputs that do not are refused by the kernel, in training by PyTorch.
     """
 
     kind = "aspp"
+    plain = MobileViTASPP
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 256,
+        atrous_rates: Sequence[int] = (6, 12, 18),
+        *,
+        dropout: float = 0.1,
+        backend: str = "auto",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        name = type(self).__name__
+        check(name, in_channels=in_channels, out_channels=out_channels, atrous_rates=atrous_rates, dropout=dropout)
+        with constructing(self, backend, device, dtype):
+            fields = {"aspp_out_channels": out_channels, "atrous_rates": atrous_rates, "aspp_dropout_prob": dropout}
+            super().__init__(sizes(neck_hidden_sizes=6 * [in_channels], **fields))
 
     @classmethod
     def bind(cls, parts: ASPPParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:

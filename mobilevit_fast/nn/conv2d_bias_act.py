@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.models.layers import MobileViTConvLayer
+from mobilevit_fast.nn.arguments import GEOMETRY, check, refuse
+from mobilevit_fast.nn.construction import Constructible, constructing, sizes
+from mobilevit_fast.nn.fused import Bound, bind
 from mobilevit_fast.nn.parameters import affine
 from mobilevit_fast.nn.parts import ConvParts, Unsupported
 from mobilevit_fast.nn.pixels import PixelNormalization
@@ -41,13 +44,66 @@ def bind_dense(parts: ConvParts, backend: str, dtype: torch.dtype, num_inputs: i
     return bind(CONV2D_BIAS_ACT, backend, dtype, num_inputs, *arguments)
 
 
-class ConvNormAct(Fused):
-    """Convolution (dense or depthwise), normalisation as scale and bias, activation, in one kernel.
+class ConvNormAct(Constructible):
+    """Convolution (dense or depthwise), batch normalisation and activation in one kernel.
 
-    Input (N, C, H, W), any memory layout; result (N, O, Ho, Wo) in channels_last.
+    Args:
+        in_channels, out_channels: of the convolution.
+        kernel_size: odd, the same in both directions.
+        stride: one number or (vertical, horizontal).
+        dilation: the same in both directions. Padding with zeros keeps the size at stride 1.
+        groups: 1, or ``in_channels`` for one filter per channel; others run as plain PyTorch.
+        bias: of the convolution.
+        use_normalization: False leaves the normalisation out.
+        activation: a name in ``mobilevit_fast.ops.ACTIVATIONS``.
+        backend: "auto" or the kernel to run.
+        device, dtype: of the parameters, as for torch's modules.
+
+    Input (N, C, H, W) of the parameters' type, any memory layout; result (N, O, ceil(H / stride), ceil(W / stride)),
+    without gradients in channels_last. The children and their names are those of transformers' ``MobileViTConvLayer``.
+
+    Raises:
+        ValueError: an argument that does not fit. Inputs that do not are refused by the kernel, in training by PyTorch.
     """
 
     kind = "conv2d_bias_act"
+    plain = MobileViTConvLayer
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int | tuple[int, int] = 1,
+        *,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        use_normalization: bool = True,
+        activation: str = "silu",
+        backend: str = "auto",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        name = type(self).__name__
+        check(name, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, dilation=dilation)
+        check(name, groups=groups, bias=bias, use_normalization=use_normalization, activation=activation)
+        check(name, GEOMETRY, stride=stride)
+        if in_channels % groups or out_channels % groups:
+            refuse(name, "groups", f"a divisor of {in_channels} and {out_channels} channels", groups)
+        with constructing(self, backend, device, dtype):
+            super().__init__(
+                sizes(),
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                groups=groups,
+                bias=bias,
+                dilation=dilation,
+                use_normalization=use_normalization,
+                use_activation=activation != "none" and activation,
+            )
 
     @classmethod
     def bind(cls, parts: ConvParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 _STATE = ("_mvf", "_mvf_compute_dtype", "_mvf_graphs", "_mvf_request")
+"""Attributes of exchanged modules; the first is what a module has that was made fused."""
 
 
 class Before(NamedTuple):
@@ -30,8 +31,12 @@ class Before(NamedTuple):
 class Exchanged(nn.Module):
     """Base of the mixins that :func:`exchanged_class` puts in front of a module's own class."""
 
-    _mvf_mixins: ClassVar[tuple[type[Exchanged], ...]]
+    _mvf_mixins: ClassVar[tuple[type[Exchanged], ...]] = ()
     _mvf_original: ClassVar[type[nn.Module]]
+    _mvf_own: ClassVar[type[nn.Module]]
+    _mvf_constructor: ClassVar[type[nn.Module]]
+    """Of a module that is fused because its constructor made it so (:mod:`mobilevit_fast.nn.construction`): the class
+    that was called."""
 
     @classmethod
     def around(cls, before: Before, module: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -50,10 +55,11 @@ class Exchanged(nn.Module):
         return self
 
     def _get_name(self) -> str:
-        return f"Fused{type(self).__name__}"
+        return type(self).__name__ if is_constructed(self) else f"Fused{type(self).__name__}"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _new, (type(self)._mvf_mixins, type(self)._mvf_original), self.__dict__.copy()
+        own = own_class(self)
+        return _new, (type(self)._mvf_mixins, getattr(own, "_mvf_constructor", own)), self.__dict__.copy()
 
 
 class AutocastRoot(Exchanged):
@@ -85,7 +91,8 @@ def exchanged_class(mixins: tuple[type[Exchanged], ...], original: type[nn.Modul
     known = _classes.get((mixins, original))
     if known is not None:
         return known
-    rule = find_rule(original)
+    known_as = getattr(original, "_mvf_original", original)
+    rule = find_rule(known_as)
 
     def outermost(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return original.forward(self, *args, **kwargs)
@@ -102,10 +109,12 @@ def exchanged_class(mixins: tuple[type[Exchanged], ...], original: type[nn.Modul
 
     namespace = {
         "__new__": construct,
+        "__init__": original.__init__,
         "forward": forward,
         "rule": rule,
         "_mvf_mixins": mixins,
-        "_mvf_original": original,
+        "_mvf_original": known_as,
+        "_mvf_own": original,
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
@@ -114,8 +123,24 @@ def exchanged_class(mixins: tuple[type[Exchanged], ...], original: type[nn.Modul
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
-    """The class that ``module`` had before any exchange."""
+    """The class whose forward ``module`` runs where nothing is fused: the one that it had before any exchange."""
     return getattr(type(module), "_mvf_original", type(module))
+
+
+def own_class(module: nn.Module) -> type[nn.Module]:
+    """The class that :func:`give_back` gives: the original one, or the fused one that the module was made with."""
+    return vars(type(module)).get("_mvf_own", type(module))
+
+
+def is_constructed(module: nn.Module) -> bool:
+    """Whether ``module`` is fused because its constructor made it so."""
+    return hasattr(type(module), "_mvf_constructor")
+
+
+def exact_class(module: nn.Module) -> type[nn.Module]:
+    """The class that tells what ``module`` computes: the original one, or a user's subclass, who may know better."""
+    constructor = getattr(type(module), "_mvf_constructor", None)
+    return original_class(module) if constructor is None or "plain" in vars(constructor) else constructor
 
 
 def _forget(module: nn.Module) -> None:
@@ -132,16 +157,25 @@ def state_of(module: nn.Module) -> dict[str, Any]:
 def exchange(module: nn.Module, mixins: tuple[type[Exchanged], ...], state: Mapping[str, Any]) -> None:
     """Put ``mixins`` in front of the module's own class, with the attributes that they need."""
     module.__dict__.update(state)
-    module.__class__ = exchanged_class(mixins, original_class(module))
+    module.__class__ = exchanged_class(mixins, own_class(module))
 
 
 def give_back(module: nn.Module) -> None:
     """Give ``module`` its own class back."""
-    module.__class__ = original_class(module)
+    module.__class__ = own_class(module)
+    kept = _STATE[:1] if is_constructed(module) else ()
     for name in _STATE:
-        module.__dict__.pop(name, None)
+        if name not in kept:
+            module.__dict__.pop(name, None)
 
 
-def _new(mixins: tuple[type[Exchanged], ...], original: type[nn.Module]) -> nn.Module:
-    cls = exchanged_class(mixins, original)
-    return object.__new__(cls)
+def defuse(module: nn.Module) -> None:
+    """Have ``module`` run its original forward from now on, even where its constructor made it fused."""
+    give_back(module)
+    module.__dict__.pop(_STATE[0], None)
+
+
+def _new(mixins: tuple[type[Exchanged], ...], own: Any) -> nn.Module:
+    if hasattr(own, "_constructed_class"):
+        own = own._constructed_class()
+    return object.__new__(exchanged_class(mixins, own) if mixins else own)

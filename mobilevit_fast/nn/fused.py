@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from mobilevit_fast.nn.exchange import Before, Exchanged, exchange, original_class
+from mobilevit_fast.nn.exchange import Before, Exchanged, exact_class, exchange, original_class
 from mobilevit_fast.nn.parts import Unsupported
 from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.nn.watching import Child, Watch, absorbed, is_hooked
@@ -65,7 +65,7 @@ def bind(op: Op, backend: str, dtype: torch.dtype, num_inputs: int, *arguments: 
 
 
 def _check_child(child: Child, known: frozenset[type[nn.Module]]) -> None:
-    kind = original_class(child.module)
+    kind = exact_class(child.module)
     if kind not in known:
         raise Unsupported(
             f"its child {child.path} is a {kind.__module__}.{kind.__qualname__}, which may compute something else"
@@ -242,7 +242,7 @@ class Fused(Exchanged):
         from mobilevit_fast.integrations import find_rule
 
         original = original_class(module)
-        rule = find_rule(original)
+        rule = find_rule(exact_class(module))
         if rule is None or not issubclass(rule.fused, cls):
             name = f"{type(module).__module__}.{type(module).__qualname__}"
             raise TypeError(f"{cls.__name__}.from_module: expected a module that is one, got {name}")

@@ -7,21 +7,63 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mobilevit_fast.models.layers import MobileViTInvertedResidual
+from mobilevit_fast.nn.arguments import check
+from mobilevit_fast.nn.construction import Constructible, constructing, sizes
 from mobilevit_fast.nn.conv2d_bias_act import require_pointwise
-from mobilevit_fast.nn.fused import Bound, Fused, bind
+from mobilevit_fast.nn.fused import Bound, bind
 from mobilevit_fast.nn.parameters import affine
 from mobilevit_fast.nn.parts import InvertedResidualParts, Unsupported
 from mobilevit_fast.ops.depthwise_conv2d import channel_innermost
 from mobilevit_fast.ops.inverted_residual import OP
 
 
-class InvertedResidual(Fused):
+class InvertedResidual(Constructible):
     """1×1 expansion, k×k depthwise convolution and linear 1×1 projection in one kernel, normalisations included.
 
-    Input (N, C, H, W), any memory layout; result (N, O, Ho, Wo) in channels_last.
+    Batch normalisation follows each of the three convolutions, the activation the first two. Where the stride is 1 and
+    ``out_channels`` is ``in_channels`` the input is added to the result (arXiv 1801.04381, section 3.3).
+
+    Args:
+        in_channels, out_channels: of the whole.
+        stride: 1 or 2, of the 3×3 depthwise convolution.
+        expand_ratio: channels in the middle over ``in_channels``, rounded to a multiple of 8. There is an expansion
+            even where it is 1.
+        dilation: of the depthwise convolution.
+        activation: a name in ``mobilevit_fast.ops.ACTIVATIONS``.
+        backend: "auto" or the kernel to run.
+        device, dtype: of the parameters, as for torch's modules.
+
+    Input (N, C, H, W) of the parameters' type, any memory layout; result (N, O, ceil(H / stride), ceil(W / stride)),
+    without gradients in channels_last. The children and their names are those of transformers'
+    ``MobileViTInvertedResidual``.
+
+    Raises:
+        ValueError: an argument that does not fit. Inputs that do not are refused by the kernel, in training by PyTorch.
     """
 
     kind = "inverted_residual"
+    plain = MobileViTInvertedResidual
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        expand_ratio: float = 4.0,
+        *,
+        dilation: int = 1,
+        activation: str = "silu",
+        backend: str = "auto",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        name = type(self).__name__
+        check(name, in_channels=in_channels, out_channels=out_channels, stride=stride)
+        check(name, expand_ratio=expand_ratio, dilation=dilation, activation=activation)
+        with constructing(self, backend, device, dtype):
+            config = sizes(expand_ratio=expand_ratio, hidden_act=activation)
+            super().__init__(config, in_channels, out_channels, stride, dilation)
 
     @classmethod
     def bind(cls, parts: InvertedResidualParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:

@@ -278,6 +278,18 @@ def test_restored_models_and_contexts_leave_nothing(device: Recorded) -> None:
     assert device.captures == 1
 
 
+def test_a_module_made_by_its_constructor(device: Recorded) -> None:
+    module, x = mvf.nn.InvertedResidual(8, 8).eval(), torch.randn(1, 8, 9, 9)
+    kind, expected = type(module), zoo.run(module, x)
+    mvf.accelerate(module, cuda_graphs=True)
+    for _ in range(2):
+        assert torch.equal(zoo.run(module, x), expected)
+    assert (device.captures, device.replays) == (1, 2)
+    assert type(mvf.restore(module)) is kind
+    assert torch.equal(zoo.run(module, x), expected)
+    assert device.replays == 2
+
+
 def test_compiled_models_have_no_graphs_inside(device: Recorded) -> None:
     model, x = accelerated(), zoo.images()
     with torch.no_grad():
