@@ -246,7 +246,3 @@ def test_separable_convolutions_that_do_not_fit() -> None:
         made(depthwise, nn.Conv2d(6, 4, 1))
     with pytest.raises(TypeError, match=r"expected torch\.nn\.Conv2d, got Linear"):
         made(depthwise, nn.Linear(8, 4))  # type: ignore[arg-type]
-    with pytest.raises(
-        ValueError, match=r"^DepthwiseSeparableConv2d\.in_channels: expected an integer of at least 1, got 0"
-    ):
-        DepthwiseSeparableConv2d(0, 4, 3)
