@@ -32,7 +32,6 @@ from mobilevit_fast.regions import Region, Report
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_MODES = ("inference",)
 _COMPUTE_DTYPES = (torch.bfloat16, torch.float16)
 
 
@@ -54,7 +53,6 @@ class _Request(NamedTuple):
 def accelerate(
     model: Model,
     *,
-    mode: str = "inference",
     backend: str = "auto",
     compute_dtype: torch.dtype | None = None,
     strict: bool = False,
@@ -72,7 +70,6 @@ def accelerate(
     Args:
         model: a model from transformers, timm or this package, or a module that holds one. It may be on any device, of
             any floating point type, and change both later.
-        mode: "inference", the only one there is.
         backend: "auto" takes the best kernel for each region; a name takes that backend's, and leaves the regions that
             it has no kernel for as they are.
         compute_dtype: ``torch.bfloat16`` or ``torch.float16`` to compute in it, by autocast over the whole model; None:
@@ -92,11 +89,9 @@ def accelerate(
 
     Raises:
         TypeError: not a module that can be changed in place; ``uint8_images`` that is no image processor.
-        ValueError: no MobileViT in it, an unknown backend, mode or name in ``include``; with ``strict``, a skipped
+        ValueError: no MobileViT in it, an unknown backend or name in ``include``; with ``strict``, a skipped
             region; or every region would be skipped; ``uint8_images``, and the first convolution is.
     """
-    if mode not in _MODES:
-        raise ValueError(f"accelerate: expected mode among {', '.join(_MODES)}, got {mode!r}")
     _check_model(model, "accelerate")
     include = None if include is None else _names(include)
     if compute_dtype is not None:
@@ -142,7 +137,6 @@ def restore(model: Model) -> Model:
 def accelerated(
     model: Model,
     *,
-    mode: str = "inference",
     backend: str = "auto",
     compute_dtype: torch.dtype | None = None,
     strict: bool = False,
@@ -154,7 +148,6 @@ def accelerated(
     before = [(module, type(module), state_of(module)) for module in model.modules()]
     accelerate(
         model,
-        mode=mode,
         backend=backend,
         compute_dtype=compute_dtype,
         strict=strict,

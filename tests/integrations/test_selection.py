@@ -149,7 +149,6 @@ def test_include() -> None:
     ("arguments", "error", "message"),
     [
         ({"fast": True}, TypeError, "unexpected keyword argument 'fast'"),
-        ({"mode": "training"}, ValueError, "expected mode among inference, got 'training'"),
         ({"backend": "tpu"}, ValueError, "expected a backend among auto, .*, got 'tpu'"),
         ({"compute_dtype": torch.int8}, ValueError, r"compute_dtype among torch\.bfloat16, .*, got torch\.int8"),
         ({"compute_dtype": torch.float64}, ValueError, r"compute_dtype among torch\.bfloat16, .*, got torch\.float64"),
