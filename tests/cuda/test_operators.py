@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mobilevit_fast import ops
+from mobilevit_fast.kernels.cuda import rules
 from mobilevit_fast.ops.registry import BackendError
 from tests.ops.compositions import COMPOSITIONS
 from tests.samples import SAMPLES, Sample
@@ -184,16 +185,37 @@ def test_a_tensor_without_memory_is_refused(op: str, sample: Sample, device: tor
 @pytest.mark.parametrize("op", [op for op in OPS if "conv2d" in op or op == "inverted_residual"])
 @pytest.mark.parametrize("value", [2**15, 2**31, 2**60, 2**61, 2**63 - 1])
 def test_a_window_too_large_to_count_is_refused(op: str, value: int, device: torch.device) -> None:
-    """By the binding itself, one number at a time and all of them; so is a batch too large, of one image repeated."""
+    """By the binding itself, one number at a time and all of them."""
     sample = next(sample for name, sample in KERNELS.values() if name == op)
     arguments = list(kernel_arguments(op, on(device, sample.to(torch.float16))))
-    overload = ops.OPS[op].overload("cuda")
     pairs = [i for i, argument in enumerate(arguments) if isinstance(argument, list)]
     for changed in (*([position] for position in pairs), pairs):
-        with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected"):
-            overload(*([value, value] if i in changed else argument for i, argument in enumerate(arguments)))
-    with pytest.raises(RuntimeError, match=r"mobilevit_fast.*: expected .*fewer than"):
-        overload(arguments[0][:1].expand(2**40, -1, -1, -1), *arguments[1:])
+        assert_refused_alike(op, [[value] * 2 if i in changed else a for i, a in enumerate(arguments)], "expected")
+
+
+@pytest.mark.parametrize(("op", "sample"), FIRST)
+def test_images_too_large_to_count_are_refused(op: str, sample: Sample, device: torch.device) -> None:
+    """One pixel repeated, in as many images, rows or columns as kernels do not count."""
+    fewest = rules.MAX_POSITIONS + 1 - (1 << 20 if op == "classifier_head" else 0)
+    sizes = [(1 << 31, 8, 8), (2, 1 << 31, 8), (2, 8, 1 << 31)]
+    if "depthwise" not in op and op != "inverted_residual":  # which count images, rows and columns by themselves
+        sizes += [(1, 1 << 25, 1 << 25), (fewest // 64, 8, 8), (1, fewest // 4, 4), (1, 4, fewest // 4)]
+    arguments = kernel_arguments(op, on(device, sample.to(torch.float16)))
+    second = [1] if op == "conv2d_bias_act" and arguments[1] is not None else []
+    for images, height, width in sizes:
+        large = list(arguments)
+        for i in (0, *second):
+            large[i] = arguments[i][:1, :, :1, :1].expand(images, -1, height, width)
+        assert_refused_alike(op, large, "expected .*fewer than")
+
+
+def assert_refused_alike(op: str, arguments: list[Any], message: str) -> None:
+    """By the binding, and before it by the operator's rules."""
+    definition = ops.OPS[op]
+    with pytest.raises(RuntimeError, match=rf"mobilevit_fast.*: {message}"):
+        definition.overload("cuda")(*arguments)
+    with pytest.raises(ValueError, match=rf"mobilevit_fast\.{op}: (cuda: )?expected"):
+        definition("cuda", *arguments[:-1])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +224,7 @@ def test_a_window_too_large_to_count_is_refused(op: str, value: int, device: tor
 @given(data=st.data())
 def test_what_the_rules_take_the_binding_takes(op: str, device: torch.device, data: st.DataObject) -> None:
     """A call that the automatic choice may give to the kernel never fails; all others have a reason."""
-    size = st.sampled_from([1, 2, 3, 8, 9])
+    size = st.sampled_from([0, 1, 2, 3, 8, 9])
     channels, outputs = data.draw(st.sampled_from([1, 3, 8, 12, 16, 40])), data.draw(st.sampled_from([4, 8, 24]))
     x = torch.zeros(data.draw(st.integers(0, 2)), channels, data.draw(size), data.draw(size), dtype=torch.float16)
     stride, dilation = (data.draw(st.sampled_from([1, 2, 3, 128, 8191, 1 << 40])) for _ in range(2))

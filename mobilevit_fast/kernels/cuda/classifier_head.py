@@ -8,13 +8,15 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import conv2d_bias_act
 from mobilevit_fast.kernels.cuda.packing import joined
-from mobilevit_fast.kernels.cuda.rules import has_sm90, multiples_of_eight
+from mobilevit_fast.kernels.cuda.rules import all_of, countable, has_sm90, image_of, multiples_of_eight
 from mobilevit_fast.kernels.cuda.sm90 import small_head
 from mobilevit_fast.kernels.weights import HeadWeights, part
 from mobilevit_fast.support import Support
 
 MOST_CHANNELS = 2560
 """Of 16 pixels at a time, in the shared memory of every GPU."""
+_ADDED_PIXELS = 1 << 20
+"""Counted on top of those of a batch: a tile's, and as many as a chip has processors."""
 
 
 def pack(w: HeadWeights) -> Tensor:
@@ -35,4 +37,6 @@ def takes(arguments: dict[str, Any]) -> Support:
         return Support(True)
     if weight.shape[1] > MOST_CHANNELS:
         return Support(False, f"expected at most {MOST_CHANNELS} input channels, got {weight.shape[1]}")
-    return multiples_of_eight(input_channels=weight.shape[1])
+    x = image_of(arguments)
+    pixels = 0 if x is None else x.shape[0] * x.shape[2] * x.shape[3] + _ADDED_PIXELS
+    return all_of(multiples_of_eight(input_channels=weight.shape[1]), countable(pixels=pixels))

@@ -7,7 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, joined
-from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, all_of, multiples_of_eight, same_in_both_directions
+from mobilevit_fast.kernels.cuda.rules import (
+    SHARED_BYTES,
+    all_of,
+    countable_sides,
+    multiples_of_eight,
+    same_in_both_directions,
+)
 from mobilevit_fast.kernels.weights import DepthwiseWeights
 from mobilevit_fast.support import Support
 
@@ -27,7 +33,8 @@ def takes(arguments: dict[str, Any]) -> Support:
     if window not in ([3, 3], [5, 5], [7, 7]):
         return Support(False, f"expected a window of 3x3, 5x5 or 7x7, got {window[0]}x{window[1]}")
     same = same_in_both_directions(arguments, "stride", "padding", "dilation")
-    (stride, _), (dilation, _) = arguments["stride"], arguments["dilation"]
+    geometry = arguments["stride"], arguments["padding"], arguments["dilation"]
+    (stride, _), _, (dilation, _) = geometry
     if stride > 2:
         return Support(False, f"expected stride 1 or 2, got {stride}")
     extent = (_TILE - 1) * stride + (window[0] - 1) * dilation + 1
@@ -35,4 +42,4 @@ def takes(arguments: dict[str, Any]) -> Support:
         return Support(
             False, f"expected a window that shared memory holds, got one that spans {extent}x{extent} pixels"
         )
-    return all_of(same, multiples_of_eight(channels=channels))
+    return all_of(same, multiples_of_eight(channels=channels), countable_sides(arguments, window, *geometry))

@@ -14,6 +14,7 @@ from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padde
 from mobilevit_fast.kernels.cuda.rules import (
     SHARED_BYTES,
     all_of,
+    countable_sides,
     has_sm90,
     multiples_of_eight,
     same_in_both_directions,
@@ -97,7 +98,8 @@ def _takes_window(arguments: dict[str, Any], inputs: int) -> Support:
             f"expected an input that shared memory holds, got {inputs} channels, stride {stride}, dilation {dilation}"
         )
         return Support(False, reason)
-    return same
+    geometry = arguments["stride"], arguments.get("padding", arguments["dilation"]), arguments["dilation"]
+    return all_of(same, countable_sides(arguments, (3, 3), *geometry))
 
 
 def takes(arguments: dict[str, Any]) -> Support:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
-from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, has_sm90, multiples_of_eight
+from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, countable, has_sm90, image_of, multiples_of_eight
 from mobilevit_fast.kernels.cuda.sm90 import small_stack, transformer_stack
 from mobilevit_fast.kernels.weights import StackWeights
 from mobilevit_fast.support import Support
@@ -98,6 +98,11 @@ def takes(arguments: dict[str, Any]) -> Support:
     if shared_bytes(channels, features, hidden, outputs, heads) > SHARED_BYTES:
         got = f"{channels}, {features} hidden channels, {hidden} hidden units, {outputs} output channels"
         return Support(False, f"expected channels that shared memory holds, got {got}")
-    return multiples_of_eight(
+    multiples = multiples_of_eight(
         input_channels=channels, hidden_channels=features, hidden_units=hidden, output_channels=outputs
     )
+    x = image_of(arguments)
+    if x is None or not multiples.ok:
+        return multiples
+    whole = [padded(size, step) for size, step in zip(x.shape[2:], patch, strict=True)]
+    return countable(rows=x.shape[2], columns=x.shape[3], pixels=max(x.shape[0], 1) * whole[0] * whole[1])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mobilevit_fast.support import Support
 
@@ -15,6 +17,10 @@ SHARED_BYTES = 99 << 10
 
 MOST_REACH = 1 << 15
 """Rows and columns that a dense convolution may look at: kernels keep them in 16 bits."""
+MAX_POSITIONS = (1 << 31) - (1 << 16) - 1
+"""Pixels of a batch, or rows, columns and images: kernels count them in 32 bits, rounded up to a tile."""
+MAX_STEP = (1 << 15) - 1
+"""Stride, padding or dilation that is one number for both directions."""
 TILE_PIXELS = 64
 """Of a tile in a row, at most."""
 
@@ -31,12 +37,55 @@ def has_sm90(device: torch.device) -> bool:
     return device.type in SM90_DEVICE_TYPES
 
 
+def image_of(arguments: dict[str, Any]) -> Tensor | None:
+    """The image where it is given, but not in a graph, which may be meant for other sizes too."""
+    return None if torch.compiler.is_compiling() else arguments.get("x")
+
+
+def countable(**sizes: int) -> Support:
+    """Numbers of pixels, rows, columns or images, by what they are of."""
+    for name, size in sizes.items():
+        if size > MAX_POSITIONS:
+            return Support(False, f"expected at most {MAX_POSITIONS} {name}, got {size}")
+    return Support(True)
+
+
+def countable_sides(
+    arguments: dict[str, Any],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Support:
+    """Images of a depthwise convolution, and rows and columns of one and of its result, as :func:`countable`."""
+    x = image_of(arguments)
+    if x is None:
+        return Support(True)
+    size = list(x.shape[2:])
+    rows, columns = (max(size[i], convolved(size, i, kernel, stride, padding, dilation)) for i in (0, 1))
+    return countable(images=x.shape[0], rows=rows, columns=columns)
+
+
+def convolved(
+    size: Sequence[int],
+    i: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> int:
+    """Rows (``i`` is 0) or columns (1) of a convolution's result."""
+    return (size[i] + 2 * padding[i] - (kernel[i] - 1) * dilation[i] - 1) // stride[i] + 1
+
+
 def same_in_both_directions(arguments: dict[str, Any], *names: str) -> Support:
     """Strides, paddings and dilations by name, where they are given."""
     for name in names:
         value = arguments.get(name)
         if value is not None and value[0] != value[1]:
             return Support(False, f"expected the same {name} in both directions, got {list(value)}")
+        if value is not None and value[0] > MAX_STEP:
+            return Support(False, f"expected {name} of less than 2^15, got {value[0]}")
     return Support(True)
 
 
@@ -47,11 +96,8 @@ def reaches(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Support:
-    """Whether rows and columns of a dense convolution are numbers of 16 bits (``check_conv2d_reach``).
-
-    The image counts where it is given, but in a graph, which may be meant for other sizes too.
-    """
-    x = None if torch.compiler.is_compiling() else arguments.get("x")
+    """Whether a dense convolution's rows and columns are numbers of 16 bits (``check_conv2d_reach``), pixels of 32."""
+    x = image_of(arguments)
     size = (0, 0) if x is None else tuple(x.shape[2:])
     for i in range(2):
         reach = size[i] + 2 * padding[i] + (kernel[i] - 1) * dilation[i] + TILE_PIXELS * stride[i]
@@ -60,7 +106,10 @@ def reaches(
             window = f"a window of {kernel[0]}x{kernel[1]}, stride {list(stride)}, padding {list(padding)}"
             expected = "an image of fewer than 2^15 rows and columns, window, padding and a tile included"
             return Support(False, f"expected {expected}, got {image} with {window}, dilation {list(dilation)}")
-    return Support(True)
+    if x is None:
+        return Support(True)
+    results = prod(convolved(size, i, kernel, stride, padding, dilation) for i in (0, 1))
+    return countable(pixels=x.shape[0] * max(prod(size), results))
 
 
 def multiples_of_eight(**sizes: int) -> Support:
