@@ -27,7 +27,8 @@ CUDA_LIMITS = (
     "(windows of at most 64 numbers) and its outputs; the first of two inputs has a multiple of 16. Strides, paddings",
     "and dilations of depthwise convolutions are the same in both directions, strides 1 or 2, windows 3x3",
     "(`depthwise_conv2d` also 5x5 and 7x7). Transformers are at most 256 wide, their heads at most 64 and even. Images",
-    "have fewer than 2^15 rows and columns. `triton` runs on the same GPUs and on AMD's.",
+    "have fewer than 2^15 rows and columns. `triton` runs on the same GPUs and on AMD's; its transformers are at most",
+    "2048 wide, their heads at most 512, padded images have fewer than 2^30 rows and columns.",
 )
 
 TARGET = Path(__file__).with_name("support.md")

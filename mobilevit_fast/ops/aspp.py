@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import aspp as cuda
 from mobilevit_fast.kernels.reference import aspp as reference
+from mobilevit_fast.kernels.triton import rules as triton
 from mobilevit_fast.kernels.weights import AsppWeights
-from mobilevit_fast.ops.checks import MOST_PIXELS, check_activation, check_image, refuse
+from mobilevit_fast.ops.checks import MOST_PIXELS, check_activation, check_image, check_pixels, refuse
 from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import panel_floats
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
@@ -25,8 +26,7 @@ def _output_shape(
     if not rates or min(rates) < 1 or max(rates) >= MOST_PIXELS:
         refuse(_NAME, "one rate or more, each at least 1 and less than 2^61", list(rates), x)
     check_image(_NAME, x, sizes["channels"])
-    if 0 in x.shape[2:]:
-        refuse(_NAME, "an image of at least one pixel", "none", x)
+    check_pixels(_NAME, x)
     check_activation(_NAME, "activation", activation)
     sizes["rates"], sizes["features of all branches"] = len(rates), (len(rates) + 2) * features
     return x.shape[0], sizes["outputs"], *x.shape[2:]
@@ -45,7 +45,7 @@ OP = Op(
     _output_shape,
     [
         cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
-        triton_kernel(_NAME),
+        triton_kernel(_NAME, triton.aspp),
         cpu_kernel(Packing(_packed_floats)),
         reference_kernel(reference),
     ],

@@ -60,6 +60,12 @@ def check_image(op: str, x: Tensor, channels: int, name: str = "input", *, bytes
         refuse(op, f"{name} of {channels} channels", x.shape[1], x)
 
 
+def check_pixels(op: str, x: Tensor) -> None:
+    """Images that are there to be averaged or attended to; how many of them does not matter."""
+    if 0 in x.shape[2:]:
+        refuse(op, "an image of at least one pixel", "none", x)
+
+
 def check_parameter(
     op: str, x: Tensor, name: str, parameter: Tensor | None, shape: Sequence[int], *, float32: bool = False
 ) -> None:

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import classifier_head as cuda
 from mobilevit_fast.kernels.reference import classifier_head as reference
+from mobilevit_fast.kernels.triton import rules as triton
 from mobilevit_fast.kernels.weights import HeadWeights
-from mobilevit_fast.ops.checks import check_activation, check_image
+from mobilevit_fast.ops.checks import check_activation, check_image, check_pixels
 from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import panel_floats, word_factors
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
@@ -18,6 +19,7 @@ _NAME = "classifier_head"
 
 def _output_shape(x: Tensor, w: HeadWeights, sizes: dict[str, int], activation: str) -> tuple[int, ...]:
     check_image(_NAME, x, sizes["channels"])
+    check_pixels(_NAME, x)
     check_activation(_NAME, "activation", activation)
     return x.shape[0], sizes["classes"]
 
@@ -34,7 +36,7 @@ OP = Op(
     _output_shape,
     [
         cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
-        triton_kernel(_NAME),
+        triton_kernel(_NAME, triton.classifier_head),
         cpu_kernel(Packing(_packed_floats)),
         reference_kernel(reference),
     ],

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import conv2d_bias_act as cuda
 from mobilevit_fast.kernels.reference import conv2d_bias_act as reference
+from mobilevit_fast.kernels.triton import rules as triton
 from mobilevit_fast.kernels.weights import ConvWeights
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -67,7 +68,7 @@ OP = Op(
     _output_shape,
     [
         cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
-        triton_kernel(_NAME),
+        triton_kernel(_NAME, triton.conv2d_bias_act),
         cpu_kernel(Packing(_packed_floats, settings=("stride", "dilation"))),
         reference_kernel(reference),
     ],

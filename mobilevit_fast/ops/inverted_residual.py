@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import inverted_residual as cuda
 from mobilevit_fast.kernels.reference import inverted_residual as reference
+from mobilevit_fast.kernels.triton import rules as triton
 from mobilevit_fast.kernels.weights import ResidualWeights
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -61,7 +62,7 @@ OP = Op(
     _output_shape,
     [
         cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
-        triton_kernel(_NAME),
+        triton_kernel(_NAME, triton.inverted_residual),
         cpu_kernel(Packing(_packed_floats)),
         reference_kernel(reference),
     ],

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import mobilevit_transformer as cuda
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
+from mobilevit_fast.kernels.triton import rules as triton
 from mobilevit_fast.kernels.weights import StackWeights
-from mobilevit_fast.ops.checks import check_activation, check_geometry, check_image, pair, refuse
+from mobilevit_fast.ops.checks import check_activation, check_geometry, check_image, check_pixels, pair, refuse
 from mobilevit_fast.ops.cuda_backend import cuda_kernel
 from mobilevit_fast.ops.packing import multiplies_tiles, row_group_floats, word_factors
 from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
@@ -30,6 +31,7 @@ def _output_shape(
 ) -> tuple[int, ...]:
     width = sizes["width"]
     check_image(_NAME, x, sizes["channels"])
+    check_pixels(_NAME, x)
     if num_heads < 1 or width % num_heads:
         refuse(_NAME, f"a number of heads that divides the width {width}", num_heads, x)
     check_geometry(_NAME, x, patch_size=patch_size)
@@ -58,7 +60,7 @@ OP = Op(
     _output_shape,
     [
         cuda_kernel(cuda.takes, Packing(implementation=cuda.pack, settings=("num_heads",))),
-        triton_kernel(_NAME),
+        triton_kernel(_NAME, triton.mobilevit_transformer),
         cpu_kernel(Packing(_packed_floats)),
         reference_kernel(reference),
     ],

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevit_fast.ops.registry import Kernel, takes_types
+from mobilevit_fast.ops.registry import OPS, Kernel, result_dtype, takes_types
 from mobilevit_fast.support import Support
 
 ACTIVATIONS = ("none", "relu", "silu")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16
+_types = takes_types(_DTYPES, ACTIVATIONS)
 
 
 INSTALLED = importlib.util.find_spec("triton") is not None
@@ -42,8 +43,15 @@ def _device_support(device: torch.device) -> Support:
     return Support(True)
 
 
-def triton_kernel(op: str) -> Kernel:
-    """The kernel ``op`` of ``mobilevit_fast.kernels.triton.<op>``."""
+def triton_kernel(op: str, takes: Callable[[dict[str, Any]], Support]) -> Kernel:
+    """The kernel ``op`` of ``mobilevit_fast.kernels.triton.<op>``.
+
+    ``takes`` answers for the operator's arguments by name, whatever their type.
+    """
+
+    def takes_all(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
+        support = _types(dtype, arguments)
+        return takes(arguments) if support.ok else support
 
     @functools.cache
     def launcher() -> Callable[..., Tensor]:
@@ -51,13 +59,12 @@ def triton_kernel(op: str) -> Kernel:
         return found
 
     def implementation(*arguments: Any) -> Tensor:
-        x = arguments[0]
-        support = _device_support(x.device)
+        x, kind = arguments[0], OPS[op].declaration.kind
+        flat = [part for one in arguments for part in (one if isinstance(one, kind) else (one,))]
+        # Called by name, nobody has asked yet.
+        support = OPS[op].supports("triton", x.device, result_dtype(flat), OPS[op].named(flat))
         if not support.ok:
             raise ValueError(f"mobilevit_fast.{op}: {support.reason} (x.shape={tuple(x.shape)})")
-        if x.dtype not in _DTYPES:
-            expected = ", ".join(map(str, _DTYPES))
-            raise ValueError(f"mobilevit_fast.{op}: expected an input of {expected}, got {x.dtype}")
         return launcher()(*arguments)
 
-    return Kernel("triton", _device_support, takes_types(_DTYPES, ACTIVATIONS), implementation)
+    return Kernel("triton", _device_support, takes_all, implementation)

@@ -12,7 +12,7 @@ import torch
 from benchmarks import compile_report
 from benchmarks.compile_report import BATCHES
 from benchmarks.compiled import CHIPS, MODES, Row, distinct, identity, inspect, model_launches
-from mobilevit_fast.kernels.triton import tiles
+from mobilevit_fast.kernels.triton import rules, tiles
 from mobilevit_fast.kernels.triton.launch import Launch, instead_of_launches
 from mobilevit_fast.ops import OPS
 from tests.paths import REPOSITORY
@@ -63,9 +63,16 @@ def test_some_kernels_of_other_types_compile_well(mode: str) -> None:
     assert compile_report.problems(rows) == []
 
 
-@pytest.mark.parametrize(("width", "heads"), [(512, 1), (1024, 4)])
+@pytest.mark.parametrize(
+    ("kernel", "width", "heads"),
+    [
+        ("attention_kernel", rules.MAX_HEAD_DIM, 1),
+        ("attention_kernel", 1024, 4),
+        ("norm_mlp_kernel", rules.MAX_FEATURES, 32),
+    ],
+)
 @pytest.mark.parametrize(("chip", "shared_memory"), [("gfx942", 64 << 10), ("sm_80", 99 << 10)])
-def test_wide_heads_fit_small_chips(chip: str, shared_memory: int, width: int, heads: int) -> None:
+def test_the_widest_tokens_fit_small_chips(chip: str, shared_memory: int, kernel: str, width: int, heads: int) -> None:
     """99 KiB are what a program has on chips of compute capability 8.6 and 8.9."""
     sizes = [
         (4, 64, 32, 32),
@@ -84,8 +91,8 @@ def test_wide_heads_fit_small_chips(chip: str, shared_memory: int, width: int, h
     assert implementation is not None
     with tiles.for_chip(chip), instead_of_launches(launches.append):
         implementation(*arguments, heads, [2, 2], 1e-5, "silu", "silu")
-    (attention,) = (one for one in launches if one.kernel.fn.__name__ == "attention_kernel")
-    assert inspect(chip, "float16", attention).shared_memory <= shared_memory
+    (found,) = (one for one in launches if one.kernel.fn.__name__ == kernel)
+    assert inspect(chip, "float16", found).shared_memory <= shared_memory
 
 
 def test_problems_are_named() -> None:

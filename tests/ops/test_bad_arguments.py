@@ -77,6 +77,10 @@ CASES: list[tuple[str, Callable[[], Any]]] = [
         r"expected expand weight of shape \(24, 8, 1, 1\), got",
         lambda: ops.classifier_head(_x(1, 8, 4, 4), _x(24, 8, 3, 3), None, _x(3, 24)),
     ),
+    (
+        r"classifier_head: expected an image of at least one pixel, got none \(x.shape=\(1, 8, 0, 4\)\)",
+        lambda: ops.classifier_head(_x(1, 8, 0, 4), _x(24, 8, 1, 1), None, _x(3, 24)),
+    ),
 ]
 
 

@@ -92,7 +92,7 @@ def test_positions_that_32_bits_do_not_hold_are_refused(reach: int, device: torc
         if reach < 2**29:
             check_closely("conv2d_bias_act", arguments)
             continue
-        with pytest.raises(ValueError, match="triton expected a padded image of fewer than 2\\^30 rows"):
+        with pytest.raises(ValueError, match="conv2d_bias_act: expected a padded image of fewer than 2\\^30 rows"):
             run("conv2d_bias_act", arguments)
 
 

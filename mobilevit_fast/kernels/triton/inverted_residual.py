@@ -30,7 +30,6 @@ from mobilevit_fast.kernels.triton.launch import (
     alignment,
     blocks,
     channels_last,
-    check_positions,
     dense,
     empty_image,
     input_precision,
@@ -168,8 +167,6 @@ def inverted_residual(
     x = channels_last(x)
     _, channels, height, width = x.shape
     expanded, outputs = w.expand_weight.shape[0], w.project_weight.shape[0]
-    padding = [(size - 1) // 2 * step for size, step in zip(w.depthwise_weight.shape[2:], dilation, strict=True)]
-    check_positions(x, w.depthwise_weight, padding, stride, dilation)
     fused = max(stride) > 1
     source = x
     if not fused:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -83,24 +83,6 @@ def launch(kernel: Any, programs: Callable[[Tile], int], shape: tuple[int, ...],
             one.run()
     else:
         one.run()
-
-
-def check_positions(
-    x: Tensor, weight: Tensor, padding: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> None:
-    """Refuse windows and weights whose positions the kernels could not compute in 32 bits.
-
-    Raises:
-        ValueError: with what there is, and which backend takes it.
-    """
-    rows, columns = (size + 2 * pad for size, pad in zip(x.shape[2:], padding, strict=True))
-    if max(rows, columns) >= 1 << 30 or x.shape[0] * x.shape[2] >= 1 << 31 or weight.numel() >= 1 << 31:
-        raise ValueError(
-            "mobilevit_fast: the backend triton expected a padded image of fewer than 2^30 rows and columns, a batch "
-            "of fewer than 2^31 rows and a weight of fewer than 2^31 numbers, got "
-            f"{rows}x{columns} for {x.shape[0]} images, a weight {tuple(weight.shape)}, stride {list(stride)}, "
-            f"padding {list(padding)}, dilation {list(dilation)} (backend='reference' takes any)"
-        )
 
 
 def blocks(size: int, block: int) -> int:

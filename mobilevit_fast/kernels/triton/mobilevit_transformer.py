@@ -31,9 +31,6 @@ from mobilevit_fast.kernels.triton.transformer_kernels import (
 )
 from mobilevit_fast.kernels.weights import StackWeights
 
-MOST_HEAD_CHANNELS = 512
-"""Of a head, whose queries a program holds whole."""
-
 
 def _pieces(width: int) -> dict[str, int]:
     """Two powers of two that hold a row of ``width`` columns together with little to spare."""
@@ -126,11 +123,6 @@ def _attention(qkv: Tensor, num_heads: int, patch_size: Sequence[int], context: 
     columns = width // patch_size[1]
     token_count, rows = height // patch_size[0] * columns, batch * height * width
     head_dim = channels // num_heads
-    if head_dim > MOST_HEAD_CHANNELS:
-        raise ValueError(
-            f"mobilevit_fast.mobilevit_transformer: the backend triton expected heads of at most {MOST_HEAD_CHANNELS} "
-            f"channels, got {head_dim} (backend='reference' takes any)"
-        )
     launch(
         attention_kernel,
         lambda tile: batch * blocks(height * width, tile["BLOCK_M"]) * num_heads,
