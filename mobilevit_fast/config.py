@@ -20,7 +20,7 @@ from mobilevit_fast.config_checks import (
     require,
 )
 from mobilevit_fast.files import user_path, write_atomically
-from mobilevit_fast.hub import HUB_ERRORS, download, reason
+from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
 from mobilevit_fast.json_files import read_json_object
 
 CONFIG_FILE = "config.json"
@@ -279,14 +279,8 @@ class MobileViTConfig:
             path = path / CONFIG_FILE
         elif not path.exists():
             try:
-                path = download(
-                    os.fspath(folder_or_id),
-                    CONFIG_FILE,
-                    revision=revision,
-                    token=token,
-                    cache_dir=cache_dir,
-                    local_files_only=local_files_only,
-                )
+                hub = HubOptions(revision, token, cache_dir, local_files_only)
+                path = download(os.fspath(folder_or_id), CONFIG_FILE, hub)
             except HUB_ERRORS as error:
                 raise OSError(
                     f"{os.fspath(folder_or_id)}: expected a folder, a JSON file or the id of a model on the hub; "

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -11,16 +12,25 @@ HUB_ERRORS = (OSError, HFValidationError)
 """What a download raises: no connection, no such model, no such file, no permission, an id that is none."""
 
 
-def download(
-    model_id: str,
-    filename: str,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-) -> Path:
-    """The path of a model's file in the local cache, brought there if needed; arguments as in ``hf_hub_download``.
+@dataclass(frozen=True)
+class HubOptions:
+    """Where and how to look for a model of the hub: what every ``from_pretrained`` takes, in one piece.
+
+    Attributes:
+        revision: branch, tag or commit.
+        token: access token, or True for the stored one; not part of the repr.
+        cache_dir: folder for downloads instead of the hub's own.
+        local_files_only: use what was downloaded before, without a connection.
+    """
+
+    revision: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+
+
+def download(model_id: str, filename: str, options: HubOptions) -> Path:
+    """The path of a model's file in the local cache, brought there if needed.
 
     The hub's client logs every retry. That is silenced here, since the exception reports the outcome once.
 
@@ -34,10 +44,10 @@ def download(
         path = hf_hub_download(
             model_id,
             filename,
-            revision=revision,
-            token=token,
-            cache_dir=None if cache_dir is None else Path(cache_dir),
-            local_files_only=local_files_only,
+            revision=options.revision,
+            token=options.token,
+            cache_dir=None if options.cache_dir is None else Path(options.cache_dir),
+            local_files_only=options.local_files_only,
         )
     finally:
         logger.setLevel(level)

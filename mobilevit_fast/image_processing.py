@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mobilevit_fast.files import user_path, write_atomically
-from mobilevit_fast.hub import HUB_ERRORS, download, reason
+from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
 from mobilevit_fast.image_features import BatchFeature
 from mobilevit_fast.image_inputs import list_images
 from mobilevit_fast.image_pipeline import process_image, process_segmentation_map, stack
@@ -243,14 +243,8 @@ class MobileViTImageProcessor:
                 raise FileNotFoundError(f"expected a file {PREPROCESSOR_CONFIG} in {os.fspath(folder_or_id)}, got none")
         elif not path.is_file():
             try:
-                path = download(
-                    os.fspath(folder_or_id),
-                    PREPROCESSOR_CONFIG,
-                    revision=revision,
-                    token=token,
-                    cache_dir=cache_dir,
-                    local_files_only=local_files_only,
-                )
+                hub = HubOptions(revision, token, cache_dir, local_files_only)
+                path = download(os.fspath(folder_or_id), PREPROCESSOR_CONFIG, hub)
             except HUB_ERRORS as error:
                 raise OSError(
                     f"{os.fspath(folder_or_id)}: expected a folder, a JSON file or the id of a model on the hub that "

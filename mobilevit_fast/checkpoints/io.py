@@ -17,6 +17,7 @@ from mobilevit_fast.checkpoints.names import Naming, detect_naming, is_head, to_
 from mobilevit_fast.checkpoints.sources import CONFIG_FILE, Source, locate, read_json
 from mobilevit_fast.checkpoints.tensors import check_tensors, read_tensors
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.hub import HubOptions
 from mobilevit_fast.json_files import parse_json_object
 from mobilevit_fast.limits import shortened
 
@@ -73,8 +74,12 @@ def read_checkpoint(
     Raises:
         CheckpointError: there is nothing there, it is damaged, or it is no MobileViT.
     """
+    return _read_checkpoint(source, HubOptions(revision, token, cache_dir, local_files_only), mmap)
+
+
+def _read_checkpoint(source: str | os.PathLike[str], hub: HubOptions, mmap: bool) -> Checkpoint:
     for _ in range(_READINGS):
-        files = locate(source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+        files = locate(source, hub)
         before = _stamps(files)
         try:
             checkpoint = _read(files, mmap)
@@ -238,10 +243,7 @@ def load_pretrained(
     *,
     config: MobileViTConfig | None = None,
     strict: bool = True,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
+    hub: HubOptions | None = None,
     mmap: bool = False,
     dtype: torch.dtype | None = None,
     **config_overrides: Any,
@@ -250,10 +252,10 @@ def load_pretrained(
 
     Args:
         build: makes the model from its configuration; usually a class of `mobilevit_fast.models`.
-        source: as in `read_checkpoint`, and so are revision, token, cache_dir, local_files_only
-            and mmap.
+        source: as in `read_checkpoint`, and so is mmap.
         config: replaces the checkpoint's configuration.
         strict: as in `load_weights`.
+        hub: how to look for a model of the hub.
         dtype: as in `load_weights`.
         **config_overrides: fields to replace in the configuration, such as `num_labels` or `output_stride`.
 
@@ -267,9 +269,7 @@ def load_pretrained(
         raise TypeError(f"from_pretrained: expected options or fields of MobileViTConfig, got {', '.join(unknown)}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"from_pretrained: expected dtype to be a floating point torch.dtype, got {dtype!r}")
-    checkpoint = read_checkpoint(
-        source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only, mmap=mmap
-    )
+    checkpoint = _read_checkpoint(source, hub or HubOptions(), mmap)
     config = checkpoint.config if config is None else config
     if config_overrides:
         config = MobileViTConfig.from_dict(config.to_dict(), **config_overrides)

@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
 from mobilevit_fast.files import user_path
-from mobilevit_fast.hub import HUB_ERRORS, download, reason
+from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
 from mobilevit_fast.json_files import read_json_object
 
 CONFIG_FILE = "config.json"
@@ -38,19 +38,12 @@ class Source:
     config: Path | None
 
 
-def locate(
-    source: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-) -> Source:
+def locate(source: str | os.PathLike[str], hub: HubOptions) -> Source:
     """Find the files of a checkpoint, downloading what a hub id names.
 
     Args:
         source: a folder, a weights file, or a hub id such as `apple/mobilevit-small` where no such path exists.
-        revision, token, cache_dir, local_files_only: as in `huggingface_hub.hf_hub_download`.
+        hub: how to look for a model of the hub.
 
     Raises:
         CheckpointError: there is no such file, folder or model, or the hub cannot be reached.
@@ -70,7 +63,7 @@ def locate(
         raise CheckpointError(
             f"{name}: expected a folder, a weights file or a model id of the hub, found nothing there"
         )
-    return _on_hub(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    return _on_hub(name, hub)
 
 
 def _in_folder(folder: Path) -> Source:
@@ -95,28 +88,14 @@ def _single_file(path: Path) -> Source:
     return Source((path,), config if path.name in WEIGHTS_FILES and config.is_file() else None)
 
 
-def _on_hub(
-    name: str,
-    *,
-    revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | os.PathLike[str] | None,
-    local_files_only: bool,
-) -> Source:
+def _on_hub(name: str, hub: HubOptions) -> Source:
     unreachable: LocalEntryNotFoundError | None = None
 
     def fetch(filename: str) -> Path | None:
         nonlocal unreachable
         try:
-            return download(
-                name,
-                filename,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                # Once the hub did not answer, only what was downloaded before can help.
-                local_files_only=local_files_only or unreachable is not None,
-            )
+            # Once the hub did not answer, only what was downloaded before can help.
+            return download(name, filename, hub if unreachable is None else replace(hub, local_files_only=True))
         except LocalEntryNotFoundError as error:
             unreachable = unreachable or error
         except EntryNotFoundError:
@@ -131,9 +110,8 @@ def _on_hub(
     if weights:
         return Source(weights, config)
     if unreachable is not None:
-        where = (
-            "the local cache of the hub" if local_files_only else "the hub, which cannot be reached, or its local cache"
-        )
+        online = "the hub, which cannot be reached, or its local cache"
+        where = "the local cache of the hub" if hub.local_files_only else online
         raise CheckpointError(f"{name}: no such file or folder, and no such model in {where}") from unreachable
     raise CheckpointError(f"{name}: expected one of {', '.join(WEIGHTS_FILES)} in this model of the hub, found none")
 

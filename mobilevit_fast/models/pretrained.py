@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.hub import HubOptions
 from mobilevit_fast.models.block import MobileViTLayer
 from mobilevit_fast.models.layers import initialize_weights
 from mobilevit_fast.models.size import check_size
@@ -110,10 +111,7 @@ class MobileViTPreTrainedModel(nn.Module):
             cls,
             folder_or_id,
             config=config,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
+            hub=HubOptions(revision, token, cache_dir, local_files_only),
             mmap=mmap,
             strict=strict,
             dtype=dtype,

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mobilevit_fast import hub
 from mobilevit_fast.accelerate import accelerate
 from mobilevit_fast.checkpoints import (
     CheckpointError,
@@ -21,6 +23,7 @@ from mobilevit_fast.checkpoints import (
     write_checkpoint,
 )
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.image_processing import MobileViTImageProcessor
 from mobilevit_fast.models import (
     MobileViTForImageClassification,
     MobileViTForSemanticSegmentation,
@@ -285,10 +288,34 @@ def test_a_model_of_the_hub_from_its_cache(
         read_checkpoint("someone/other", **arguments)
 
 
+@pytest.mark.parametrize(
+    "load",
+    [
+        read_checkpoint,
+        load_model,
+        MobileViTModel.from_pretrained,
+        MobileViTConfig.from_pretrained,
+        MobileViTImageProcessor.from_pretrained,
+    ],
+    ids=lambda load: load.__qualname__,
+)
+def test_options_reach_the_hubs_client(load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def refuse(name: str, filename: str, **options: Any) -> str:
+        asked.append(options)
+        raise OSError("no such model")
+
+    monkeypatch.setattr(hub, "hf_hub_download", refuse)
+    with pytest.raises((OSError, CheckpointError), match="no such model"):
+        load("someone/other", revision="v1", token="secret", cache_dir="here", local_files_only=True)
+    options = {"revision": "v1", "token": "secret", "cache_dir": Path("here"), "local_files_only": True}
+    assert asked[0] == options
+    assert "secret" not in repr(hub.HubOptions(**options))
+
+
 def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from mobilevit_fast import hub
 
     online: list[bool] = []
 
