@@ -8,12 +8,14 @@ from functools import partial
 from itertools import starmap
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mobilevit_fast.config import CONFIG_FILE
 from mobilevit_fast.files import user_path, write_atomically
 from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
+from mobilevit_fast.image_families import family_settings
 from mobilevit_fast.image_features import BatchFeature
 from mobilevit_fast.image_inputs import list_images
 from mobilevit_fast.image_pipeline import process_image, process_segmentation_map, stack
@@ -21,6 +23,9 @@ from mobilevit_fast.image_settings import SETTING_NAMES, ImageSettings, check_na
 from mobilevit_fast.image_transforms import ImageError
 from mobilevit_fast.json_files import read_json_object
 from mobilevit_fast.limits import shortened
+
+if TYPE_CHECKING:
+    from mobilevit_fast.checkpoints import Checkpoint
 
 __all__ = [
     "BatchFeature",
@@ -255,6 +260,38 @@ class MobileViTImageProcessor:
             return cls.from_dict(values, **overrides)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def for_checkpoint(cls, checkpoint: "Checkpoint", **overrides: Any) -> "MobileViTImageProcessor":
+        """With the settings that the family of a checkpoint was trained with, where no file tells them.
+
+        Images are cropped to the size in the model's configuration, S by S pixels, and then are
+
+        - of ml-cvnets and transformers: the shorter edge resized to S + 32, bilinear; BGR in [0, 1], not normalised.
+          ml-cvnets reads images by OpenCV, in BGR, and resizes to 288 before it crops 256
+          (config/classification/imagenet/mobilevit.yaml); the preprocessor_config.json of apple/mobilevit-small and
+          apple/deeplabv3-mobilevit-small (544 and 512) say the same.
+        - of timm: the shorter edge resized to S / 0.9, bicubic; RGB in [0, 1] with mean 0 and standard deviation 1 (the
+          default configuration in timm/models/mobilevit.py), or what `pretrained_cfg` in the config.json beside the
+          weights says of `crop_pct`, `interpolation`, `mean` and `std`.
+
+        It is a guess for weights that were trained with other settings.
+
+        Args:
+            checkpoint: as `mobilevit_fast.checkpoints.read_checkpoint` returns it.
+            **overrides: settings to replace.
+
+        Raises:
+            TypeError: an override that is no setting.
+            OSError, ValueError: another family, whose settings are not known; or a config.json that cannot be read, or
+                has other values than settings can have.
+        """
+        check_names(overrides, cls.__name__)
+        config_file = checkpoint.path.parent / CONFIG_FILE
+        settings = family_settings(checkpoint.naming, checkpoint.config.image_size, config_file)
+        processor = cls()
+        processor.settings = replace(settings, **overrides)
+        return processor
 
     def to_dict(self) -> dict[str, Any]:
         """Settings, kept keys and `image_processor_type`, as values that JSON can hold."""

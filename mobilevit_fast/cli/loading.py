@@ -1,21 +1,14 @@
 """Models and their image processors from what the user named."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from PIL.Image import Resampling
 
 from mobilevit_fast.accelerate import accelerate
 from mobilevit_fast.checkpoints import Checkpoint, CheckpointError, build_model, read_checkpoint
-from mobilevit_fast.checkpoints.sources import CONFIG_FILE, read_json
 from mobilevit_fast.cli.console import note, usage_error
 from mobilevit_fast.files import user_path
 from mobilevit_fast.image_processing import PREPROCESSOR_CONFIG, MobileViTImageProcessor
-from mobilevit_fast.limits import shortened
 from mobilevit_fast.models import MobileViTPreTrainedModel
 
 DIGITS = "digits"
@@ -107,57 +100,18 @@ def find_processor(source: str, checkpoint: Checkpoint, named: str | None) -> Mo
             return MobileViTImageProcessor.from_pretrained(source)
         except OSError:  # a model without the file, or no connection: the defaults below, which are announced
             pass
-    settings, description = _family_settings(checkpoint)
+    found = MobileViTImageProcessor.for_checkpoint(checkpoint)
     note(
-        f"{source}: no {PREPROCESSOR_CONFIG}, so images are prepared as {description}; "
+        f"{source}: no {PREPROCESSOR_CONFIG}, so images are prepared as {_family(checkpoint, found)}; "
         "--processor FOLDER takes the settings of another"
     )
-    return MobileViTImageProcessor(**settings)
+    return found
 
 
-def _family_settings(checkpoint: Checkpoint) -> tuple[dict[str, Any], str]:
-    """Settings that a code base uses for its own checkpoints, and how to call them."""
-    size = checkpoint.config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    crop = {"height": height, "width": width}
-    if checkpoint.naming == "timm":
-        settings = {**_timm_settings(checkpoint.path.parent / CONFIG_FILE, min(height, width)), "crop_size": crop}
-        return (
-            settings,
-            f"timm's checkpoints (RGB, resized to {settings['size']['shortest_edge']}, cropped to {height})",
-        )
-    # Apple's checkpoints were trained on images as OpenCV reads them: BGR in [0, 1], not normalised.
-    settings = {
-        "size": {"shortest_edge": min(height, width) + 32},
-        "crop_size": crop,
-        "resample": Resampling.BILINEAR,
-        "do_flip_channel_order": True,
-        "do_normalize": False,
-    }
-    description = (
-        f"Apple's checkpoints (BGR, not normalised, resized to {min(height, width) + 32}, cropped to {height})"
-    )
-    return settings, description
-
-
-def _timm_settings(config: Path, edge: int) -> dict[str, Any]:
-    """timm's evaluation settings for MobileViT, replaced by what a config.json of its own says."""
-    values = read_json(config).get("pretrained_cfg") if config.is_file() else None
-    described: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
-    crop, interpolation = described.get("crop_pct", 0.9), described.get("interpolation", "bicubic")
-    is_number = isinstance(crop, int | float) and not isinstance(crop, bool)
-    if not is_number or not 1 / edge <= crop <= 1:
-        raise ValueError(f"{config}: expected crop_pct to be a share of the image, up to 1, got {shortened(crop)}")
-    filters = [one.name.lower() for one in Resampling]
-    if not isinstance(interpolation, str) or interpolation.lower() not in filters:
-        raise ValueError(
-            f"{config}: expected interpolation to be one of {', '.join(filters)}, got {shortened(interpolation)}"
-        )
-    return {
-        "size": {"shortest_edge": math.floor(edge / crop)},
-        "resample": Resampling[interpolation.upper()],
-        "do_normalize": True,
-        "image_mean": described.get("mean", (0.0, 0.0, 0.0)),
-        "image_std": described.get("std", (1.0, 1.0, 1.0)),
-        "do_flip_channel_order": False,
-    }
+def _family(checkpoint: Checkpoint, processor: MobileViTImageProcessor) -> str:
+    """Whose settings these are, and the settings themselves."""
+    owner = "timm's" if checkpoint.naming == "timm" else "Apple's"
+    order = "BGR" if processor.do_flip_channel_order else "RGB"
+    normalised = "" if processor.do_normalize else "not normalised, "
+    edge, crop = processor.size["shortest_edge"], processor.crop_size
+    return f"{owner} checkpoints ({order}, {normalised}resized to {edge}, cropped to {crop['height']}x{crop['width']})"
