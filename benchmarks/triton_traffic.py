@@ -13,10 +13,10 @@ import torch
 import typer
 
 from benchmarks.floors import bytes_of, work_of
+from benchmarks.launches import recorded_launches
 from benchmarks.shapes import preset_calls
 from mobilevit_fast.config import PRESETS
-from mobilevit_fast.kernels.triton.launch import Launch, instead_of_launches
-from mobilevit_fast.ops import OPS
+from mobilevit_fast.kernels.triton.launch import Launch
 
 
 def moved_bytes(one: Launch) -> int:
@@ -29,11 +29,7 @@ def table(preset: str, batch: int, bandwidth: float, rate: float) -> str:
     """Per operator: launches, MB and 10⁶ products an image, microseconds at a bandwidth (TB/s) and rate (TMAC/s)."""
     regions: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0, 0.0])
     for call in preset_calls(preset, batch, 256, torch.float16):
-        launches: list[Launch] = []
-        implementation = OPS[call.op].kernels["triton"].implementation
-        assert implementation is not None
-        with instead_of_launches(launches.append):
-            implementation(*call.arguments)
+        launches = recorded_launches(call.op, call.arguments)
         moved, products = sum(map(moved_bytes, launches)) / batch, work_of(call.op, call.named).products / batch
         seconds = max(moved / (bandwidth * 1e12), products / (rate * 1e12))
         for i, value in enumerate((len(launches), moved / 1e6, products / 1e6, seconds * 1e6)):

@@ -19,13 +19,13 @@ import triton
 import typer
 from rich.progress import track
 
+from benchmarks.launches import recorded_launches
 from benchmarks.shapes import preset_calls
 from mobilevit_fast.config import PRESETS
 from mobilevit_fast.files import write_atomically
 from mobilevit_fast.kernels.triton import tiles
-from mobilevit_fast.kernels.triton.launch import Launch, instead_of_launches
+from mobilevit_fast.kernels.triton.launch import Launch
 from mobilevit_fast.kernels.triton.tiles import Tile
-from mobilevit_fast.ops import OPS
 
 _BLOCKS = ("BLOCK_M", "BLOCK_N", "BLOCK_K", "BLOCK_E", "BLOCK_H", "BLOCK_C")  # not those that a shape determines
 _LIMITS = {**dict.fromkeys(_BLOCKS, (16, 256)), "num_warps": (1, 16), "num_stages": (1, 5)}
@@ -67,16 +67,13 @@ def launches_of(
     not change times)."""
     launches: list[Launch] = []
     for call in preset_calls(preset, batch, 512 if segmentation else 256, dtype, segmentation=segmentation):
-        arguments = (
+        arguments = [
             torch.randn(a.shape, device=device).to(a.dtype).as_strided(a.shape, a.stride())
             if isinstance(a, torch.Tensor)
             else a
             for a in call.arguments
-        )
-        implementation = OPS[call.op].kernels["triton"].implementation
-        assert implementation is not None
-        with instead_of_launches(launches.append):
-            implementation(*arguments)
+        ]
+        launches += recorded_launches(call.op, arguments)
     return launches
 
 

@@ -12,9 +12,8 @@ import torch
 from benchmarks import compile_report
 from benchmarks.compile_report import BATCHES
 from benchmarks.compiled import CHIPS, MODES, Row, distinct, identity, inspect, model_launches
+from benchmarks.launches import recorded_launches
 from mobilevit_fast.kernels.triton import rules, tiles
-from mobilevit_fast.kernels.triton.launch import Launch, instead_of_launches
-from mobilevit_fast.ops import OPS
 from tests.paths import REPOSITORY
 
 IDENTITY = ("kernel", "chip", "mode", "tile", "variant", "source")
@@ -86,11 +85,8 @@ def test_the_widest_tokens_fit_small_chips(chip: str, shared_memory: int, kernel
     sizes += [(1, width, width), *[(1, width)] * 3, (1, width, width), (1, width), (1, width, width), (1, width)]
     sizes += [(width,), (width,), (64, width, 1, 1), (64,), (64,)]
     arguments = [torch.empty(size, dtype=torch.float16, device="meta") for size in sizes]
-    launches: list[Launch] = []
-    implementation = OPS["mobilevit_transformer"].kernels["triton"].implementation
-    assert implementation is not None
-    with tiles.for_chip(chip), instead_of_launches(launches.append):
-        implementation(*arguments, heads, [2, 2], 1e-5, "silu", "silu")
+    with tiles.for_chip(chip):
+        launches = recorded_launches("mobilevit_transformer", [*arguments, heads, [2, 2], 1e-5, "silu", "silu"])
     (found,) = (one for one in launches if one.kernel.fn.__name__ == kernel)
     assert inspect(chip, "float16", found).shared_memory <= shared_memory
 

@@ -3,28 +3,20 @@
 import torch
 
 from benchmarks import triton_traffic
+from benchmarks.launches import recorded_launches
 from benchmarks.shapes import preset_calls
-from mobilevit_fast.kernels.triton.launch import Launch, instead_of_launches
-from mobilevit_fast.ops import OPS
-
-
-def launches(op: str, *arguments: object) -> list[Launch]:
-    found: list[Launch] = []
-    with instead_of_launches(found.append):
-        OPS[op].kernels["triton"].implementation(*arguments)
-    return found
 
 
 def test_a_convolution_reads_its_input_and_weight_once_and_writes_its_result() -> None:
     x = torch.empty(2, 16, 8, 8, device="meta", dtype=torch.float16)
     weight, bias = torch.empty(32, 16, 3, 3, device="meta", dtype=torch.float16), torch.empty(32, device="meta")
-    (one,) = launches("conv2d_bias_act", x, None, weight, None, bias, [2, 2], [1, 1], [1, 1], "silu")
+    (one,) = recorded_launches("conv2d_bias_act", [x, None, weight, None, bias, [2, 2], [1, 1], [1, 1], "silu"])
     assert triton_traffic.moved_bytes(one) == 2 * 2048 + 2 * 4608 + 4 * 32 + 2 * 2 * 32 * 16
 
 
 def test_an_mlp_reads_and_writes_its_tokens() -> None:
     call = next(c for c in preset_calls("xx_small", 4, 256, torch.float16) if c.op == "mobilevit_transformer")
-    mlp = next(one for one in launches(call.op, *call.arguments) if one.kernel.fn.__name__ == "norm_mlp_kernel")
+    mlp = next(one for one in recorded_launches(call.op, call.arguments) if one.kernel.fn.__name__ == "norm_mlp_kernel")
     rows, width, hidden = mlp.shape
     weights = 2 * 2 * width * hidden + 4 * (3 * width + hidden)  # float16 weights, float32 norms and biases
     assert (rows, width) == (4 * 32 * 32, 64)
