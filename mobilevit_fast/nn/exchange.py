@@ -35,8 +35,8 @@ class Exchanged(nn.Module):
     _mvf_original: ClassVar[type[nn.Module]]
     _mvf_own: ClassVar[type[nn.Module]]
     _mvf_constructor: ClassVar[type[nn.Module]]
-    """Of a module that is fused because its constructor made it so (:mod:`mobilevit_fast.nn.construction`): the class
-    that was called."""
+    """The class that was called, of a module that its constructor made a fused one
+    (:mod:`mobilevit_fast.nn.construction`)."""
 
     @classmethod
     def around(cls, before: Before, module: Any, /, *args: Any, **kwargs: Any) -> Any:

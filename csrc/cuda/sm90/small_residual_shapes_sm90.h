@@ -23,7 +23,7 @@ struct ResidualShape {
   static constexpr int kPixels = kHigh * kWide, kRowTiles = ceil_div(kPixels, 16);
   static constexpr int kOutTiles = ceil_div(kOutputs / 8, kSlices), kOutSteps = kExpanded / 16;
   static constexpr int kInPitch = odd_pitch(kSteps * 16), kPitch = odd_pitch(kHere), kOutPitch = odd_pitch(kExpanded);
-  // Weights of a slice, as mobilevit_fast/kernels/cuda/sm90/small.py leaves them.
+  // Weights of a slice, as mobilevit_fast/kernels/cuda/sm90/small_residual.py leaves them.
   static constexpr int kAtExpandScale = kTiles * kPairs * kFragment, kAtWindow = kAtExpandScale + kHere * 8;
   static constexpr int kAtWindowScale = kAtWindow + kHere * 18, kAtProject = round_up(kAtWindowScale + kHere * 8, 128);
   static constexpr int kAtProjectScale = kAtProject + kOutTiles * ceil_div(kOutSteps, 2) * kFragment;
