@@ -122,7 +122,7 @@ class Op:
                 self._define_packing(kernel.backend, kernel.packing, kernel.packing.floats, settings)
             if kernel.implementation is not None:
                 key = "CPU" if kernel.backend == "cpu" else "CompositeExplicitAutograd"
-                LIBRARY.impl(overload, self._checked(kernel.implementation), key)
+                LIBRARY.impl(overload, self._checked(kernel.backend, kernel.implementation), key)
             torch.library.register_fake(f"{NAMESPACE}::{overload}", self._fake, lib=LIBRARY)
         self.argument_names = [argument.name for argument in self.overload("reference")._schema.arguments]
         OPS[name] = self
@@ -257,10 +257,14 @@ class Op:
         x = arguments[0]
         return torch.empty(shape, dtype=result_dtype(arguments), device=x.device, memory_format=layout)
 
-    def _checked(self, implementation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def _checked(self, backend: str, implementation: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def kernel(*arguments: Any) -> Tensor:
             self.output_shape(*arguments)
             check_stored(self.name, self.argument_names, arguments)
+            # Called by name, nobody has asked yet.
+            support = self.supports(backend, arguments[0].device, result_dtype(arguments), self.named(arguments))
+            if not support.ok:
+                raise ValueError(f"{NAMESPACE}.{self.name}: {support.reason} (x.shape={tuple(arguments[0].shape)})")
             with _without_autocast(arguments[0]):
                 images, weights, settings = self.split(arguments)
                 return as_channels_last(implementation(*images, weights, *settings), arguments)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevit_fast.ops.registry import OPS, Kernel, result_dtype, takes_types
+from mobilevit_fast.ops.registry import Kernel, takes_types
 from mobilevit_fast.support import Support
 
 ACTIVATIONS = ("none", "relu", "silu")
@@ -59,12 +59,6 @@ def triton_kernel(op: str, takes: Callable[[dict[str, Any]], Support]) -> Kernel
         return found
 
     def implementation(*arguments: Any) -> Tensor:
-        x, kind = arguments[0], OPS[op].declaration.kind
-        flat = [part for one in arguments for part in (one if isinstance(one, kind) else (one,))]
-        # Called by name, nobody has asked yet.
-        support = OPS[op].supports("triton", x.device, result_dtype(flat), OPS[op].named(flat))
-        if not support.ok:
-            raise ValueError(f"mobilevit_fast.{op}: {support.reason} (x.shape={tuple(x.shape)})")
         return launcher()(*arguments)
 
     return Kernel("triton", _device_support, takes_all, implementation)

@@ -29,6 +29,7 @@ def give_real_signal(model: nn.Module, seed: int = 0) -> None:
     """Random weights, batch norms and biases that keep features near 1 from the first layer to the last."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        module: Any
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 fan_in = module.weight[0].numel()
@@ -42,7 +43,7 @@ def give_real_signal(model: nn.Module, seed: int = 0) -> None:
                 module.bias.normal_(std=0.1, generator=generator)
 
 
-def shortened(model: nn.Module) -> nn.Module:
+def shortened(model: Any) -> Any:
     """One of our models with a single transformer layer in each block: exporters take long over deep ones."""
     for block in model.mobilevit.encoder.layer[2:]:
         del block.transformer.layer[1:]
