@@ -19,7 +19,7 @@ from mobilevit_fast.config_checks import (
     parse_label2id,
     require,
 )
-from mobilevit_fast.files import user_path, write_atomically
+from mobilevit_fast.files import find, user_path, write_atomically
 from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
 from mobilevit_fast.json_files import read_json_object
 
@@ -277,7 +277,7 @@ class MobileViTConfig:
         path = user_path(folder_or_id)
         if path.is_dir():
             path = path / CONFIG_FILE
-        elif not path.exists():
+        elif not path.exists() and find(path) is None:
             try:
                 hub = HubOptions(revision, token, cache_dir, local_files_only)
                 path = download(os.fspath(folder_or_id), CONFIG_FILE, hub)

@@ -1,4 +1,4 @@
-"""Writing files that are whole or not there, and that a killed writer leaves as they were."""
+"""Writing files that are whole or not there, and that belong together, whenever their writer is killed."""
 
 import io
 import os
@@ -17,6 +17,11 @@ try:
 except ImportError:  # not on POSIX: then writers do not see each other, and leftovers stay
     fcntl = None  # type: ignore[assignment]
 
+_JOURNAL = ".mobilevit_fast.journal"
+"""Lists the temporary files of a save, one a line."""
+_MAX_JOURNAL_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"\.(?P<name>[^/\\]+)\.[0-9a-f]+\.tmp")
+
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """A path as its user means it: `~` is the home folder. What names no home stays as it is."""
@@ -28,44 +33,65 @@ def write_atomically(path: Path, content: bytes) -> None:
     write_together(path.parent, {path.name: content})
 
 
-def write_together(folder: Path, contents: Mapping[str, bytes], description: str | None = None) -> None:
-    """Write files that belong together; whenever this is killed, nobody finds a part of one.
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files that belong together: all of them or none, whenever this is killed.
 
-    All of them are written under names of their own beside their places and are on the disk before the first takes
-    its place. Several writers of one folder, threads or processes, do that one after the other, so that the files of
-    one never mix with those of another. What killed writers left is removed.
+    All of them are written under names of their own beside their places and are on the disk before the first takes its
+    place, and so is a journal that lists those names. Removing the old one of the first file, or the journal itself
+    where there is none, commits the save: from there on `find` gives the new files, in their places or not, and whoever
+    writes to the folder next with this function puts the rest into their places, the first file last. Programs that
+    know nothing of the journal may find the first file missing, for a moment or, after a kill, until the next save;
+    wherever they find it, all others are of the same save. What they write in its place counts from then on.
+
+    What is there already with the same content is not touched, and a single file that changes is renamed over the old
+    one: then none is ever missing. Several writers of one folder, threads or processes, take turns in that, so that the
+    files of one never mix with those of another. What killed writers left is removed.
 
     Args:
         folder: which exists.
-        contents: by name, in the order in which they take their places.
-        description: the name of a file that says how to read the others. Where it changes, the old one is put aside
-            before the others take their places, and the new one takes its own last: an old description with new
-            contents is never there.
+        contents: by name; first what is of no use without the others, or tells most.
 
     Raises:
-        OSError: as when writing in place; every file is what it was, unless the failure was that of a rename.
+        OSError: as when writing in place; every file is what it was, unless the failure was that of a rename after the
+            first old file was removed, when the save is committed like that of a killed writer.
     """
     for name in contents:
         if (folder / name).is_dir():
             raise IsADirectoryError(f"expected a file to write to, got a folder: {folder / name}")
     with _alone_in(folder):
+        _finish(folder, _committed(folder))
         _remove_leftovers(folder, contents)
     with ExitStack() as stack:
-        temporaries = {name: stack.enter_context(_written(folder, name, contents[name])) for name in contents}
-        names = sorted(contents, key=lambda name: name == description)  # stable: the description comes last
+        written = {name: stack.enter_context(_written(folder, name, contents[name])) for name in contents}
         with _alone_in(folder):
-            aside = _put_aside(folder, description, contents) if description is not None else None
-            try:
-                for name in names:
-                    os.replace(temporaries[name], folder / name)
-            except BaseException:
-                # Beside contents that are new already, an old description would be worse than none.
-                if aside is not None and temporaries[names[0]].exists():
-                    os.replace(aside, folder / str(description))
-                raise
-            if aside is not None:
-                aside.unlink(missing_ok=True)
+            _finish(folder, _committed(folder))
+            changed = {name: path for name, path in written.items() if not _holds(folder / name, contents[name])}
+            if len(changed) > 1:
+                _commit(folder, changed)
+            _finish(folder, changed)
         _sync(folder)
+
+
+def find(path: Path) -> Path | None:
+    """Where the content of a file lies: in its place, or where a killed writer of `write_together` left it.
+
+    None where it is nowhere. Writers at work may move it meanwhile: a file that was found may have to be found again.
+    """
+    while True:
+        committed = _committed(path.parent)
+        found = committed.get(path.name, path)
+        if found.is_file():
+            return found
+        if _committed(path.parent) == committed and not found.is_file():
+            return None
+
+
+def open_found(path: Path) -> io.BufferedReader:
+    """Open a file for reading where it lies."""
+    while (found := find(path)) is not None:
+        with suppress(FileNotFoundError):  # it was moved meanwhile
+            return found.open("rb")
+    return path.open("rb")  # which fails in the system's words
 
 
 def encoded_picture(picture: "Image.Image", kind: str) -> bytes:
@@ -75,8 +101,50 @@ def encoded_picture(picture: "Image.Image", kind: str) -> bytes:
     return file.getvalue()
 
 
-def _temporary_name(name: str) -> str:
-    return f".{name}.{secrets.token_hex(8)}.tmp"
+def _commit(folder: Path, changed: Mapping[str, Path]) -> None:
+    """Have `find` give these temporary files from now on, whatever happens."""
+    listed = "\n".join(path.name for path in changed.values())
+    with _written(folder, _JOURNAL, os.fsencode(listed)) as journal:
+        os.replace(journal, folder / _JOURNAL)
+        try:
+            _sync(folder)
+            (folder / next(iter(changed))).unlink(missing_ok=True)
+        except BaseException:
+            if not _committed(folder):
+                (folder / _JOURNAL).unlink()
+            raise
+
+
+def _committed(folder: Path) -> dict[str, Path]:
+    """Temporary files of a committed save by the names whose places they have not taken yet, the first one first.
+
+    A journal counts while the place of the first file that it lists is empty: else the old one was not removed yet, all
+    is in place, or somebody else wrote there since.
+    """
+    try:
+        with (folder / _JOURNAL).open("rb") as file:
+            names = os.fsdecode(file.read(_MAX_JOURNAL_BYTES)).split("\n")
+    except (OSError, ValueError):  # the latter for a path that no file can have
+        return {}
+    listed = {match["name"]: folder / match[0] for match in map(_TEMPORARY.fullmatch, names) if match}
+    there = {name: path for name, path in listed.items() if os.path.exists(path)}
+    first = next(iter(listed), None)
+    return there if first in there and not os.path.lexists(folder / first) else {}
+
+
+def _finish(folder: Path, committed: Mapping[str, Path]) -> None:
+    """Have files of a committed save, or a single one, take their places."""
+    for name in reversed([*committed]):
+        os.replace(committed[name], folder / name)
+    (folder / _JOURNAL).unlink(missing_ok=True)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file is there with this content."""
+    try:
+        return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -88,13 +156,14 @@ def _written(folder: Path, name: str, content: bytes) -> Iterator[Path]:
         os.fsync(descriptor)
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        if path not in _committed(folder).values():
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
 def _create(folder: Path, name: str) -> tuple[Path, int]:
     while True:
-        path = folder / _temporary_name(name)
+        path = folder / f".{name}.{secrets.token_hex(8)}.tmp"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # less what the umask takes
         if _lock(descriptor, wait=False) is not False and path.exists():
             return path, descriptor
@@ -136,9 +205,11 @@ def _open_folder(folder: Path) -> int | None:
 
 def _remove_leftovers(folder: Path, names: Mapping[str, bytes]) -> None:
     """Remove temporary files of these names that no writer holds any more."""
-    pattern = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[0-9a-f]+\.tmp")
     with suppress(OSError):
-        for found in [entry for entry in os.listdir(folder) if pattern.fullmatch(entry)]:
+        for found in os.listdir(folder):
+            match = _TEMPORARY.fullmatch(found)
+            if match is None or match["name"] not in {*names, _JOURNAL}:
+                continue
             with suppress(OSError):
                 descriptor = os.open(folder / found, os.O_RDWR)
                 try:
@@ -146,18 +217,6 @@ def _remove_leftovers(folder: Path, names: Mapping[str, bytes]) -> None:
                         os.unlink(folder / found)
                 finally:
                     os.close(descriptor)
-
-
-def _put_aside(folder: Path, description: str, contents: Mapping[str, bytes]) -> Path | None:
-    """Rename the description that is there if it is another one and does not stand alone; its new name, or None."""
-    try:
-        if len(contents) == 1 or (folder / description).read_bytes() == contents[description]:
-            return None
-    except FileNotFoundError:
-        return None
-    aside = folder / _temporary_name(description)
-    os.replace(folder / description, aside)
-    return aside
 
 
 def _sync(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL.Image import Resampling
 
+from mobilevit_fast.files import find
 from mobilevit_fast.image_settings import ImageSettings
 from mobilevit_fast.json_files import read_json_object
 from mobilevit_fast.limits import shortened
@@ -30,7 +31,7 @@ def family_settings(naming: str, image_size: int | Sequence[int], config_file: P
     if naming not in _FAMILIES:
         raise ValueError(f"expected a checkpoint of {', '.join(_FAMILIES)}, got {shortened(naming)}")
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    values = read_json_object(config_file) if naming == "timm" and config_file.is_file() else {}
+    values = read_json_object(config_file) if naming == "timm" and find(config_file) is not None else {}
     try:
         settings = _FAMILIES[naming](min(height, width), values)
         return ImageSettings(crop_size={"height": height, "width": width}, **settings)

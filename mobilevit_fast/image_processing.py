@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mobilevit_fast.config import CONFIG_FILE
-from mobilevit_fast.files import user_path, write_atomically
+from mobilevit_fast.files import find, user_path, write_atomically
 from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
 from mobilevit_fast.image_families import family_settings
 from mobilevit_fast.image_features import BatchFeature
@@ -244,9 +244,9 @@ class MobileViTImageProcessor:
         path = user_path(folder_or_id)
         if path.is_dir():
             path = path / PREPROCESSOR_CONFIG
-            if not path.is_file():
+            if find(path) is None:
                 raise FileNotFoundError(f"expected a file {PREPROCESSOR_CONFIG} in {os.fspath(folder_or_id)}, got none")
-        elif not path.is_file():
+        elif find(path) is None:
             try:
                 hub = HubOptions(revision, token, cache_dir, local_files_only)
                 path = download(os.fspath(folder_or_id), PREPROCESSOR_CONFIG, hub)

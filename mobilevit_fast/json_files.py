@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilevit_fast import limits
+from mobilevit_fast.files import open_found
 
 
 def read_json_object(path: Path, expected: str = "a JSON file") -> dict[str, Any]:
@@ -14,7 +15,7 @@ def read_json_object(path: Path, expected: str = "a JSON file") -> dict[str, Any
         OSError: the file cannot be read.
         ValueError: it holds something else, or more than the limits allow; the message begins with the path.
     """
-    with path.open("rb") as file:
+    with open_found(path) as file:
         content = file.read(limits.MAX_JSON_BYTES + 1)
     try:
         return parse_json_object(content, expected)

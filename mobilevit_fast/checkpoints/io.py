@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
 from mobilevit_fast.checkpoints.infer import ARCHITECTURES, infer_config, task_of
 from mobilevit_fast.checkpoints.names import Naming, detect_naming, is_head, to_huggingface
-from mobilevit_fast.checkpoints.sources import CONFIG_FILE, Source, locate, read_json
+from mobilevit_fast.checkpoints.sources import Source, locate, read_json
 from mobilevit_fast.checkpoints.tensors import check_tensors, read_tensors
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.files import find
 from mobilevit_fast.hub import HubOptions
 from mobilevit_fast.json_files import parse_json_object
 from mobilevit_fast.limits import shortened
@@ -84,7 +85,7 @@ def _read_checkpoint(source: str | os.PathLike[str], hub: HubOptions, mmap: bool
         try:
             checkpoint = _read(files, mmap)
         except CheckpointError:
-            if _stamps(files) == before:
+            if _stamps(files) == before and None not in before[: len(files.weights)]:
                 raise
         else:
             if _stamps(files) == before:
@@ -94,12 +95,12 @@ def _read_checkpoint(source: str | os.PathLike[str], hub: HubOptions, mmap: bool
 
 def _stamps(files: Source) -> list[tuple[int, ...] | None]:
     """What changes when a file is replaced or written to; None where there is no file."""
-    return [_stamp(path) for path in (*files.weights, files.weights[0].parent / CONFIG_FILE)]
+    return [_stamp(path) for path in (*files.weights, files.config) if path is not None]
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
     try:
-        status = path.stat()
+        status = (find(path) or path).stat()
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
@@ -111,7 +112,7 @@ def _read(files: Source, mmap: bool) -> Checkpoint:
     try:
         naming = detect_naming(content.tensors)
         state_dict = to_huggingface(content.tensors, naming)
-        if files.config is not None:
+        if files.config is not None and find(files.config) is not None:
             config = _read_config(files.config, state_dict)
         elif content.config is not None:
             config = _kept_config(content.config)

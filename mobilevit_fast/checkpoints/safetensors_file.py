@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mobilevit_fast import limits
+from mobilevit_fast.files import find, open_found
 from mobilevit_fast.json_files import parse_json_object
 
 CONFIG_KEY = "mobilevit_config"
@@ -56,11 +57,11 @@ def read_safetensors(path: Path, *, mmap: bool = False) -> tuple[dict[str, Tenso
         OSError: the file cannot be read.
         ValueError: it is damaged, holds types that no model has, or asks for more than the limits allow.
     """
-    with path.open("rb") as file:
+    with open_found(path) as file:
         before = os.fstat(file.fileno())
         entries, metadata, first = _read_header(file, before.st_size)
         if mmap:
-            return load_file(path, device="cpu"), metadata
+            return load_file(find(path) or path, device="cpu"), metadata
         tensors: dict[str, Tensor] = {}
         for name, entry in sorted(entries.items(), key=lambda item: item[1].start):
             try:

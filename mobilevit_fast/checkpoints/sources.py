@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
-from mobilevit_fast.files import user_path
+from mobilevit_fast.files import find, user_path
 from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
 from mobilevit_fast.json_files import read_json_object
 
@@ -32,7 +32,12 @@ _Fetch = Callable[[str], Path | None]
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one checkpoint: `weights` holds more than one when they are sharded."""
+    """The files of one checkpoint, by their places (`files.find` says where they lie).
+
+    Attributes:
+        weights: more than one when they are sharded.
+        config: what describes them, if it is there; None where nothing would.
+    """
 
     weights: tuple[Path, ...]
     config: Path | None
@@ -53,7 +58,7 @@ def locate(source: str | os.PathLike[str], hub: HubOptions) -> Source:
     try:
         if path.is_dir():
             return _in_folder(path)
-        if path.is_file():
+        if find(path) is not None:
             return _single_file(path)
     except OSError as error:
         raise CheckpointError(
@@ -68,7 +73,7 @@ def locate(source: str | os.PathLike[str], hub: HubOptions) -> Source:
 
 def _in_folder(folder: Path) -> Source:
     def fetch(name: str) -> Path | None:
-        return folder / name if (folder / name).is_file() else None
+        return folder / name if find(folder / name) is not None else None
 
     weights = _weights(fetch)
     if not weights:
@@ -77,15 +82,14 @@ def _in_folder(folder: Path) -> Source:
             f"{folder}: expected one of {', '.join(WEIGHTS_FILES)}, "
             f"found {first_few(found, 6) if found else 'an empty folder'}"
         )
-    return Source(weights, fetch(CONFIG_FILE))
+    return Source(weights, folder / CONFIG_FILE)
 
 
 def _single_file(path: Path) -> Source:
     if path.suffix not in SUFFIXES:
         raise CheckpointError(f"{path}: expected a weights file ({', '.join(SUFFIXES)}), got {path.name}")
     # A config.json describes its neighbour only when that has the name of a saved model.
-    config = path.parent / CONFIG_FILE
-    return Source((path,), config if path.name in WEIGHTS_FILES and config.is_file() else None)
+    return Source((path,), path.parent / CONFIG_FILE if path.name in WEIGHTS_FILES else None)
 
 
 def _on_hub(name: str, hub: HubOptions) -> Source:

@@ -16,6 +16,7 @@ from mobilevit_fast import limits
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
 from mobilevit_fast.checkpoints.pickle_file import read_pickle
 from mobilevit_fast.checkpoints.safetensors_file import CONFIG_KEY, read_safetensors
+from mobilevit_fast.files import open_found
 
 # Where training scripts keep the state dict, averaged weights first: both ml-cvnets and timm evaluate those.
 _WRAPPERS = (
@@ -67,7 +68,7 @@ def read_tensors(paths: tuple[Path, ...], *, mmap: bool = False) -> Content:
     config = None
     for path in paths:
         try:
-            with path.open("rb") as file:
+            with open_found(path) as file:
                 pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
         except OSError as error:
             raise CheckpointError(f"{path}: expected a weights file, got: {error.strerror}") from error

@@ -26,10 +26,12 @@ def write_checkpoint(
     naming: str = "huggingface",
     processor: "MobileViTImageProcessor | None" = None,
 ) -> None:
-    """Write config.json and model.safetensors: both of them or none, whenever the process is killed.
+    """Write model.safetensors and config.json: a process that is killed leaves all files of a save or none.
 
-    The weights file holds the configuration too, for the moment in which config.json is replaced and for whoever
-    takes the file alone. Threads and processes may write into one folder; the files of one of them stay.
+    That is what this package reads from then on, whoever wrote what was there before. For other libraries,
+    model.safetensors may then be missing until the next save into the folder, and is of the same save as the other
+    files wherever it is there (`files.write_together`). It holds the configuration too, for whoever takes it alone.
+    Threads and processes may write into one folder; the files of one of them stay.
 
     Args:
         model: a MobileViT of this package or of transformers, accelerated or not, on any device.
@@ -45,12 +47,12 @@ def write_checkpoint(
     """
     contents = checkpoint_contents(model, naming)
     if processor is not None:
-        contents = {processor.file_name: processor.to_json_string().encode(), **contents}
+        contents[processor.file_name] = processor.to_json_string().encode()
     path = user_path(folder)
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: expected a folder to write to, got a file")
     path.mkdir(parents=True, exist_ok=True)
-    write_together(path, contents, description=CONFIG_FILE)
+    write_together(path, contents)
 
 
 def checkpoint_contents(model: nn.Module, naming: str = "huggingface") -> dict[str, bytes]:

@@ -35,7 +35,7 @@ from mobilevit_fast.cli.loading import DIGITS, find_processor, load, parse_devic
 from mobilevit_fast.cli.photos import collect
 from mobilevit_fast.cli.predictions import Answer, Results, classify
 from mobilevit_fast.export import ONNX_MODELS, ExportError, export_onnx
-from mobilevit_fast.files import encoded_picture, user_path, write_atomically
+from mobilevit_fast.files import encoded_picture, find, user_path, write_atomically
 from mobilevit_fast.image_inputs import read_image
 from mobilevit_fast.image_transforms import ImageError
 
@@ -233,7 +233,7 @@ def convert_command(
     folder = user_path(folder)
     if os.path.realpath(folder) == os.path.realpath(user_path(source)):
         raise usage_error(f"expected another folder than the checkpoint's own, got {folder}")
-    present = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).exists()]
+    present = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if find(folder / name) is not None]
     if present and not force:
         raise usage_error(f"{folder}: expected a folder without a checkpoint, found {' and '.join(present)} (--force)")
     checkpoint = read_source(source)

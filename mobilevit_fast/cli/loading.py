@@ -7,7 +7,7 @@ import torch
 from mobilevit_fast.accelerate import accelerate
 from mobilevit_fast.checkpoints import Checkpoint, CheckpointError, build_model, read_checkpoint
 from mobilevit_fast.cli.console import note, usage_error
-from mobilevit_fast.files import user_path
+from mobilevit_fast.files import find, user_path
 from mobilevit_fast.image_processing import PREPROCESSOR_CONFIG, MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTPreTrainedModel
 
@@ -93,7 +93,7 @@ def find_processor(source: str, checkpoint: Checkpoint, named: str | None) -> Mo
     if named is not None:
         return MobileViTImageProcessor.from_pretrained(named)
     beside = checkpoint.path.parent
-    if (beside / PREPROCESSOR_CONFIG).is_file():
+    if find(beside / PREPROCESSOR_CONFIG) is not None:
         return MobileViTImageProcessor.from_pretrained(beside)
     if source != DIGITS and not user_path(source).exists():
         try:

@@ -1,5 +1,8 @@
 """Saved and unsaved models that the tests of checkpoints share."""
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +28,11 @@ def segmenter() -> MobileViTForSemanticSegmentation:
 def saved(classifier: MobileViTForImageClassification, tmp_path: Path) -> Path:
     write_checkpoint(classifier, tmp_path / "saved")
     return tmp_path / "saved"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """In memory where that can be: what a killed process wrote is there either way, and this is faster."""
+    memory = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)

@@ -1,19 +1,20 @@
 """Writers that are killed with SIGKILL, at every step and at random moments: what is there then is one whole state."""
 
-import itertools
+import json
 import os
 import random
+import select
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from mobilevit_fast.checkpoints import read_checkpoint, write_checkpoint
 from mobilevit_fast.config import MobileViTConfig
@@ -21,14 +22,13 @@ from mobilevit_fast.files import encoded_picture, write_atomically
 from mobilevit_fast.image_processing import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 from tests.checkpoints.helpers import assert_same_tensors
-from tests.checkpoints.test_writing import SMALL, contents, small_model
+from tests.checkpoints.killing import DEADLINE, contents, forked, in_place, killed_at_every_step, put, wait
+from tests.checkpoints.test_writing import SMALL, small_model
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="writers are forked")
 
 KILLS = 60
-LONGEST_DELAY = 2.5  # times what one save takes
-SHORTEST_SAVE = 0.005  # seconds, with what it takes to fork
-DEADLINE = 20.0  # seconds
+SAVES_AT_MOST = 2  # that a writer completes before it is killed
 
 
 class Kind(NamedTuple):
@@ -65,8 +65,10 @@ def processor_state(folder: Path) -> int:
 
 
 def converted_state(folder: Path) -> int:
-    assert processor_state(folder) in (0, 1)
-    return model_state(folder, MODELS)
+    state = model_state(folder, MODELS)
+    assert processor_state(folder) == state
+    assert MobileViTConfig.from_pretrained(folder) == read_checkpoint(folder).config
+    return state
 
 
 def picture_state(folder: Path) -> int:
@@ -97,101 +99,144 @@ KINDS = {
 }
 
 
-def forked(work: Callable[[], object]) -> int:
-    """The process id of a child that does this and nothing else, and ends with status 0 if it comes to its end."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return child
+def foreign(folder: Path, state: int, weights: str = "model.safetensors") -> None:
+    """What another library writes: its weights say nothing of the configuration, of which shapes do not show all."""
+    write_checkpoint(MODELS[state], folder, processor=PROCESSORS[state])
+    tensors = {name: tensor.contiguous() for name, tensor in MODELS[state].state_dict().items()}
+    (folder / "model.safetensors").unlink()
+    if weights == "pytorch_model.bin":
+        torch.save(tensors, folder / weights)
+        return
+    (folder / weights).write_bytes(save(tensors, metadata={"format": "pt"}))
+    if weights != "model.safetensors":
+        index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, weights)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def wait(child: int) -> int:
-    """How a child ended: its exit status, or minus the signal. One that hangs is killed and fails the test."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError(f"the writer did not end within {DEADLINE} seconds")
+def undescribed(folder: Path, state: int) -> None:
+    """Weights and nothing else."""
+    MODELS[state].save_pretrained(folder)
+    (folder / "config.json").unlink()
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """In memory where that can be: what a killed process wrote is there either way, and this is faster."""
-    memory = "/dev/shm"
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
-        yield Path(name)
+def edited(folder: Path, state: int) -> None:
+    """A configuration that somebody changed by hand: the one inside the weights is not what counts."""
+    MODELS[state].save_pretrained(folder)
+    config = MODELS[state].config
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"layer_norm_eps": 1e-05', '"layer_norm_eps": 0.5'))
+    assert read_checkpoint(folder).config.layer_norm_eps != config.layer_norm_eps
+
+
+def edited_state(folder: Path) -> int:
+    checkpoint = read_checkpoint(folder)
+    state = [model.config.num_labels for model in MODELS].index(len(checkpoint.state_dict["classifier.bias"]))
+    assert checkpoint.config.layer_norm_eps == (1e-5 if state else 0.5)
+    return state
+
+
+# Over what is written, by what, and what is there then. The old state is 0, whoever wrote it; the new one is 1.
+OVERWRITES: dict[str, tuple[Callable[[Path, int], object], Kind]] = {
+    **{name: (kind.write, kind) for name, kind in KINDS.items()},
+    "foreign": (foreign, KINDS["converted"]),
+    "foreign model": (foreign, KINDS["model"]),
+    "pickled": (lambda folder, state: foreign(folder, state, "pytorch_model.bin"), KINDS["converted"]),
+    "sharded": (lambda folder, state: foreign(folder, state, "model-1-of-1.safetensors"), KINDS["converted"]),
+    "edited": (edited, Kind(KINDS["model"].write, edited_state)),
+    "undescribed": (
+        undescribed,
+        Kind(KINDS["model"].write, lambda folder: len(read_checkpoint(folder).state_dict["classifier.bias"]) // 5),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_killed_at_random_moments(name: str, folder: Path) -> None:
+    """Inside of calls, too. Moments are fractions of a save as the killed writer takes it, after 0 to 2 whole ones."""
     kind, moments = KINDS[name], random.Random(0)
-    start = time.monotonic()
     kind.write(folder, 0)
-    longest = max(LONGEST_DELAY * (time.monotonic() - start), SHORTEST_SAVE)
     names = sorted(path.name for path in folder.iterdir())
-    seen = [0]
+    state = 0
+    for _ in range(KILLS):
+        reading, writing = os.pipe()
 
-    def write_on_and_on() -> None:
-        for state in itertools.count(seen[-1] + 1):
-            kind.write(folder, state % 2)
+        def write_on_and_on(first: int = state + 1, pipe: int = writing) -> None:
+            for number in range(SAVES_AT_MOST + 2):
+                os.write(pipe, b".")
+                kind.write(folder, (first + number) % 2)
+            time.sleep(DEADLINE)
 
-    while len(seen) <= KILLS or (len(set(seen)) == 1 and len(seen) < 10 * KILLS):
         child = forked(write_on_and_on)
-        time.sleep(moments.uniform(0, longest))
+        start = time.monotonic()
+        for _ in range(1 + moments.randrange(SAVES_AT_MOST + 1)):
+            assert select.select([reading], [], [], DEADLINE)[0]
+            os.read(reading, 1)
+            start, last = time.monotonic(), start
+        time.sleep(moments.random() * (start - last))
         os.kill(child, signal.SIGKILL)
         assert wait(child) == -signal.SIGKILL
-        seen.append(kind.read(folder))
-    assert set(seen) == {0, 1}
+        for end in (reading, writing):
+            os.close(end)
+        state = kind.read(folder)
+        assert state in (0, 1)
     kind.write(folder, 0)
     assert sorted(path.name for path in folder.iterdir()) == names  # leftovers are gone
 
 
-def dying_at(step: int, write: Callable[[], object]) -> None:
-    """Kill this process at so many-th call that changes something on the disk, half-way through where it writes."""
-    left = step
-
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                if function is write_bytes:
-                    write_bytes(arguments[0], arguments[1][: len(arguments[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **options)
-
-        return call
-
-    write_bytes = Path.write_bytes
-    Path.write_bytes = counted(write_bytes)  # type: ignore[method-assign]
-    for name in ("open", "fsync", "replace", "unlink", "close"):
-        setattr(os, name, counted(getattr(os, name)))
-    write()
-
-
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", OVERWRITES)
 def test_killed_at_every_step(name: str, folder: Path) -> None:
-    kind = KINDS[name]
-    kind.write(folder, 0)
-    first = contents(folder)
-    seen, status = [], -signal.SIGKILL
-    while status != 0:
-        for path in folder.iterdir():
-            path.unlink()
-        for file_name, content in first.items():
-            (folder / file_name).write_bytes(content)
-        step = len(seen) + 1
-        status = wait(forked(lambda step=step: dying_at(step, lambda: kind.write(folder, 1))))
-        assert status in (0, -signal.SIGKILL)
+    before, kind = OVERWRITES[name]
+    before(folder, 0)
+    files, old = contents(folder), in_place(folder)
+    kind.write(folder, 1)
+    new = in_place(folder)
+    changed = {file_name for file_name in new if new[file_name] != old.get(file_name)}
+    put(folder, files)
+    seen = []
+    for step in killed_at_every_step(folder, lambda: kind.write(folder, 1)):
         seen.append(kind.read(folder))
+        assert len(seen) == step
+        seen_by_others = in_place(folder)
+        missing = old.keys() - seen_by_others.keys()
+        assert missing <= ({"model.safetensors"} if len(changed) > 1 else set())
+        if "model.safetensors" in seen_by_others or "model.safetensors" not in new:
+            seen_by_others = {file_name: content for file_name, content in seen_by_others.items() if file_name in new}
+            assert any(seen_by_others.items() <= save.items() for save in (old, new))
+    assert in_place(folder) == new
+    assert contents(folder).keys() == new.keys()
     assert len(seen) > 8  # at least: one file created, written, put on the disk and renamed, and the folder twice
     assert seen == sorted(seen)  # the old state up to some step, the new one from there on
+    assert {seen[0], seen[-1]} == {0, 1}
+
+
+@pytest.mark.parametrize("before", ["foreign", "pickled"])
+def test_what_others_write_over_a_killed_save_counts(before: str, folder: Path) -> None:
+    """And so does what this package writes over it, a single file included."""
+    kind = KINDS["converted"]
+    foreign(folder, 0)
+    theirs = contents(folder)
+    put(folder, {})
+    OVERWRITES[before][0](folder, 0)
+    for _ in killed_at_every_step(folder, lambda: kind.write(folder, 1)):
+        torn = contents(folder)
+        for name, content in theirs.items():
+            (folder / name).write_bytes(content)
+        assert kind.read(folder) == 0
+        MobileViTConfig.from_pretrained(folder, output_stride=16).save_pretrained(folder)
+        assert read_checkpoint(folder).config.output_stride == 16
+        assert model_weights(folder) == 0
+        put(folder, torn)
+        PROCESSORS[1].save_pretrained(folder)
+        assert processor_state(folder) == 1
+        put(folder, torn)
+        state = kind.read(folder)
+        CONFIGS[0].save_pretrained(folder)
+        assert read_checkpoint(folder).config == CONFIGS[0]
+        assert (model_weights(folder), processor_state(folder)) == (state, state)
+
+
+def model_weights(folder: Path) -> int:
+    """Which model's weights a folder holds, whatever its configuration."""
+    return [len(model.classifier.bias) for model in MODELS].index(
+        len(read_checkpoint(folder).state_dict["classifier.bias"])
+    )

@@ -19,6 +19,7 @@ from mobilevit_fast.files import write_atomically, write_together
 from mobilevit_fast.image_processing import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 from tests.checkpoints.helpers import assert_same_tensors, randomised
+from tests.checkpoints.killing import contents
 
 SMALL = {"hidden_sizes": [8, 12, 16], "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 16], "image_size": 64}
 ALL_FILES = ["config.json", "model.safetensors", "preprocessor_config.json"]
@@ -27,10 +28,6 @@ ALL_FILES = ["config.json", "model.safetensors", "preprocessor_config.json"]
 def small_model(labels: int = 3, heads: int = 4, seed: int = 0) -> MobileViTForImageClassification:
     config = MobileViTConfig(**SMALL, num_labels=labels, num_attention_heads=heads)  # type: ignore[arg-type]
     return randomised(MobileViTForImageClassification(config), seed)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
@@ -123,12 +120,13 @@ def test_threads_that_write_into_one_folder(tmp_path: Path) -> None:
 def test_a_reader_never_sees_files_of_two_writers(tmp_path: Path) -> None:
     models = [small_model(labels=2 + index, seed=index) for index in range(2)]
     expected = {model.config.num_labels: model.state_dict() for model in models}
-    models[0].save_pretrained(tmp_path)
+    processors = [MobileViTImageProcessor(size=30 + index) for index in range(2)]
+    write_checkpoint(models[0], tmp_path, processor=processors[0])
     done = threading.Event()
 
     def save() -> None:
-        for index in range(20):
-            models[index % 2].save_pretrained(tmp_path)
+        for index in range(40):
+            write_checkpoint(models[index % 2], tmp_path, processor=processors[index % 2])
         done.set()
 
     writer = threading.Thread(target=save)
@@ -136,7 +134,52 @@ def test_a_reader_never_sees_files_of_two_writers(tmp_path: Path) -> None:
     while not done.is_set():
         loaded = load_model(tmp_path)
         assert_same_tensors(loaded.state_dict(), expected[loaded.config.num_labels])
+        assert MobileViTConfig.from_pretrained(tmp_path).num_labels in expected
+        assert MobileViTImageProcessor.from_pretrained(tmp_path).size["shortest_edge"] in (30, 31)
     writer.join()
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [
+        b"",
+        b"\0\xff\n" * 99,
+        b".model.safetensors.12.tmp\n.config.json.34.tmp",
+        b"./../outside.12.tmp",
+        b".a/../../outside.12.tmp",
+        b"." + b"a" * 5000 + b".12.tmp",
+        b".config.json.12.tmp\n" * 99999,
+    ],
+    ids=range(7),
+)
+def test_a_journal_that_lists_what_is_not_there(folder: Path, journal: bytes) -> None:
+    outside = folder.parent / "outside.12.tmp"
+    outside.write_bytes(b"mine")
+    before = read_checkpoint(folder)
+    (folder / ".mobilevit_fast.journal").write_bytes(journal)
+    found = read_checkpoint(folder)
+    assert found.config == before.config
+    assert_same_tensors(found.state_dict, before.state_dict)
+    save_model(folder)
+    assert sorted(contents(folder)) == ALL_FILES
+    assert outside.read_bytes() == b"mine"
+
+
+def test_what_does_not_change_is_not_touched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a single file changes, and other programs see no gap either."""
+    before = {path.name: path.stat() for path in folder.iterdir()}
+    unlink, removed = os.unlink, []
+
+    def noted(path: Path) -> None:
+        if Path(path).name in ALL_FILES:
+            removed.append(path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", noted)
+    write_checkpoint(small_model(seed=1), folder, processor=MobileViTImageProcessor())
+    assert removed == []
+    after = {path.name: path.stat() for path in folder.iterdir()}
+    assert [name for name in ALL_FILES if before[name].st_ino != after[name].st_ino] == ["model.safetensors"]
 
 
 def test_leftovers_of_killed_writers_are_removed(folder: Path) -> None:
@@ -188,7 +231,7 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_weights_file_holds_its_configuration(folder: Path, tmp_path: Path) -> None:
-    """Between two renames there is no config.json: what the shapes do not show must not be guessed."""
+    """For whoever takes the file alone: what the shapes do not show must not be guessed."""
     model = small_model(labels=5, heads=2)
     model.config.id2label = {index: f"class {index}" for index in range(5)}
     write_checkpoint(model, folder)

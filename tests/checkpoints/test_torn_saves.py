@@ -1,0 +1,105 @@
+"""Files that belong together, after saves that came to no end, one or two of them: killed, failed or interrupted."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilevit_fast.files import find, write_atomically, write_together
+from tests.checkpoints.killing import contents, dying_at, forked, in_place, killed_at_every_step, put, wait
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="writers are forked")
+
+
+def write_three(folder: Path, state: int) -> None:
+    write_together(folder, dict.fromkeys("abc", b"%d" % state))
+
+
+def state_of_three(folder: Path) -> int:
+    (state,) = {(find(folder / name) or folder / name).read_bytes() for name in "abc"}
+    return int(state)
+
+
+def test_the_next_writer_is_killed_too(folder: Path) -> None:
+    write_three(folder, 0)
+    torn = {}
+    for _ in killed_at_every_step(folder, lambda: write_three(folder, 1)):
+        files = contents(folder)
+        if any(name.endswith(".journal") for name in files):
+            torn[tuple(sorted(in_place(folder).items()))] = files
+    assert len(torn) == 5  # "a" is removed, and one file after the other comes
+    for files in torn.values():
+        put(folder, files)
+        seen = [state_of_three(folder)]
+        for _ in killed_at_every_step(folder, lambda: write_three(folder, 2)):
+            seen.append(state_of_three(folder))
+        assert seen == sorted(seen)
+        assert seen[-1] == 2
+        assert sorted(contents(folder)) == ["a", "b", "c"]
+
+
+def test_another_writer_is_killed_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After leftovers were removed, and before the file that is written takes its place."""
+    write_three(folder, 0)
+    fsync, files, seen = os.fsync, contents(folder), []
+    for step in itertools.count(1):
+        put(folder, files)
+        ends = []
+
+        def meanwhile(descriptor: int, step: int = step, ends: list[int] = ends) -> None:
+            fsync(descriptor)
+            monkeypatch.setattr(os, "fsync", fsync)
+            ends.append(wait(forked(lambda: dying_at(step, lambda: write_three(folder, 1)))))
+
+        monkeypatch.setattr(os, "fsync", meanwhile)
+        write_atomically(folder / "a", b"2")
+        (state,) = {(folder / name).read_bytes() for name in "bc"}
+        assert (folder / "a").read_bytes() == b"2"
+        seen.append(int(state))
+        if ends == [0]:
+            break
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1}
+
+
+@pytest.mark.parametrize("error", [OSError("failed"), KeyboardInterrupt()], ids=["failure", "interrupt"])
+def test_an_error_at_every_step(error: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that fails does nothing; an interrupt comes after it has done what it does."""
+    write_three(folder, 0)
+    seen = set()
+    for step in itertools.count(1):
+        calls = itertools.count(1)
+
+        def failing(function: Callable[..., Any], calls: Iterator[int] = calls, step: int = step) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                number = next(calls)
+                if number == step and isinstance(error, OSError):
+                    raise error
+                result = function(*arguments, **options)
+                if number == step:
+                    raise error
+                return result
+
+            return call
+
+        raised = None
+        with monkeypatch.context() as patch:
+            for name in ("fsync", "replace", "unlink"):
+                patch.setattr(os, name, failing(getattr(os, name)))
+            try:
+                write_three(folder, 1)
+            except (OSError, KeyboardInterrupt) as caught:
+                raised = caught
+        state = state_of_three(folder)
+        assert state == 1 or raised is error
+        if state == 0 and isinstance(error, OSError):
+            assert sorted(contents(folder)) == ["a", "b", "c"]
+        seen.add((state, raised))
+        if next(calls) <= step:
+            break
+        write_three(folder, 0)
+        assert sorted(contents(folder)) == ["a", "b", "c"]
+    assert seen == {(0, error), (1, error), (1, None)}
