@@ -13,10 +13,15 @@ from tests.ops.variants import DTYPES, ISAS, using_isa
 from tests.tolerance import assert_within_twice, close, rms_error
 
 SIZES = {"small": "mobilevit_s", "x_small": "mobilevit_xs", "xx_small": "mobilevit_xxs"}
+LABELS = 1000
+"""Enough that logits tell of all features: the error of a few, PyTorch's too, is a matter of luck."""
+MANY = 64
+"""Images of a small model, whose few logits say as much together. Errors of both are random with weights and images:
+over 48 draws, ratios of one to the other were 0.26 to 2.46 for 4 images, and 0.40 to 1.16 for these."""
 
 
-def check(model: nn.Module, height: int, width: int, dtype: torch.dtype = torch.float32) -> None:
-    x = zoo.images(4, height, width)
+def check(model: nn.Module, height: int, width: int, dtype: torch.dtype = torch.float32, batch: int = 4) -> None:
+    x = zoo.images(batch, height, width)
     model = model.to(dtype)
     exact = zoo.run(copy.deepcopy(model).double(), x.to(dtype).double())
     original = zoo.run(model, x.to(dtype))
@@ -35,7 +40,7 @@ def check(model: nn.Module, height: int, width: int, dtype: torch.dtype = torch.
 @pytest.mark.parametrize("library", ["native", "transformers", "timm"])
 def test_classification(library: str, size: str, height: int, width: int) -> None:
     make = getattr(zoo, library)
-    model = make(SIZES[size] if library == "timm" else MobileViTConfig.preset(size))
+    model = make(SIZES[size] if library == "timm" else MobileViTConfig.preset(size, num_labels=LABELS))
     check(model, height, width)
 
 
@@ -50,7 +55,7 @@ def test_segmentation(library: str, size: str, output_stride: int, height: int, 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", zoo.SMALL)
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
-    check(zoo.SMALL[name](), 64, 96, dtype)
+    check(zoo.SMALL[name](), 64, 96, dtype, 16 if name == "timm" else MANY)  # timm's small one is large
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
 )
 @pytest.mark.parametrize("library", ["native", "transformers"])
 def test_options(library: str, overrides: dict) -> None:
-    check(getattr(zoo, library)(zoo.tiny_config(**overrides)), 70, 64)
+    check(getattr(zoo, library)(zoo.tiny_config(**overrides)), 70, 64, batch=MANY)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -82,7 +87,7 @@ def test_options(library: str, overrides: dict) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 def test_every_variant_of_the_kernels(isa: str, hidden_act: str, dtype: torch.dtype) -> None:
     with using_isa(isa):
-        check(zoo.native(zoo.tiny_config(hidden_act=hidden_act)), 70, 64, dtype)
+        check(zoo.native(zoo.tiny_config(hidden_act=hidden_act)), 70, 64, dtype, MANY)
 
 
 def test_every_output_of_a_model() -> None:

@@ -34,7 +34,7 @@ def check(model: nn.Module, size: tuple[int, int], dtype: torch.dtype, device: t
     ],
 )
 def test_every_size(preset: str, dtype: torch.dtype, device: torch.device) -> None:
-    check(zoo.native(MobileViTConfig.preset(preset, num_labels=10)), (64, 64), dtype, device)
+    check(zoo.native(MobileViTConfig.preset(preset, num_labels=1000)), (64, 64), dtype, device)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
