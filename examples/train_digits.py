@@ -24,7 +24,7 @@ from mobilevit_fast.checkpoints import write_checkpoint
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.data.digit_images import DIGITS, DigitImages, load_digit_images
 from mobilevit_fast.files import user_path, write_atomically
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 
 IMAGE_SIZE = 64  # the features after the last stage (stride 32) are still 2x2, one patch of the transformer
@@ -59,7 +59,7 @@ demonstration and a test object, not a product.
 import torch
 from mobilevit_fast import MobileViTForImageClassification, accelerate
 from mobilevit_fast.data import digits_checkpoint
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 
 model = MobileViTForImageClassification.from_pretrained(digits_checkpoint()).float()
 processor = MobileViTImageProcessor.from_pretrained(digits_checkpoint())

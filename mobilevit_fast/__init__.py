@@ -4,7 +4,7 @@ from mobilevit_fast import interrupts, limits, nn, ops  # noqa: F401  # interrup
 from mobilevit_fast.accelerate import accelerate, accelerated, plan, report, restore
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.export import export_onnx
-from mobilevit_fast.image_processing import MobileViTFeatureExtractor, MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTFeatureExtractor, MobileViTImageProcessor
 from mobilevit_fast.models import (
     MobileViTForImageClassification,
     MobileViTForSemanticSegmentation,

@@ -20,7 +20,7 @@ import mobilevit_fast
 from mobilevit_fast.data import digits_checkpoint
 from mobilevit_fast.data.digit_images import DIGITS, DigitImages, load_digit_images
 from mobilevit_fast.files import encoded_picture, write_atomically, write_together
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 
 REQUIRED_ACCURACY = 0.97

@@ -10,8 +10,7 @@ from torch import Tensor
 from mobilevit_fast.checkpoints.errors import CheckpointError
 from mobilevit_fast.checkpoints.names import MOBILENET_BLOCKS
 from mobilevit_fast.config import PRESETS, MobileViTConfig
-from mobilevit_fast.models.layers import make_divisible
-from mobilevit_fast.models.size import TRANSFORMER_DEPTHS
+from mobilevit_fast.config.size import TRANSFORMER_DEPTHS, make_divisible
 
 ARCHITECTURES = {
     "base": "MobileViTModel",

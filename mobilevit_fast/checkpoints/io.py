@@ -17,9 +17,8 @@ from mobilevit_fast.checkpoints.names import Naming, detect_naming, is_head, to_
 from mobilevit_fast.checkpoints.sources import Source, locate, read_json
 from mobilevit_fast.checkpoints.tensors import check_tensors, read_tensors
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.files import find
-from mobilevit_fast.hub import HubOptions
-from mobilevit_fast.json_files import parse_json_object
+from mobilevit_fast.files import HubOptions, parse_json_object
+from mobilevit_fast.files.writing import find
 from mobilevit_fast.limits import shortened
 
 if TYPE_CHECKING:
@@ -279,6 +278,14 @@ def load_pretrained(
     return model.eval()
 
 
+_MODELS: dict[str, Callable[..., "MobileViTPreTrainedModel"]] = {}
+
+
+def register_models(*classes: "type[MobileViTPreTrainedModel]") -> None:
+    """Have :func:`build_model` make models of these classes, which the table of architectures names."""
+    _MODELS.update({each.__name__: each for each in classes})
+
+
 def build_model(checkpoint: Checkpoint, task: str | None = None) -> "MobileViTPreTrainedModel":
     """The model a checkpoint was made for, in evaluation mode, with its weights.
 
@@ -289,8 +296,6 @@ def build_model(checkpoint: Checkpoint, task: str | None = None) -> "MobileViTPr
     Raises:
         CheckpointError: weights and configuration do not fit each other, or there is no head for the task.
     """
-    from mobilevit_fast import models
-
     if task is not None and task not in ARCHITECTURES:
         raise ValueError(f"expected task {', '.join(ARCHITECTURES)} or None, got {task!r}")
     found = task_of(checkpoint.state_dict)
@@ -302,9 +307,9 @@ def build_model(checkpoint: Checkpoint, task: str | None = None) -> "MobileViTPr
     try:
         if (task or found) == "base":
             expanded = any("conv_1x1_exp." in name for name in checkpoint.state_dict)
-            model = models.MobileViTModel(checkpoint.config, expand_output=expanded)
+            model = _MODELS[ARCHITECTURES["base"]](checkpoint.config, expand_output=expanded)
         else:
-            model = getattr(models, ARCHITECTURES[found])(checkpoint.config)
+            model = _MODELS[ARCHITECTURES[found]](checkpoint.config)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
     load_weights(model, checkpoint.state_dict, source=str(checkpoint.path))

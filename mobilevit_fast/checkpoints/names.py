@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
-from mobilevit_fast.models.size import TRANSFORMER_DEPTHS
+from mobilevit_fast.config.size import TRANSFORMER_DEPTHS
 
 Naming = Literal["huggingface", "cvnets", "timm"]
 NAMINGS: tuple[str, ...] = get_args(Naming)

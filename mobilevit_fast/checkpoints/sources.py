@@ -9,9 +9,8 @@ from pathlib import Path
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
-from mobilevit_fast.files import find, user_path
-from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
-from mobilevit_fast.json_files import read_json_object
+from mobilevit_fast.files import HUB_ERRORS, HubOptions, download, read_json_object, reason, user_path
+from mobilevit_fast.files.writing import find
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

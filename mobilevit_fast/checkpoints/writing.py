@@ -17,7 +17,7 @@ from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.files import user_path, write_together
 
 if TYPE_CHECKING:
-    from mobilevit_fast.image_processing import MobileViTImageProcessor
+    from mobilevit_fast.images import MobileViTImageProcessor
 
 
 def write_checkpoint(

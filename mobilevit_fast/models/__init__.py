@@ -4,6 +4,7 @@ Classes, attributes and parameters have the names that Hugging Face's implementa
 tools for one fit the other.
 """
 
+from mobilevit_fast.checkpoints.io import register_models
 from mobilevit_fast.models.block import MobileViTLayer
 from mobilevit_fast.models.classification import MobileViTClassifierHead, MobileViTForImageClassification
 from mobilevit_fast.models.layers import (
@@ -12,6 +13,13 @@ from mobilevit_fast.models.layers import (
     MobileViTMobileNetLayer,
 )
 from mobilevit_fast.models.mobilevit import MobileViTEncoder, MobileViTModel
+from mobilevit_fast.models.outputs import (
+    EncoderOutput,
+    ImageClassifierOutput,
+    MobileViTModelOutput,
+    ModelOutput,
+    SemanticSegmenterOutput,
+)
 from mobilevit_fast.models.pretrained import MobileViTPreTrainedModel
 from mobilevit_fast.models.segmentation import (
     MobileViTASPP,
@@ -29,7 +37,11 @@ from mobilevit_fast.models.transformer import (
     MobileViTTransformerLayer,
 )
 
+register_models(MobileViTModel, MobileViTForImageClassification, MobileViTForSemanticSegmentation)
+
 __all__ = [
+    "EncoderOutput",
+    "ImageClassifierOutput",
     "MobileViTASPP",
     "MobileViTASPPPooling",
     "MobileViTAttention",
@@ -44,10 +56,13 @@ __all__ = [
     "MobileViTLayer",
     "MobileViTMobileNetLayer",
     "MobileViTModel",
+    "MobileViTModelOutput",
     "MobileViTOutput",
     "MobileViTPreTrainedModel",
     "MobileViTSelfAttention",
     "MobileViTSelfOutput",
     "MobileViTTransformer",
     "MobileViTTransformerLayer",
+    "ModelOutput",
+    "SemanticSegmenterOutput",
 ]

@@ -9,8 +9,8 @@ from torch import nn
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models.layers import MobileViTConvLayer
 from mobilevit_fast.models.mobilevit import MobileViTModel
+from mobilevit_fast.models.outputs import ImageClassifierOutput
 from mobilevit_fast.models.pretrained import MobileViTPreTrainedModel
-from mobilevit_fast.outputs import ImageClassifierOutput
 
 
 def infer_problem_type(config: MobileViTConfig, labels: torch.Tensor) -> str:

@@ -7,16 +7,9 @@ h and w output height and width. Feature maps are (N, C, H, W) of a floating poi
 import torch
 from torch import nn
 
-from mobilevit_fast.activations import make_activation
 from mobilevit_fast.config import MobileViTConfig
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """`value` rounded to a multiple of `divisor`, but never to less than 90 % of it (ml-cvnets, MobileNetV2)."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    if rounded < 0.9 * value:
-        rounded += divisor
-    return rounded
+from mobilevit_fast.config.activations import make_activation
+from mobilevit_fast.config.size import make_divisible
 
 
 @torch.no_grad()

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.config.size import TRANSFORMER_DEPTHS
 from mobilevit_fast.models.block import MobileViTLayer
 from mobilevit_fast.models.layers import MobileViTConvLayer, MobileViTMobileNetLayer
+from mobilevit_fast.models.outputs import EncoderOutput, MobileViTModelOutput
 from mobilevit_fast.models.pretrained import MobileViTPreTrainedModel
-from mobilevit_fast.models.size import TRANSFORMER_DEPTHS
-from mobilevit_fast.outputs import EncoderOutput, MobileViTModelOutput
 
 
 class MobileViTEncoder(nn.Module):

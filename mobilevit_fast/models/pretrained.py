@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.hub import HubOptions
+from mobilevit_fast.config.size import check_size
+from mobilevit_fast.files import HubOptions
 from mobilevit_fast.models.block import MobileViTLayer
 from mobilevit_fast.models.layers import initialize_weights
-from mobilevit_fast.models.size import check_size
 
 
 class MobileViTPreTrainedModel(nn.Module):

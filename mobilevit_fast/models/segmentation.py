@@ -10,8 +10,8 @@ from torch import nn
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models.layers import MobileViTConvLayer
 from mobilevit_fast.models.mobilevit import MobileViTModel
+from mobilevit_fast.models.outputs import SemanticSegmenterOutput
 from mobilevit_fast.models.pretrained import MobileViTPreTrainedModel
-from mobilevit_fast.outputs import SemanticSegmenterOutput
 
 
 class MobileViTASPPPooling(nn.Module):

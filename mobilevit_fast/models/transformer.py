@@ -9,8 +9,8 @@ import math
 import torch
 from torch import nn
 
-from mobilevit_fast.activations import make_activation
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.config.activations import make_activation
 
 
 class MobileViTSelfAttention(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from mobilevit_fast.config_checks import LARGEST, RULES, Rule
+from mobilevit_fast.config.checks import LARGEST, RULES, Rule
 from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 from mobilevit_fast.limits import shortened
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mobilevit_fast import hub
 from mobilevit_fast.accelerate import accelerate
 from mobilevit_fast.checkpoints import (
     CheckpointError,
@@ -23,7 +22,8 @@ from mobilevit_fast.checkpoints import (
     write_checkpoint,
 )
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.files import hub
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import (
     MobileViTForImageClassification,
     MobileViTForSemanticSegmentation,

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from mobilevit_fast.checkpoints import read_checkpoint, write_checkpoint
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.files import encoded_picture, write_atomically
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 from tests.checkpoints.helpers import assert_same_tensors
 from tests.checkpoints.killing import DEADLINE, contents, forked, in_place, killed_at_every_step, put, wait

@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mobilevit_fast.checkpoints import from_huggingface, load_model, read_checkpoint
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from tests.checkpoints.helpers import assert_same_tensors
 from tests.paths import UCMERCED, needs_ucmerced
 

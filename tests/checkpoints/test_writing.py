@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mobilevit_fast import files
 from mobilevit_fast.checkpoints import CheckpointError, load_model, read_checkpoint, write_checkpoint
 from mobilevit_fast.checkpoints.safetensors_file import read_safetensors
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.files import write_atomically, write_together
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.files import writing as files
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 from tests.checkpoints.helpers import assert_same_tensors, randomised
 from tests.checkpoints.killing import contents

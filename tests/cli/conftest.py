@@ -8,7 +8,7 @@ from PIL import Image
 
 from mobilevit_fast.checkpoints import write_checkpoint
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification, MobileViTForSemanticSegmentation
 from tests.checkpoints.helpers import randomised
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from mobilevit_fast.checkpoints import load_model, write_checkpoint
 from mobilevit_fast.cli import app
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from tests.paths import UCMERCED, needs_ucmerced
 
 NAMES = ["a.jpg", "b.png", "c.JPEG", "d.bmp", "more/e.webp", "more/f.png"]
@@ -235,7 +235,7 @@ def test_checkpoints_that_cannot_be_used(
 def test_a_hub_out_of_reach(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from mobilevit_fast import hub
+    from mobilevit_fast.files import hub
 
     def unreachable(*_: object, **__: object) -> str:
         raise LocalEntryNotFoundError("no connection\nand more lines")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from mobilevit_fast.checkpoints import load_model, write_checkpoint
 from mobilevit_fast.cli import app
 from mobilevit_fast.cli.console import printable
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 from tests.paths import REPOSITORY
 

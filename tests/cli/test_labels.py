@@ -12,7 +12,7 @@ from mobilevit_fast.checkpoints import load_model, write_checkpoint
 from mobilevit_fast.cli import app
 from mobilevit_fast.cli.labels import Labels
 from mobilevit_fast.cli.photos import Photo, collect
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 
 NUMBERED = {0: "10", 1: "20", 2: "cat", 3: "1"}
 MANY = {index: f"class {index}" for index in range(30)} | {3: "20"}

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from mobilevit_fast.checkpoints import load_model, read_checkpoint
 from mobilevit_fast.cli import app
 from mobilevit_fast.cli.overlay import colour, paint, shares
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from tests.checkpoints.helpers import assert_same_tensors
 
 

@@ -10,7 +10,7 @@ import mobilevit_fast
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.data import digits_checkpoint
 from mobilevit_fast.data.digit_images import DigitImages, load_digit_images
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 from tests.peers import import_transformers
 

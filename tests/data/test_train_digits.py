@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from mobilevit_fast.data.digit_images import load_digit_images
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 from tests.paths import REPOSITORY
 

@@ -19,7 +19,7 @@ from mobilevit_fast import demo
 from mobilevit_fast.cli import app
 from mobilevit_fast.data import digits_checkpoint
 from mobilevit_fast.data.digit_images import load_digit_images
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from tests.paths import REPOSITORY
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mobilevit_fast.image_processing import BatchFeature, MobileViTImageProcessor
+from mobilevit_fast.images import BatchFeature, MobileViTImageProcessor
 from tests.images.pictures import noise
 
 PROCESSOR = MobileViTImageProcessor(size=20, crop_size=16)

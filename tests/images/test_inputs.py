@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from tests.images.pictures import assert_identical, noise, peer, picture
 
 PROCESSOR = MobileViTImageProcessor(size=20, crop_size=16)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mobilevit_fast.image_processing import ImageError, MobileViTImageProcessor
+from mobilevit_fast.images import ImageError, MobileViTImageProcessor
 from tests.images.pictures import assert_identical, noise, picture
 from tests.paths import UCMERCED, needs_ucmerced
 from tests.peers import import_transformers

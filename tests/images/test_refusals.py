@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mobilevit_fast.image_processing import ImageError, MobileViTImageProcessor
+from mobilevit_fast.images import ImageError, MobileViTImageProcessor
 from tests.images.pictures import noise, picture
 
 GOOD = noise((30, 50, 3))

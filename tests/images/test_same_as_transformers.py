@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobilevit_fast.image_processing import ImageError, MobileViTImageProcessor
+from mobilevit_fast.images import ImageError, MobileViTImageProcessor
 from tests.images.pictures import PIL_MODES, assert_identical, noise, peer, picture
 from tests.paths import UCMERCED, needs_ucmerced
 

@@ -11,8 +11,8 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL.Image import Resampling
 
-from mobilevit_fast import hub
-from mobilevit_fast.image_processing import MobileViTFeatureExtractor, MobileViTImageProcessor
+from mobilevit_fast.files import hub
+from mobilevit_fast.images import MobileViTFeatureExtractor, MobileViTImageProcessor
 from tests.images.pictures import assert_identical, peer, picture
 from tests.paths import UCMERCED, needs_ucmerced
 from tests.peers import import_transformers

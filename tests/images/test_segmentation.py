@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobilevit_fast.image_processing import BatchFeature, ImageError, MobileViTImageProcessor
+from mobilevit_fast.images import BatchFeature, ImageError, MobileViTImageProcessor
 from tests.images.pictures import assert_identical, noise, peer, picture
 
 SMALL = {"size": 20, "crop_size": 16}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mobilevit_fast.activations import ACTIVATIONS, make_activation
+from mobilevit_fast.config.activations import ACTIVATIONS, make_activation
 from tests.peers import import_transformers
 
 # Activations of other kinds of models: attention weights, routers, and one with trained parameters of its own dtype.

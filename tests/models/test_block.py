@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from mobilevit_fast.config.size import make_divisible
 from mobilevit_fast.models import MobileViTEncoder, MobileViTInvertedResidual, MobileViTLayer
-from mobilevit_fast.models.layers import make_divisible
 from tests.models.pairs import give_real_signal, images, tiny_config
 
 

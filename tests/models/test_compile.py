@@ -11,7 +11,7 @@ from mobilevit_fast.models import (
     MobileViTForSemanticSegmentation,
     MobileViTLayer,
 )
-from mobilevit_fast.outputs import ImageClassifierOutput, SemanticSegmenterOutput
+from mobilevit_fast.models.outputs import ImageClassifierOutput, SemanticSegmenterOutput
 from tests.models.pairs import assert_same, give_real_signal, images, tiny_config
 
 CLASSES = {

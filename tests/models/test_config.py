@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mobilevit_fast.config import PRESETS, MobileViTConfig
-from mobilevit_fast.config_checks import RULES
+from mobilevit_fast.config.checks import RULES
 from mobilevit_fast.models import MobileViTModel
 from tests.peers import import_transformers
 

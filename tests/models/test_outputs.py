@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from mobilevit_fast.outputs import ImageClassifierOutput, SemanticSegmenterOutput
+from mobilevit_fast.models.outputs import ImageClassifierOutput, SemanticSegmenterOutput
 
 LOGITS, STATE = torch.arange(3.0), torch.ones(2)
 

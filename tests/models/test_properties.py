@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mobilevit_fast.activations import ACTIVATIONS
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.config.activations import ACTIVATIONS
 from tests.models.pairs import CLASSIFICATION, SEGMENTATION, images, make_pair
 
 # The squares of 30 layers in a row overflow with any weights.

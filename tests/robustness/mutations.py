@@ -32,7 +32,7 @@ from mobilevit_fast.cli import app
 from mobilevit_fast.cli.labels import Labels
 from mobilevit_fast.cli.photos import collect
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.image_processing import MobileViTImageProcessor
+from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 
 CASES = 500

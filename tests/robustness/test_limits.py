@@ -23,9 +23,9 @@ import mobilevit_fast as mvf
 from mobilevit_fast import limits
 from mobilevit_fast.checkpoints import CheckpointError, load_model, read_checkpoint, write_checkpoint
 from mobilevit_fast.cli import app
-from mobilevit_fast.image_processing import ImageError, MobileViTImageProcessor
+from mobilevit_fast.config.size import parameter_count
+from mobilevit_fast.images import ImageError, MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification, MobileViTForSemanticSegmentation
-from mobilevit_fast.models.size import parameter_count
 from tests.checkpoints.helpers import assert_one_line, configs
 from tests.checkpoints.test_writing import small_model
 

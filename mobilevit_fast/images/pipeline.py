@@ -9,9 +9,9 @@ import torch
 from PIL.Image import Resampling
 
 from mobilevit_fast import limits
-from mobilevit_fast.image_inputs import RawImage, read_image, read_segmentation_map
-from mobilevit_fast.image_settings import ImageSettings
-from mobilevit_fast.image_transforms import (
+from mobilevit_fast.images.inputs import RawImage, read_image, read_segmentation_map
+from mobilevit_fast.images.settings import ImageSettings
+from mobilevit_fast.images.transforms import (
     ImageError,
     center_crop,
     flip_channel_order,

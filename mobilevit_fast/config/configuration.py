@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import torch
 
-from mobilevit_fast.config_checks import (
+from mobilevit_fast.config.checks import (
     check_fields,
     default_id2label,
     listed,
@@ -19,9 +19,8 @@ from mobilevit_fast.config_checks import (
     parse_label2id,
     require,
 )
-from mobilevit_fast.files import find, user_path, write_atomically
-from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
-from mobilevit_fast.json_files import read_json_object
+from mobilevit_fast.files import HUB_ERRORS, HubOptions, download, read_json_object, reason, user_path, write_atomically
+from mobilevit_fast.files.writing import find
 
 CONFIG_FILE = "config.json"
 
@@ -66,7 +65,7 @@ class MobileViTConfig:
         num_attention_heads: attention heads of every transformer layer.
         mlp_ratio: width of the transformer's MLP over its input.
         expand_ratio: width of the inverted residuals' middle over their input (arXiv 1801.04381).
-        hidden_act: a name in `mobilevit_fast.activations.ACTIVATIONS`.
+        hidden_act: a name in `mobilevit_fast.config.activations.ACTIVATIONS`.
         conv_kernel_size: the n of the n x n convolutions of a MobileViT block, odd.
         output_stride: image size over size of the last features, 8, 16 or 32. Less than 32 trades stride for dilation.
         hidden_dropout_prob, attention_probs_dropout_prob: dropout in the transformers.

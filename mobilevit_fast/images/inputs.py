@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mobilevit_fast.image_settings import CHANNELS_FIRST, CHANNELS_LAST
-from mobilevit_fast.image_transforms import ImageError, convert_array_to_rgb
+from mobilevit_fast.images.settings import CHANNELS_FIRST, CHANNELS_LAST
+from mobilevit_fast.images.transforms import ImageError, convert_array_to_rgb
 
 RawImage: TypeAlias = Image.Image | np.ndarray | torch.Tensor | str | os.PathLike[str] | bytes
 """One image as the caller gave it."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilevit_fast import limits
-from mobilevit_fast.files import open_found
+from mobilevit_fast.files.writing import open_found
 
 
 def read_json_object(path: Path, expected: str = "a JSON file") -> dict[str, Any]:

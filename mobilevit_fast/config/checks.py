@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mobilevit_fast import limits
-from mobilevit_fast.activations import ACTIVATIONS
+from mobilevit_fast.config.activations import ACTIVATIONS
 from mobilevit_fast.limits import shortened
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")

@@ -1,13 +1,20 @@
 """How large a model becomes, from its configuration alone: known before any memory is taken."""
 
 from mobilevit_fast import limits
-from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.models.layers import make_divisible
+from mobilevit_fast.config.configuration import MobileViTConfig
 
 TRANSFORMER_DEPTHS = (2, 4, 3)
 """Transformer layers in the three MobileViT blocks, the same for all sizes (arXiv 2110.02178, table 4)."""
 
 _LARGEST_WIDTH = 2**62  # a ratio may be any number
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """`value` rounded to a multiple of `divisor`, but never to less than 90 % of it (ml-cvnets, MobileNetV2)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    if rounded < 0.9 * value:
+        rounded += divisor
+    return rounded
 
 
 def parameter_count(config: MobileViTConfig) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL.Image import Resampling
 
-from mobilevit_fast.files import find
-from mobilevit_fast.image_settings import ImageSettings
-from mobilevit_fast.json_files import read_json_object
+from mobilevit_fast.files import read_json_object
+from mobilevit_fast.files.writing import find
+from mobilevit_fast.images.settings import ImageSettings
 from mobilevit_fast.limits import shortened
 
 _APPLE_BORDER = 32  # pixels that a centre crop leaves of the shorter edge, 16 on either side

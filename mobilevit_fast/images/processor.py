@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mobilevit_fast.config import CONFIG_FILE
-from mobilevit_fast.files import find, user_path, write_atomically
-from mobilevit_fast.hub import HUB_ERRORS, HubOptions, download, reason
-from mobilevit_fast.image_families import family_settings
-from mobilevit_fast.image_features import BatchFeature
-from mobilevit_fast.image_inputs import list_images
-from mobilevit_fast.image_pipeline import process_image, process_segmentation_map, stack
-from mobilevit_fast.image_settings import SETTING_NAMES, ImageSettings, check_names
-from mobilevit_fast.image_transforms import ImageError
-from mobilevit_fast.json_files import read_json_object
+from mobilevit_fast.config.configuration import CONFIG_FILE
+from mobilevit_fast.files import HUB_ERRORS, HubOptions, download, read_json_object, reason, user_path, write_atomically
+from mobilevit_fast.files.writing import find
+from mobilevit_fast.images.families import family_settings
+from mobilevit_fast.images.features import BatchFeature
+from mobilevit_fast.images.inputs import list_images
+from mobilevit_fast.images.pipeline import process_image, process_segmentation_map, stack
+from mobilevit_fast.images.settings import SETTING_NAMES, ImageSettings, check_names
+from mobilevit_fast.images.transforms import ImageError
 from mobilevit_fast.limits import shortened
 
 if TYPE_CHECKING:
