@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mobilevit_fast as mvf
+from mobilevit_fast.acceleration.fused import Fused
 from mobilevit_fast.config import PRESETS, MobileViTConfig
-from mobilevit_fast.nn.fused import Fused
 from mobilevit_fast.ops import BACKENDS, OPS
 
 

@@ -1,7 +1,7 @@
 """MobileViT with fused kernels: drop-in acceleration for models people already have, and a MobileViT of its own."""
 
 from mobilevit_fast import interrupts, limits, nn, ops  # noqa: F401  # interrupts is the first, and all it does is being imported
-from mobilevit_fast.accelerate import accelerate, accelerated, plan, report, restore
+from mobilevit_fast.acceleration import PixelNormalization, accelerate, accelerated, plan, report, restore
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.export import export_onnx
 from mobilevit_fast.images import MobileViTFeatureExtractor, MobileViTImageProcessor
@@ -10,7 +10,6 @@ from mobilevit_fast.models import (
     MobileViTForSemanticSegmentation,
     MobileViTModel,
 )
-from mobilevit_fast.nn.pixels import PixelNormalization
 
 __version__ = "0.1.0"
 

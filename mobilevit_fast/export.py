@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast import limits
+from mobilevit_fast.acceleration.class_swap import defuse
 from mobilevit_fast.files import user_path, write_atomically
 from mobilevit_fast.models import MobileViTForImageClassification, MobileViTForSemanticSegmentation
-from mobilevit_fast.nn.exchange import defuse
 
 if TYPE_CHECKING:
     import onnx

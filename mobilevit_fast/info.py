@@ -15,9 +15,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from mobilevit_fast.kernels.triton.backend import INSTALLED, INTERPRETING
+
 from . import native
 from .ops import OPS
-from .ops.triton_backend import INSTALLED, INTERPRETING
 
 PACKAGE = "mobilevit_fast"
 REQUIRED = ("torch", "numpy", "pillow", "safetensors", "huggingface_hub")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from mobilevit_fast.ops.triton_backend import INSTALLED
+from mobilevit_fast.kernels.triton.backend import INSTALLED
 
 # Triton's wheels are for Linux alone; what needs it cannot even be imported without it.
 if not INSTALLED:

@@ -132,7 +132,8 @@ PYBIND11_MODULE(_C, m) {
       py::arg("outputs"), py::arg("channels"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"),
       "Packed weights of an output and a channel of conv2d_bias_act, where it does not multiply in tiles.");
   m.def("is_in_place", &is_in_place, py::arg("owners"), py::arg("names"), py::arg("values"), py::arg("sized"),
-        py::arg("sizes"), py::arg("modules"), py::arg("hooks"), "What nn.watching.Watch asks of dicts, in one call.");
+        py::arg("sizes"), py::arg("modules"), py::arg("hooks"),
+        "What acceleration.watch.Watch asks of dicts, in one call.");
   py::class_<Samples>(m, "Samples", "Numbers at these addresses, of so many bytes each, whose memory the caller holds.")
       .def(py::init<const std::vector<std::pair<uintptr_t, size_t>>&>())
       .def("hash", &Samples::hash, "Of the numbers as they are now.");

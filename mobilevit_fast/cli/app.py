@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mobilevit_fast import info, limits
-from mobilevit_fast.accelerate import plan as plan_acceleration
+from mobilevit_fast.acceleration import plan as plan_acceleration
 from mobilevit_fast.checkpoints import NAMINGS, build_model, write_checkpoint
 from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE
 from mobilevit_fast.cli import overlay

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mobilevit_fast.accelerate import accelerate
+from mobilevit_fast.acceleration import accelerate
 from mobilevit_fast.checkpoints import Checkpoint, CheckpointError, build_model, read_checkpoint
 from mobilevit_fast.cli.console import note, usage_error
 from mobilevit_fast.files import user_path

@@ -6,12 +6,8 @@ the children of this package's plain modules, and run these in training and wher
 a fused twin of it, which shares its parameters and has its library's names.
 """
 
-from mobilevit_fast.nn.aspp import ASPP
-from mobilevit_fast.nn.classifier_head import ClassifierHead
-from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
+from mobilevit_fast.acceleration.regions import ASPP, ClassifierHead, ConvNormAct, InvertedResidual, MobileViTBlock
 from mobilevit_fast.nn.depthwise import DepthwiseConv2d, DepthwiseSeparableConv2d
-from mobilevit_fast.nn.inverted_residual import InvertedResidual
-from mobilevit_fast.nn.mobilevit_block import MobileViTBlock
 
 __all__ = [
     "ASPP",

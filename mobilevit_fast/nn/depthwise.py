@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from mobilevit_fast.nn.arguments import GEOMETRY, check
+from mobilevit_fast.acceleration.arguments import GEOMETRY, check
 from mobilevit_fast.ops.checks import check_activation
 from mobilevit_fast.ops.depthwise_conv2d import depthwise_conv2d
 from mobilevit_fast.ops.depthwise_separable_conv2d import depthwise_separable_conv2d

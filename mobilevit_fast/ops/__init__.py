@@ -1,6 +1,7 @@
 """Functional operators: the fused regions of MobileViT, each with one schema and a kernel for every backend."""
 
 from mobilevit_fast import native
+from mobilevit_fast.kernels import Support
 from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 from mobilevit_fast.ops.aspp import aspp
 from mobilevit_fast.ops.classifier_head import classifier_head
@@ -10,7 +11,6 @@ from mobilevit_fast.ops.depthwise_separable_conv2d import depthwise_separable_co
 from mobilevit_fast.ops.inverted_residual import inverted_residual
 from mobilevit_fast.ops.mobilevit_transformer import mobilevit_transformer
 from mobilevit_fast.ops.registry import BACKENDS, OPS
-from mobilevit_fast.support import Support
 
 native.load()
 

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mobilevit_fast.kernels import Packing
+from mobilevit_fast.kernels.cpu import cpu_kernel
+from mobilevit_fast.kernels.cpu.packing import panel_floats
 from mobilevit_fast.kernels.cuda import aspp as cuda
+from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.reference import aspp as reference
+from mobilevit_fast.kernels.reference import reference_kernel
 from mobilevit_fast.kernels.triton import rules as triton
+from mobilevit_fast.kernels.triton import triton_kernel
 from mobilevit_fast.kernels.weights import AsppWeights
 from mobilevit_fast.ops.checks import MOST_PIXELS, check_activation, check_image, check_pixels, refuse
-from mobilevit_fast.ops.cuda_backend import cuda_kernel
-from mobilevit_fast.ops.packing import panel_floats
-from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
-from mobilevit_fast.ops.triton_backend import triton_kernel
+from mobilevit_fast.ops.registry import Op
 
 _NAME = "aspp"
 

@@ -7,9 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mobilevit_fast.kernels import Packing
+from mobilevit_fast.kernels.cpu import cpu_kernel
+from mobilevit_fast.kernels.cpu.packing import conv2d_floats
 from mobilevit_fast.kernels.cuda import conv2d_bias_act as cuda
+from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.reference import conv2d_bias_act as reference
+from mobilevit_fast.kernels.reference import reference_kernel
 from mobilevit_fast.kernels.triton import rules as triton
+from mobilevit_fast.kernels.triton import triton_kernel
 from mobilevit_fast.kernels.weights import ConvWeights
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -19,10 +25,7 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
-from mobilevit_fast.ops.cuda_backend import cuda_kernel
-from mobilevit_fast.ops.packing import conv2d_floats
-from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
-from mobilevit_fast.ops.triton_backend import triton_kernel
+from mobilevit_fast.ops.registry import Op
 
 _NAME = "conv2d_bias_act"
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mobilevit_fast.kernels import Packing
+from mobilevit_fast.kernels.cpu import cpu_kernel
+from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.cuda import depthwise_conv2d as cuda
 from mobilevit_fast.kernels.reference import depthwise_conv2d as reference
+from mobilevit_fast.kernels.reference import reference_kernel
 from mobilevit_fast.kernels.weights import DepthwiseWeights
 from mobilevit_fast.ops.checks import check_activation, check_image, convolved_size, pairs
-from mobilevit_fast.ops.cuda_backend import cuda_kernel
-from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
+from mobilevit_fast.ops.registry import Op
 
 _NAME = "depthwise_conv2d"
 

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mobilevit_fast.kernels import Packing
+from mobilevit_fast.kernels.cpu import cpu_kernel
+from mobilevit_fast.kernels.cpu.packing import depthwise_floats, panel_floats, word_factors
+from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.cuda import inverted_residual as cuda
 from mobilevit_fast.kernels.reference import depthwise_separable_conv2d as reference
+from mobilevit_fast.kernels.reference import reference_kernel
 from mobilevit_fast.kernels.weights import SeparableWeights
 from mobilevit_fast.ops.checks import check_activation, check_image, convolved_size, pairs
-from mobilevit_fast.ops.cuda_backend import cuda_kernel
-from mobilevit_fast.ops.packing import depthwise_floats, panel_floats, word_factors
-from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
+from mobilevit_fast.ops.registry import Op
 
 _NAME = "depthwise_separable_conv2d"
 

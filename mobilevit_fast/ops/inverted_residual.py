@@ -6,9 +6,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mobilevit_fast.kernels import Packing
+from mobilevit_fast.kernels.cpu import cpu_kernel
+from mobilevit_fast.kernels.cpu.packing import depthwise_floats, panel_floats, word_factors
+from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.cuda import inverted_residual as cuda
 from mobilevit_fast.kernels.reference import inverted_residual as reference
+from mobilevit_fast.kernels.reference import reference_kernel
 from mobilevit_fast.kernels.triton import rules as triton
+from mobilevit_fast.kernels.triton import triton_kernel
 from mobilevit_fast.kernels.weights import ResidualWeights
 from mobilevit_fast.ops.checks import (
     check_activation,
@@ -18,10 +24,7 @@ from mobilevit_fast.ops.checks import (
     pairs,
     refuse,
 )
-from mobilevit_fast.ops.cuda_backend import cuda_kernel
-from mobilevit_fast.ops.packing import depthwise_floats, panel_floats, word_factors
-from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
-from mobilevit_fast.ops.triton_backend import triton_kernel
+from mobilevit_fast.ops.registry import Op
 
 _NAME = "inverted_residual"
 

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mobilevit_fast.kernels import Packing
+from mobilevit_fast.kernels.cpu import cpu_kernel
+from mobilevit_fast.kernels.cpu.packing import multiplies_tiles, row_group_floats, word_factors
+from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.cuda import mobilevit_transformer as cuda
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
+from mobilevit_fast.kernels.reference import reference_kernel
 from mobilevit_fast.kernels.triton import rules as triton
+from mobilevit_fast.kernels.triton import triton_kernel
 from mobilevit_fast.kernels.weights import StackWeights
 from mobilevit_fast.ops.checks import check_activation, check_geometry, check_image, check_pixels, pair, refuse
-from mobilevit_fast.ops.cuda_backend import cuda_kernel
-from mobilevit_fast.ops.packing import multiplies_tiles, row_group_floats, word_factors
-from mobilevit_fast.ops.registry import Op, Packing, cpu_kernel, reference_kernel
-from mobilevit_fast.ops.triton_backend import triton_kernel
+from mobilevit_fast.ops.registry import Op
 
 _NAME = "mobilevit_transformer"
 

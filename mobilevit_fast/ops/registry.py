@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +16,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mobilevit_fast.native import status as native_status
+from mobilevit_fast.kernels import Kernel, Packing, Support
 from mobilevit_fast.ops.checks import check_stored
 from mobilevit_fast.ops.declaration import Declaration
-from mobilevit_fast.support import Support
 
 NAMESPACE = "mobilevit_fast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
@@ -37,42 +35,6 @@ OPS: dict[str, Op] = {}
 
 class BackendError(ValueError):
     """A backend asked for by name does not take the case; the message says why."""
-
-
-@dataclass(frozen=True)
-class Packing:
-    """That a C++ kernel takes its parameters in an order of its own, made once: its schema has one more argument.
-
-    Where C++ packs, by ``<backend>_pack``, that is ``Tensor? packed``, and the kernel packs by itself where it is None.
-    Where Python does, it is ``Tensor packed``.
-
-    Args:
-        floats: takes the operator's weights and these settings, returns how many numbers come out of
-            ``<backend>_pack``.
-        implementation: takes the same, returns the weights packed.
-        settings: names of the operator's other arguments that packing depends on.
-    """
-
-    floats: Callable[..., int] | None = None
-    implementation: Callable[..., Tensor] | None = None
-    settings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One backend's implementation of an operator.
-
-    ``available(device)`` says whether it runs on a device of this machine, ``takes(dtype, arguments)`` whether it takes
-    a floating point type and the operator's arguments by name, of which the images may be missing. Both serve the
-    automatic choice, the report and the error message alike. ``implementation`` is a Python function with the
-    operator's signature, or None where a C++ library registers the kernel.
-    """
-
-    backend: str
-    available: Callable[[torch.device], Support]
-    takes: Callable[[torch.dtype, dict[str, Any]], Support]
-    implementation: Callable[..., Tensor] | None = None
-    packing: Packing | None = None
 
 
 class Choice(NamedTuple):
@@ -341,51 +303,3 @@ def result_dtype(arguments: Sequence[Any]) -> torch.dtype:
     """The type that an operator computes in and returns: the input's or, where that holds bytes, the first weight's."""
     tensors = [a for a in arguments if isinstance(a, Tensor)]
     return next((t.dtype for t in tensors if t.dtype.is_floating_point), tensors[0].dtype)
-
-
-def takes_types(
-    dtypes: Sequence[torch.dtype], activations: Sequence[str], *, bytes_too: bool = False
-) -> Callable[[torch.dtype, dict[str, Any]], Support]:
-    """Of a kernel that takes these types and, in every argument that names one, these activations.
-
-    With ``bytes_too`` it takes images of bytes where the operator does.
-    """
-
-    def takes(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
-        x = arguments.get("x")
-        if x is not None and x.dtype == torch.uint8 and not bytes_too:
-            return Support(False, "expected an image of a floating point type, got torch.uint8")
-        if dtype not in dtypes:
-            return Support(False, f"expected one of {', '.join(map(str, dtypes))}, got {dtype}")
-        for name, value in arguments.items():
-            if name.endswith("activation") and value not in activations:
-                return Support(False, f"expected {name} among {', '.join(activations)}, got {value!r}")
-        return Support(True)
-
-    return takes
-
-
-def _takes_floating_point(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
-    if not dtype.is_floating_point:
-        return Support(False, f"expected a floating point type, got {dtype}")
-    return Support(True)
-
-
-def _cpu_available(device: torch.device) -> Support:
-    if device.type != "cpu":
-        return Support(False, f"expected a CPU tensor, got one on {device.type}")
-    library = native_status()["cpu"]
-    if not library.loaded:
-        return Support(False, f"the CPU library is not loaded: {library.reason}")
-    return Support(True)
-
-
-def reference_kernel(implementation: Callable[..., Tensor]) -> Kernel:
-    """Plain PyTorch: any device, any floating point type."""
-    return Kernel("reference", lambda device: Support(True), _takes_floating_point, implementation)
-
-
-def cpu_kernel(packing: Packing | None = None) -> Kernel:
-    """A kernel of the C++ CPU library."""
-    takes = takes_types((torch.float32, torch.bfloat16), ("none", "relu", "silu"))
-    return Kernel("cpu", _cpu_available, takes, packing=packing)

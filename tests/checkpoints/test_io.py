@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mobilevit_fast.accelerate import accelerate
+from mobilevit_fast.acceleration import accelerate
 from mobilevit_fast.checkpoints import (
     CheckpointError,
     from_huggingface,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast import native, ops
+from mobilevit_fast.kernels.cuda import backend as cuda_backend
 from mobilevit_fast.kernels.cuda import rules
 from mobilevit_fast.native import LibraryStatus
-from mobilevit_fast.ops import cuda_backend
 from mobilevit_fast.ops.registry import result_dtype
 from tests.emulator.build import load
 from tests.tolerance import assert_within_twice, max_error

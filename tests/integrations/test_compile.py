@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mobilevit_fast as mvf
-from mobilevit_fast.nn import fused
+from mobilevit_fast.acceleration import fused
 from tests.integrations import zoo
 from tests.models.pairs import shortened
 from tests.paths import REPOSITORY

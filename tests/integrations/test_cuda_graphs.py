@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import mobilevit_fast as mvf
-from mobilevit_fast.nn import graphs
+from mobilevit_fast.acceleration import graphs
 from tests.integrations import zoo
 
 

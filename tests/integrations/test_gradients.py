@@ -73,7 +73,7 @@ def test_training_uses_the_originals_and_their_gradients(model: nn.Module) -> No
 
 
 def test_gradients_in_evaluation_mode_come_from_the_originals_with_a_warning(classifier: nn.Module) -> None:
-    from mobilevit_fast.nn import fused
+    from mobilevit_fast.acceleration import fused
 
     twin, x = copy.deepcopy(classifier), zoo.images()
     mvf.accelerate(classifier)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import mobilevit_fast as mvf
-from mobilevit_fast.nn.fused import Fused
-from mobilevit_fast.ops.triton_backend import INSTALLED
+from mobilevit_fast.acceleration.fused import Fused
+from mobilevit_fast.kernels.triton.backend import INSTALLED
 from tests.integrations import zoo
 from tests.tolerance import assert_within_twice, close, rms_error
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import mobilevit_fast as mvf
-from mobilevit_fast.nn.exchange import give_back
-from mobilevit_fast.nn.fused import Fused
+from mobilevit_fast.acceleration.class_swap import give_back
+from mobilevit_fast.acceleration.fused import Fused
 from tests.integrations import zoo
 from tests.tolerance import close
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import mobilevit_fast as mvf
+from mobilevit_fast.kernels.triton.backend import INSTALLED
 from mobilevit_fast.models import MobileViTForImageClassification
 from mobilevit_fast.models.transformer import MobileViTSelfAttention
-from mobilevit_fast.ops.triton_backend import INSTALLED
 from tests.integrations import zoo
 from tests.peers import import_timm
 from tests.tolerance import close

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mobilevit_fast as mvf
-from mobilevit_fast.nn.fused import Fused
+from mobilevit_fast.acceleration.fused import Fused
 from tests.integrations import zoo
 from tests.tolerance import close
 

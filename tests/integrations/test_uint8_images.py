@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import mobilevit_fast as mvf
+from mobilevit_fast.acceleration.parameters import affine
+from mobilevit_fast.acceleration.parts import AffineConv, ConvParts
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.nn.parameters import affine
-from mobilevit_fast.nn.parts import AffineConv, ConvParts
 from mobilevit_fast.ops import OPS
 from tests.integrations import zoo
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import mobilevit_fast as mvf
+from mobilevit_fast.acceleration.class_swap import defuse
 from mobilevit_fast.nn import ASPP, ClassifierHead, ConvNormAct, InvertedResidual, MobileViTBlock
-from mobilevit_fast.nn.exchange import defuse
 from tests.integrations.test_compile import operators
 from tests.nn.cases import CASES, Case
 from tests.tolerance import assert_within_twice, close

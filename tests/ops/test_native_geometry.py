@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mobilevit_fast import ops
-from mobilevit_fast.ops.packing import word_factors
+from mobilevit_fast.kernels.cpu.packing import word_factors
 from tests.ops.variants import DTYPES, ISAS, exact_and_plain, in_type, run, using_isa
 from tests.tolerance import assert_within_twice, close, rms_error
 

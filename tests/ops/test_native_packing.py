@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast import native, ops
-from mobilevit_fast.ops.packing import multiplies_tiles, word_factors
+from mobilevit_fast.kernels.cpu.packing import multiplies_tiles, word_factors
 from tests.ops.variants import DTYPES, EXTENSION, ISAS, NATIVE, in_type, run, using_isa
 from tests.samples import SAMPLES
 

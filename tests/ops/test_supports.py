@@ -11,7 +11,7 @@ from torch import Tensor
 
 import mobilevit_fast as mvf
 from mobilevit_fast import ops
-from mobilevit_fast.ops import triton_backend
+from mobilevit_fast.kernels.triton import backend as triton_backend
 from mobilevit_fast.ops.registry import BackendError
 from tests.samples import SAMPLES
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.triton import launch, tiles
+from mobilevit_fast.kernels.triton.backend import INTERPRETING
 from mobilevit_fast.kernels.triton.tiles import Tile
-from mobilevit_fast.ops.triton_backend import INTERPRETING
 
 HERE = Path(__file__).parent
 ALLOCATE = launch.allocate

@@ -7,7 +7,7 @@ import torch
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.ops.triton_backend import INTERPRETING
+from mobilevit_fast.kernels.triton.backend import INTERPRETING
 from tests.integrations import zoo
 from tests.on_gpu import *  # noqa: F403 - the tests of every backend
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mobilevit_fast import ops
 from mobilevit_fast.kernels.triton import launch, tiles
+from mobilevit_fast.kernels.triton.backend import INTERPRETING
 from mobilevit_fast.ops.registry import BackendError
-from mobilevit_fast.ops.triton_backend import INTERPRETING
 from tests.ops.compositions import COMPOSITIONS
 from tests.samples import SAMPLES, Sample, sharpened
 from tests.tolerance import assert_within_twice, close, rms_error

@@ -10,8 +10,8 @@ from mobilevit_fast.kernels.cuda import conv2d_bias_act
 from mobilevit_fast.kernels.cuda.packing import affine, joined
 from mobilevit_fast.kernels.cuda.rules import all_of, has_sm90, multiples_of_eight, reaches
 from mobilevit_fast.kernels.cuda.sm90 import atrous
+from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import AsppWeights, ConvWeights, part
-from mobilevit_fast.support import Support
 
 MOST_NUMBERS = 8192
 """Channels, and features of a branch: both of an image's mean lie in shared memory (``kAsppVector``)."""

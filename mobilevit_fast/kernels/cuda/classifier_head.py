@@ -10,8 +10,8 @@ from mobilevit_fast.kernels.cuda import conv2d_bias_act
 from mobilevit_fast.kernels.cuda.packing import joined
 from mobilevit_fast.kernels.cuda.rules import all_of, countable, has_sm90, image_of, multiples_of_eight
 from mobilevit_fast.kernels.cuda.sm90 import small_head
+from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import HeadWeights, part
-from mobilevit_fast.support import Support
 
 MOST_CHANNELS = 2560
 """Of 16 pixels at a time, in the shared memory of every GPU."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
 from mobilevit_fast.kernels.cuda.rules import has_sm90, reaches
 from mobilevit_fast.kernels.cuda.sm90 import conv3x3, small_conv, stem
+from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import ConvWeights
-from mobilevit_fast.support import Support
 
 STEM_NUMBERS = 64
 """Windows of at most so many numbers, taps by channels, are one sum where channels are no multiple of eight."""

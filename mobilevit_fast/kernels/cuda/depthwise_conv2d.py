@@ -14,8 +14,8 @@ from mobilevit_fast.kernels.cuda.rules import (
     multiples_of_eight,
     same_in_both_directions,
 )
+from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import DepthwiseWeights
-from mobilevit_fast.support import Support
 
 _TILE, _CHANNELS = 8, 64  # of the smallest block
 

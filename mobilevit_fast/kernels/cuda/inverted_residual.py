@@ -20,8 +20,8 @@ from mobilevit_fast.kernels.cuda.rules import (
     same_in_both_directions,
 )
 from mobilevit_fast.kernels.cuda.sm90 import rows, small_residual, strips
+from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import ConvWeights, ResidualWeights, SeparableWeights, part
-from mobilevit_fast.support import Support
 
 _CHUNK = 32  # expanded channels at a time
 _TILE = (4, 8)  # output pixels of the smallest block

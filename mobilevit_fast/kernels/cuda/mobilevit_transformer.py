@@ -11,8 +11,8 @@ from torch import Tensor
 from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
 from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, countable, has_sm90, image_of, multiples_of_eight
 from mobilevit_fast.kernels.cuda.sm90 import small_stack, transformer_stack
+from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import StackWeights
-from mobilevit_fast.support import Support
 
 MOST_FEATURES, MOST_HEAD_DIM = 256, 64
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevit_fast.support import Support
+from mobilevit_fast.kernels.support import Support
 
 SHARED_BYTES = 99 << 10
 """Shared memory that a block may have on every GPU from compute capability 8.0 on."""

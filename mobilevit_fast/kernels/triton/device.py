@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from mobilevit_fast.ops.triton_backend import INTERPRETING
+from mobilevit_fast.kernels.triton.backend import INTERPRETING
 
 INTERPRETED = tl.constexpr(INTERPRETING)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevit_fast.support import Support
+from mobilevit_fast.kernels.support import Support
 
 MAX_SIDE, MAX_POSITIONS = 2**30 - 1, 2**31 - 1
 """Rows or columns of a padded image; rows of a batch, and numbers of a weight: kernels count all of them in 32 bits."""

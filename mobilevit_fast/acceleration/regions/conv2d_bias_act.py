@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mobilevit_fast.acceleration.arguments import GEOMETRY, check, refuse
+from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
+from mobilevit_fast.acceleration.fused import Bound, bind
+from mobilevit_fast.acceleration.parameters import affine
+from mobilevit_fast.acceleration.parts import ConvParts, Unsupported
+from mobilevit_fast.acceleration.pixels import PixelNormalization
 from mobilevit_fast.models.layers import MobileViTConvLayer
-from mobilevit_fast.nn.arguments import GEOMETRY, check, refuse
-from mobilevit_fast.nn.construction import Constructible, constructing, sizes
-from mobilevit_fast.nn.fused import Bound, bind
-from mobilevit_fast.nn.parameters import affine
-from mobilevit_fast.nn.parts import ConvParts, Unsupported
-from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.ops.conv2d_bias_act import OP as CONV2D_BIAS_ACT
 from mobilevit_fast.ops.depthwise_conv2d import OP as DEPTHWISE_CONV2D
 from mobilevit_fast.ops.depthwise_conv2d import channel_innermost

@@ -9,37 +9,18 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from mobilevit_fast.nn.exchange import Before, Exchanged, exact_class, exchange, original_class
-from mobilevit_fast.nn.parts import Unsupported
-from mobilevit_fast.nn.pixels import PixelNormalization
-from mobilevit_fast.nn.watching import Child, Watch, absorbed, is_hooked
+from mobilevit_fast.acceleration.class_swap import Before, Swapped, exact_class, original_class, swap_class
+from mobilevit_fast.acceleration.parts import Unsupported
+from mobilevit_fast.acceleration.pixels import PixelNormalization
+from mobilevit_fast.acceleration.rules import Rule, find_rule
+from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
 from mobilevit_fast.ops.registry import Op, check_backend, is_transformed
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How modules of one class become fused.
-
-    Args:
-        original: the class, matched exactly; subclasses may compute something else and are skipped.
-        fused: what it becomes.
-        read: takes a module of the class, returns its parts; raises :class:`Unsupported` with the reason otherwise.
-        absorbs: paths of the children whose forward methods the fused module no longer calls.
-        known: classes that these children and what is below them may have.
-    """
-
-    original: type[nn.Module]
-    fused: type[Fused]
-    read: Callable[[nn.Module], Any]
-    absorbs: tuple[str, ...]
-    known: frozenset[type[nn.Module]]
 
 
 class Bound(NamedTuple):
@@ -184,11 +165,11 @@ def _warn_about_gradients() -> None:
     )
 
 
-class Fused(Exchanged):
+class Fused(Swapped):
     """Base of the fused modules. Comes before the original class in the method resolution order."""
 
     rule: ClassVar[Rule]
-    """Set by :func:`exchanged_class`."""
+    """Set by :func:`swapped_class`."""
     kind: ClassVar[str]
     """Name of the region in reports and in ``accelerate(include=...)``."""
 
@@ -239,8 +220,6 @@ class Fused(Exchanged):
             TypeError: no rule makes this kind of fused module from ``type(module)``.
             ValueError: the module cannot be fused as it is; the message says why.
         """
-        from mobilevit_fast.integrations import find_rule
-
         original = original_class(module)
         rule = find_rule(exact_class(module))
         if rule is None or not issubclass(rule.fused, cls):
@@ -321,11 +300,11 @@ def fuse(
     rule: Rule,
     backend: str,
     pixels: PixelNormalization | None = None,
-    in_front: tuple[type[Exchanged], ...] = (),
+    in_front: tuple[type[Swapped], ...] = (),
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Exchange the class of ``module`` for its fused one; with ``pixels`` it also takes uint8 images.
+    """Swap the class of ``module`` for its fused one; with ``pixels`` it also takes uint8 images.
 
     ``in_front`` are mixins that come before that, and ``state`` what these need.
     """
-    exchange(module, (*in_front, rule.fused), {**(state or {}), "_mvf": State(backend, pixels)})
+    swap_class(module, (*in_front, rule.fused), {**(state or {}), "_mvf": State(backend, pixels)})

@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mobilevit_fast.acceleration.arguments import check, refuse
+from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
+from mobilevit_fast.acceleration.fused import Bound, bind
+from mobilevit_fast.acceleration.parameters import affine, stack_layers, statistics_type
+from mobilevit_fast.acceleration.parts import MobileViTBlockParts, Unsupported
+from mobilevit_fast.acceleration.regions.conv2d_bias_act import bind_dense, require_pointwise
+from mobilevit_fast.acceleration.regions.inverted_residual import InvertedResidual
 from mobilevit_fast.models.block import MobileViTLayer
-from mobilevit_fast.nn.arguments import check, refuse
-from mobilevit_fast.nn.construction import Constructible, constructing, sizes
-from mobilevit_fast.nn.conv2d_bias_act import bind_dense, require_pointwise
-from mobilevit_fast.nn.fused import Bound, bind
-from mobilevit_fast.nn.inverted_residual import InvertedResidual
-from mobilevit_fast.nn.parameters import affine, stack_layers, statistics_type
-from mobilevit_fast.nn.parts import MobileViTBlockParts, Unsupported
 from mobilevit_fast.ops.mobilevit_transformer import OP
 
 Value = TypeVar("Value")

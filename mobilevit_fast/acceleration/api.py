@@ -10,25 +10,25 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from mobilevit_fast.integrations import Integration, integrations, supported_libraries
-from mobilevit_fast.nn.construction import Constructible
-from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
-from mobilevit_fast.nn.exchange import (
+from mobilevit_fast.acceleration.class_swap import (
     AutocastRoot,
-    Exchanged,
-    exchange,
+    Swapped,
     give_back,
     is_constructed,
     original_class,
     own_class,
     state_of,
+    swap_class,
 )
-from mobilevit_fast.nn.fused import Fused, Rule, fuse, parameter_dtype, read_parts
-from mobilevit_fast.nn.graphs import GraphRoot, Graphs
-from mobilevit_fast.nn.parts import Unsupported
-from mobilevit_fast.nn.pixels import PixelNormalization
+from mobilevit_fast.acceleration.construction import Constructible
+from mobilevit_fast.acceleration.fused import Fused, fuse, parameter_dtype, read_parts
+from mobilevit_fast.acceleration.graphs import GraphRoot, Graphs
+from mobilevit_fast.acceleration.parts import Unsupported
+from mobilevit_fast.acceleration.pixels import PixelNormalization
+from mobilevit_fast.acceleration.regions import ConvNormAct
+from mobilevit_fast.acceleration.report import Region, Report
+from mobilevit_fast.acceleration.rules import Integration, Rule, integrations, supported_libraries
 from mobilevit_fast.ops.registry import BackendError, check_backend
-from mobilevit_fast.regions import Region, Report
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -105,7 +105,7 @@ def accelerate(
     pixels = _pixels(uint8_images)
     stem = None if pixels is None else _first_convolution(found, pixels)
     restore(model)
-    in_front: tuple[type[Exchanged], ...] = ()
+    in_front: tuple[type[Swapped], ...] = ()
     state: dict[str, Any] = {}
     if compute_dtype is not None:
         in_front, state["_mvf_compute_dtype"] = (AutocastRoot, *in_front), compute_dtype
@@ -117,7 +117,7 @@ def accelerate(
             root = (in_front, state) if module is model else ()
             fuse(module, rule, backend, pixels if sees_image else None, *root)
     if in_front and not isinstance(model, in_front):
-        exchange(model, in_front, state)
+        swap_class(model, in_front, state)
     model.__dict__["_mvf_request"] = _Request(backend, compute_dtype, include)
     return model
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mobilevit_fast.acceleration.arguments import check
+from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
+from mobilevit_fast.acceleration.fused import Bound, bind
+from mobilevit_fast.acceleration.parameters import affine
+from mobilevit_fast.acceleration.parts import InvertedResidualParts, Unsupported
+from mobilevit_fast.acceleration.regions.conv2d_bias_act import require_pointwise
 from mobilevit_fast.models.layers import MobileViTInvertedResidual
-from mobilevit_fast.nn.arguments import check
-from mobilevit_fast.nn.construction import Constructible, constructing, sizes
-from mobilevit_fast.nn.conv2d_bias_act import require_pointwise
-from mobilevit_fast.nn.fused import Bound, bind
-from mobilevit_fast.nn.parameters import affine
-from mobilevit_fast.nn.parts import InvertedResidualParts, Unsupported
 from mobilevit_fast.ops.depthwise_conv2d import channel_innermost
 from mobilevit_fast.ops.inverted_residual import OP
 

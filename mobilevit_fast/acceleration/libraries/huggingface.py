@@ -8,15 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mobilevit_fast.integrations.leaves import TORCH_CLASSES, activation_name, conv_parts
-from mobilevit_fast.nn.aspp import ASPP
-from mobilevit_fast.nn.classifier_head import HeadOfModel
-from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
-from mobilevit_fast.nn.exchange import Before, original_class
-from mobilevit_fast.nn.fused import Bound, Rule, State, compute_input
-from mobilevit_fast.nn.inverted_residual import InvertedResidual
-from mobilevit_fast.nn.mobilevit_block import MobileViTBlock
-from mobilevit_fast.nn.parts import (
+from mobilevit_fast.acceleration.class_swap import Before, original_class
+from mobilevit_fast.acceleration.fused import Bound, State, compute_input
+from mobilevit_fast.acceleration.libraries.torch_modules import TORCH_CLASSES, activation_name, conv_parts
+from mobilevit_fast.acceleration.parts import (
     ASPPParts,
     ClassifierParts,
     ConvParts,
@@ -25,6 +20,9 @@ from mobilevit_fast.nn.parts import (
     TransformerLayerParts,
     Unsupported,
 )
+from mobilevit_fast.acceleration.regions import ASPP, ConvNormAct, InvertedResidual, MobileViTBlock
+from mobilevit_fast.acceleration.regions.classifier_head import HeadOfModel
+from mobilevit_fast.acceleration.rules import Rule
 
 _PART_CLASSES = (
     "MobileViTASPPPooling",

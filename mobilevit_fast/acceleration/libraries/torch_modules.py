@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from mobilevit_fast.nn.parts import ConvParts, Unsupported
+from mobilevit_fast.acceleration.parts import ConvParts, Unsupported
 
 ACTIVATION_NAMES: dict[type[nn.Module], str] = {
     nn.Identity: "none",

@@ -5,13 +5,13 @@ from typing import Any
 from torch import nn
 
 import mobilevit_fast.models as library
+from mobilevit_fast.acceleration.libraries import huggingface
+from mobilevit_fast.acceleration.libraries.torch_modules import TORCH_CLASSES, conv_parts
+from mobilevit_fast.acceleration.parts import ClassifierParts
+from mobilevit_fast.acceleration.regions import ClassifierHead
+from mobilevit_fast.acceleration.rules import Rule
 from mobilevit_fast.config.activations import QuickGELU
-from mobilevit_fast.integrations import huggingface
-from mobilevit_fast.integrations.leaves import TORCH_CLASSES, conv_parts
 from mobilevit_fast.models.outputs import ImageClassifierOutput
-from mobilevit_fast.nn.classifier_head import ClassifierHead
-from mobilevit_fast.nn.fused import Rule
-from mobilevit_fast.nn.parts import ClassifierParts
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {QuickGELU: "quick_gelu"}
 

@@ -5,7 +5,7 @@ import transformers.models.mobilevit.modeling_mobilevit as library
 from torch import nn
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from mobilevit_fast.integrations import huggingface
+from mobilevit_fast.acceleration.libraries import huggingface
 
 
 class ImageClassification(huggingface.ImageClassification):

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from mobilevit_fast.kernels.kernel import Kernel, Packing, takes_types
+from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.native import status as native_status
-from mobilevit_fast.ops.registry import Kernel, Packing, takes_types
-from mobilevit_fast.support import Support
 
 DEVICE_TYPES = ["cuda", "meta"]
 """Of tensors that the kernels take: one without values may come to lie on a GPU. An emulator adds the CPU."""

@@ -10,14 +10,10 @@ import timm.models.mobilevit as mobilevit
 import timm.models.vision_transformer as vision_transformer
 from torch import Tensor, nn
 
-from mobilevit_fast.integrations.leaves import TORCH_CLASSES, activation_name, conv_parts
-from mobilevit_fast.nn.classifier_head import HeadOfModel
-from mobilevit_fast.nn.conv2d_bias_act import ConvNormAct
-from mobilevit_fast.nn.exchange import Before
-from mobilevit_fast.nn.fused import Rule, State, compute_input
-from mobilevit_fast.nn.inverted_residual import InvertedResidual
-from mobilevit_fast.nn.mobilevit_block import MobileViTBlock
-from mobilevit_fast.nn.parts import (
+from mobilevit_fast.acceleration.class_swap import Before
+from mobilevit_fast.acceleration.fused import State, compute_input
+from mobilevit_fast.acceleration.libraries.torch_modules import TORCH_CLASSES, activation_name, conv_parts
+from mobilevit_fast.acceleration.parts import (
     ClassifierParts,
     ConvParts,
     InvertedResidualParts,
@@ -25,6 +21,9 @@ from mobilevit_fast.nn.parts import (
     TransformerLayerParts,
     Unsupported,
 )
+from mobilevit_fast.acceleration.regions import ConvNormAct, InvertedResidual, MobileViTBlock
+from mobilevit_fast.acceleration.regions.classifier_head import HeadOfModel
+from mobilevit_fast.acceleration.rules import Rule
 
 MARKERS: tuple[type[nn.Module], ...] = (mobilevit.MobileVitBlock,)
 """timm builds many models from the other classes; one that holds none of these is no MobileViT."""

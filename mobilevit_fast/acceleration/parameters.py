@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mobilevit_fast.nn.parts import AffineConv, ConvParts, TransformerLayerParts, Unsupported
+from mobilevit_fast.acceleration.parts import AffineConv, ConvParts, TransformerLayerParts, Unsupported
 
 
 def statistics_type(dtype: torch.dtype) -> torch.dtype:

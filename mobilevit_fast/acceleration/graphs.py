@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mobilevit_fast.nn.exchange import Before, Exchanged
-from mobilevit_fast.nn.fused import Fused, globally_hooked
-from mobilevit_fast.nn.watching import Child, Watch, absorbed
+from mobilevit_fast.acceleration.class_swap import Before, Swapped
+from mobilevit_fast.acceleration.fused import Fused, globally_hooked
+from mobilevit_fast.acceleration.watch import Child, Watch, absorbed
 from mobilevit_fast.ops.registry import is_transformed
 
 MAX_GRAPHS = 8
@@ -241,7 +241,7 @@ def _uncached_autocast(kind: str) -> AbstractContextManager[Any]:
     return torch.autocast(kind, dtype=torch.get_autocast_dtype(kind), cache_enabled=False)
 
 
-class GraphRoot(Exchanged):
+class GraphRoot(Swapped):
     """Mixin of a model whose calls are replayed graphs where they can be."""
 
     _mvf_graphs: Graphs

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mobilevit_fast.acceleration.arguments import check
+from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
+from mobilevit_fast.acceleration.fused import Bound, bind
+from mobilevit_fast.acceleration.parameters import affine
+from mobilevit_fast.acceleration.parts import ClassifierParts
+from mobilevit_fast.acceleration.pixels import PixelNormalization
+from mobilevit_fast.acceleration.regions.conv2d_bias_act import require_pointwise
 from mobilevit_fast.models.classification import MobileViTClassifierHead
-from mobilevit_fast.nn.arguments import check
-from mobilevit_fast.nn.construction import Constructible, constructing, sizes
-from mobilevit_fast.nn.conv2d_bias_act import require_pointwise
-from mobilevit_fast.nn.fused import Bound, bind
-from mobilevit_fast.nn.parameters import affine
-from mobilevit_fast.nn.parts import ClassifierParts
-from mobilevit_fast.nn.pixels import PixelNormalization
 from mobilevit_fast.ops.classifier_head import OP
 
 

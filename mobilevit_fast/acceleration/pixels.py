@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mobilevit_fast.nn.parts import AffineConv
+from mobilevit_fast.acceleration.parts import AffineConv
 
 
 @dataclass(frozen=True)

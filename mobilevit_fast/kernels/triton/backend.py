@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevit_fast.ops.registry import Kernel, takes_types
-from mobilevit_fast.support import Support
+from mobilevit_fast.kernels.kernel import Kernel, takes_types
+from mobilevit_fast.kernels.support import Support
 
 ACTIVATIONS = ("none", "relu", "silu")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)

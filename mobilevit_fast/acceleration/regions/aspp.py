@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mobilevit_fast.acceleration.arguments import check
+from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
+from mobilevit_fast.acceleration.fused import Bound, bind
+from mobilevit_fast.acceleration.parameters import affine, inputs_innermost
+from mobilevit_fast.acceleration.parts import ASPPParts, ConvParts, Unsupported
+from mobilevit_fast.acceleration.regions.conv2d_bias_act import conv_geometry, require_pointwise
 from mobilevit_fast.models.segmentation import MobileViTASPP
-from mobilevit_fast.nn.arguments import check
-from mobilevit_fast.nn.construction import Constructible, constructing, sizes
-from mobilevit_fast.nn.conv2d_bias_act import conv_geometry, require_pointwise
-from mobilevit_fast.nn.fused import Bound, bind
-from mobilevit_fast.nn.parameters import affine, inputs_innermost
-from mobilevit_fast.nn.parts import ASPPParts, ConvParts, Unsupported
 from mobilevit_fast.ops.aspp import OP
 
 

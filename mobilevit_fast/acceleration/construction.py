@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from mobilevit_fast.acceleration.arguments import check
+from mobilevit_fast.acceleration.class_swap import Before, original_class
+from mobilevit_fast.acceleration.copying import copy_weights
+from mobilevit_fast.acceleration.fused import Fused, State, read_parts
+from mobilevit_fast.acceleration.parts import Unsupported
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models.layers import initialize_weights
-from mobilevit_fast.nn.arguments import check
-from mobilevit_fast.nn.copying import copy_weights
-from mobilevit_fast.nn.exchange import Before, original_class
-from mobilevit_fast.nn.fused import Fused, State, read_parts
-from mobilevit_fast.nn.parts import Unsupported
 from mobilevit_fast.ops.registry import check_backend
 
 
@@ -59,7 +59,7 @@ class Constructible(Fused):
             ValueError: it has other sizes or settings than this one, or is not what its class says (hooks, quantised
                 children, ...). Nothing is copied.
         """
-        from mobilevit_fast.integrations import find_rule
+        from mobilevit_fast.acceleration.rules import find_rule
 
         caller = f"{type(self).__name__}.copy_weights_from"
         source = find_rule(original_class(module))
@@ -86,7 +86,7 @@ class Constructible(Fused):
 
 
 def _parts(module: nn.Module) -> Any:
-    from mobilevit_fast.integrations import find_rule
+    from mobilevit_fast.acceleration.rules import find_rule
 
     rule = find_rule(original_class(module))
     assert rule is not None, "asked for before"
@@ -97,7 +97,7 @@ _classes: dict[type[Constructible], type[Any]] = {}
 
 
 def _class_for(cls: type[Constructible]) -> type[Any]:
-    from mobilevit_fast.integrations import find_rule
+    from mobilevit_fast.acceleration.rules import find_rule
 
     rule = find_rule(cls.plain)
     assert rule is not None, "this package's own modules have rules"

@@ -1,9 +1,9 @@
-"""Changing what a module does, in place: its class is exchanged for a subclass.
+"""Changing what a module does, in place: its class is swapped for a subclass.
 
 The module stays the object it was, with its children, parameters, hooks and place in the model, so that ``state_dict``,
 ``isinstance``, deep copies, pickles and optimisers see no difference.
 
-Other threads may call a module while it is exchanged or given back. Its class is the one thing that changes: what a
+Other threads may call a module while it is swapped or given back. Its class is the one thing that changes: what a
 class needs is there before it, and taken away after it, and a call takes all of that once. So a call runs what the
 module was or what it became, whatever happens meanwhile.
 """
@@ -17,6 +17,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import nn
 
+from mobilevit_fast.acceleration.rules import find_rule
+
 _STATE = ("_mvf", "_mvf_compute_dtype", "_mvf_graphs", "_mvf_request")
 """Attributes of exchanged modules; the first is what a module has that was made fused."""
 
@@ -28,15 +30,15 @@ class Before(NamedTuple):
     rule: Any
 
 
-class Exchanged(nn.Module):
-    """Base of the mixins that :func:`exchanged_class` puts in front of a module's own class."""
+class Swapped(nn.Module):
+    """Base of the mixins that :func:`swapped_class` puts in front of a module's own class."""
 
-    _mvf_mixins: ClassVar[tuple[type[Exchanged], ...]] = ()
+    _mvf_mixins: ClassVar[tuple[type[Swapped], ...]] = ()
     _mvf_original: ClassVar[type[nn.Module]]
     _mvf_own: ClassVar[type[nn.Module]]
     _mvf_constructor: ClassVar[type[nn.Module]]
     """The class that was called, of a module that its constructor made a fused one
-    (:mod:`mobilevit_fast.nn.construction`)."""
+    (:mod:`mobilevit_fast.acceleration.construction`)."""
 
     @classmethod
     def around(cls, before: Before, module: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -62,7 +64,7 @@ class Exchanged(nn.Module):
         return _new, (type(self)._mvf_mixins, getattr(own, "_mvf_constructor", own)), self.__dict__.copy()
 
 
-class AutocastRoot(Exchanged):
+class AutocastRoot(Swapped):
     """Mixin that runs a model under autocast to another floating point type than its parameters have."""
 
     _mvf_compute_dtype: torch.dtype
@@ -77,17 +79,15 @@ class AutocastRoot(Exchanged):
             return before.forward(module, *args, **kwargs)
 
 
-_classes: dict[tuple[tuple[type[Exchanged], ...], type[nn.Module]], type[nn.Module]] = {}
+_classes: dict[tuple[tuple[type[Swapped], ...], type[nn.Module]], type[nn.Module]] = {}
 
 
-def exchanged_class(mixins: tuple[type[Exchanged], ...], original: type[nn.Module]) -> type[nn.Module]:
+def swapped_class(mixins: tuple[type[Swapped], ...], original: type[nn.Module]) -> type[nn.Module]:
     """The subclass of ``original`` in which ``mixins`` come first.
 
     It keeps the original's name, since libraries write class names into configurations, and the signature of its
     forward, which libraries read too.
     """
-    from mobilevit_fast.integrations import find_rule
-
     known = _classes.get((mixins, original))
     if known is not None:
         return known
@@ -123,7 +123,7 @@ def exchanged_class(mixins: tuple[type[Exchanged], ...], original: type[nn.Modul
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
-    """The class whose forward ``module`` runs where nothing is fused: the one that it had before any exchange."""
+    """The class whose forward ``module`` runs where nothing is fused: the one that it had before any swap."""
     return getattr(type(module), "_mvf_original", type(module))
 
 
@@ -150,14 +150,14 @@ def _forget(module: nn.Module) -> None:
 
 
 def state_of(module: nn.Module) -> dict[str, Any]:
-    """What belongs to the exchanged class of a module."""
+    """What belongs to the swapped class of a module."""
     return {name: value for name in _STATE if (value := module.__dict__.get(name)) is not None}
 
 
-def exchange(module: nn.Module, mixins: tuple[type[Exchanged], ...], state: Mapping[str, Any]) -> None:
+def swap_class(module: nn.Module, mixins: tuple[type[Swapped], ...], state: Mapping[str, Any]) -> None:
     """Put ``mixins`` in front of the module's own class, with the attributes that they need."""
     module.__dict__.update(state)
-    module.__class__ = exchanged_class(mixins, own_class(module))
+    module.__class__ = swapped_class(mixins, own_class(module))
 
 
 def give_back(module: nn.Module) -> None:
@@ -175,7 +175,7 @@ def defuse(module: nn.Module) -> None:
     module.__dict__.pop(_STATE[0], None)
 
 
-def _new(mixins: tuple[type[Exchanged], ...], own: Any) -> nn.Module:
+def _new(mixins: tuple[type[Swapped], ...], own: Any) -> nn.Module:
     if hasattr(own, "_constructed_class"):
         own = own._constructed_class()
-    return object.__new__(exchanged_class(mixins, own) if mixins else own)
+    return object.__new__(swapped_class(mixins, own) if mixins else own)
