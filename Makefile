@@ -13,7 +13,7 @@ BUILD_TOOLS := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
 PEERS := timm torchvision==0.28.0
 
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
-CXX_FILES := $(shell find csrc tests/native tests/emulator tests/cuda -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find csrc emulator tests/native tests/cuda -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # Two test processes on as many cores: threads of OpenMP that spin while they wait would take the cores from each other.
 export OMP_WAIT_POLICY := PASSIVE

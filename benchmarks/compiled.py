@@ -21,10 +21,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import MockTensor
 
 from benchmarks.launches import recorded_launches
-from benchmarks.shapes import OperatorCall, preset_calls
 from mobilevit_fast.config import PRESETS
 from mobilevit_fast.kernels.triton import device, tiles
 from mobilevit_fast.kernels.triton.launch import Launch
+from testing.shapes import OperatorCall, preset_calls
 
 MODES = ("float16", "bfloat16", "float32", "tf32")
 """Types of tensors; "tf32" is float32 multiplied as TF32."""

@@ -14,8 +14,8 @@ import typer
 from torch import Tensor
 
 from benchmarks.floors import CHIPS, bytes_of
-from benchmarks.shapes import OperatorCall, preset_calls
-from tests.emulator import run
+from emulator import run
+from testing.shapes import OperatorCall, preset_calls
 
 _H100 = CHIPS["h100"]
 MEMORY, SECOND_LEVEL = _H100.bandwidth, 5.5e12

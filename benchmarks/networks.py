@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from benchmarks.registry import MODELS, SIZES
 from mobilevit_fast.checkpoints.names import from_huggingface
 from mobilevit_fast.config import MobileViTConfig
-from tests.models.pairs import CLASSIFICATION, SEGMENTATION, theirs_for
-from tests.peers import import_timm
+from testing.pairs import CLASSIFICATION, SEGMENTATION, theirs_for
+from testing.peers import import_timm
 
 TIMM_NAMES = {"S": "mobilevit_s", "XS": "mobilevit_xs", "XXS": "mobilevit_xxs"}
 NUM_LABELS, NUM_CLASSES = 1000, 21

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from benchmarks.floors import IMAGES
 from benchmarks.registry import COMPILED_OPERATORS as COMPILED
-from benchmarks.shapes import OperatorCall
 from mobilevit_fast.ops import OPS
+from testing.shapes import OperatorCall
 
 
 def materialized(call: OperatorCall, device: torch.device, seed: int = 0) -> dict[str, Any]:

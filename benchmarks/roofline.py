@@ -18,8 +18,8 @@ from benchmarks.cpu.measure import copy_rate, matmul_rate
 from benchmarks.cpu.table import shape_text
 from benchmarks.floors import CHIPS, Chip, Floor, Work, work_of
 from benchmarks.registry import SIZES
-from benchmarks.shapes import different, preset_calls
 from mobilevit_fast.cli.console import stdout, usage_error
+from testing.shapes import different, preset_calls
 
 DTYPES = ("float16", "bfloat16", "float32")
 TIMES = ("memory_us", "products_us", "exponentials_us")

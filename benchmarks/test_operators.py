@@ -15,9 +15,9 @@ from torch import Tensor
 from benchmarks.cpu.table import shape_text
 from benchmarks.floors import IMAGES
 from benchmarks.operators import builder, materialized
-from benchmarks.shapes import OperatorCall, all_calls
 from mobilevit_fast.ops import OPS
-from tests.tolerance import assert_within_twice, rms_error
+from testing.shapes import OperatorCall, all_calls
+from testing.tolerance import assert_within_twice, rms_error
 
 DEVICES = {
     "cpu": (("cpu", "plain"), (torch.float32, torch.bfloat16), 1),

@@ -14,9 +14,9 @@ import typer
 
 from benchmarks.floors import bytes_of, work_of
 from benchmarks.launches import recorded_launches
-from benchmarks.shapes import preset_calls
 from mobilevit_fast.config import PRESETS
 from mobilevit_fast.kernels.triton.launch import Launch
+from testing.shapes import preset_calls
 
 
 def moved_bytes(one: Launch) -> int:

@@ -20,12 +20,12 @@ import typer
 from rich.progress import track
 
 from benchmarks.launches import recorded_launches
-from benchmarks.shapes import preset_calls
 from mobilevit_fast.config import PRESETS
 from mobilevit_fast.files import write_atomically
 from mobilevit_fast.kernels.triton import tiles
 from mobilevit_fast.kernels.triton.launch import Launch
 from mobilevit_fast.kernels.triton.tiles import Tile
+from testing.shapes import preset_calls
 
 _BLOCKS = ("BLOCK_M", "BLOCK_N", "BLOCK_K", "BLOCK_E", "BLOCK_H", "BLOCK_C")  # not those that a shape determines
 _LIMITS = {**dict.fromkeys(_BLOCKS, (16, 256)), "num_warps": (1, 16), "num_stages": (1, 5)}

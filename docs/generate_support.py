@@ -8,7 +8,7 @@ from mobilevit_fast.acceleration.rules import integrations
 from mobilevit_fast.files import write_atomically
 from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 from mobilevit_fast.ops import BACKENDS, OPS
-from tests.peers import import_timm, import_transformers
+from testing.peers import import_timm, import_transformers
 
 VARIANTS = {
     "portable": "any processor",

@@ -8,7 +8,12 @@ from mobilevit_fast.kernels.triton.backend import INSTALLED
 
 # Triton's wheels are for Linux alone; what needs it cannot even be imported without it.
 if not INSTALLED:
-    collect_ignore = ["aot", "triton", "benchmarks/test_tune.py", "benchmarks/test_triton_traffic.py"]
+    collect_ignore = [
+        "triton",
+        "benchmarks/test_compiled.py",
+        "benchmarks/test_tune.py",
+        "benchmarks/test_triton_traffic.py",
+    ]
 
 # No deadline: the time of one example depends on what else the machine does. Derandomised: a run can be repeated.
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -7,8 +7,8 @@ import warnings
 import pytest
 import torch
 
+from testing.tolerance import close
 from tests.integrations import zoo
-from tests.tolerance import close
 
 # Imported by name, so that pytest finds them there.
 __all__ = [

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.shapes import OperatorCall, preset_calls
 from mobilevit_fast.config import PRESETS
+from testing.shapes import OperatorCall, preset_calls
 
 
 @cache

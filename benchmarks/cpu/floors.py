@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import floors
 from benchmarks.cpu.measure import peak_for
-from benchmarks.shapes import OperatorCall
+from testing.shapes import OperatorCall
 
 POLYNOMIAL = {"float32": 6, "bfloat16": 3}
 """Multiply-accumulates of an exponential that is as exact as the type: degrees of csrc/cpu/simd.h."""

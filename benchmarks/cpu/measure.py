@@ -4,29 +4,19 @@ import gc
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+
+from testing.threads import using_threads
 
 WARM_UP_CALLS = 2
 LEAST_ROUNDS = 3
 CEILING_SECONDS = 1.0
 REST_SECONDS = 0.05
 """After each turn of a library. Waiting threads of OpenMP and ONNX Runtime spin for up to 20 ms before they sleep."""
-
-
-@contextmanager
-def using_threads(count: int) -> Iterator[None]:
-    """Have PyTorch, and so the kernels of this package, use so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def interleaved(

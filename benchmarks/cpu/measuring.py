@@ -11,7 +11,7 @@ import torch
 from benchmarks.cpu import ops as operators
 from benchmarks.cpu.environment import environment
 from benchmarks.cpu.floors import floor_ms
-from benchmarks.cpu.measure import better, interleaved, machine_peak, peak_for, statistics, using_threads
+from benchmarks.cpu.measure import better, interleaved, machine_peak, peak_for, statistics
 from benchmarks.cpu.memory import KINDS, forward_peak
 from benchmarks.cpu.models import Case, make_case
 from benchmarks.cpu.providers import Prepared, prepare
@@ -19,6 +19,7 @@ from benchmarks.gpu.results import Results
 from benchmarks.networks import Networks
 from benchmarks.registry import BATCHES_ON, DTYPES, DTYPES_ON, MODELS, SIZES, batches_of, chosen
 from mobilevit_fast.cli.console import note
+from testing.threads import using_threads
 
 LEAST_SECONDS = 30.0
 """Of rounds, also in a case whose time went into compilers."""

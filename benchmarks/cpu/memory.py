@@ -61,7 +61,7 @@ def _measure(kind: str, size: str, batch: int, image_size: int, threads: int) ->
 
     import mobilevit_fast as mvf
     from mobilevit_fast.config import MobileViTConfig
-    from tests.models.pairs import CLASSIFICATION, theirs_for
+    from testing.pairs import CLASSIFICATION, theirs_for
 
     torch.set_num_threads(threads)
     config = MobileViTConfig.preset(SIZES[size], num_labels=1000, image_size=image_size)

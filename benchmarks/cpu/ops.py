@@ -17,8 +17,8 @@ import mobilevit_fast as mvf
 from benchmarks.cpu.floors import work_of
 from benchmarks.cpu.measure import interleaved, statistics
 from benchmarks.cpu.models import Case, exact_and_gmac, relative_error
-from benchmarks.shapes import OperatorCall, operator_calls, within_inverted_residual
 from mobilevit_fast.ops import OPS
+from testing.shapes import OperatorCall, operator_calls, within_inverted_residual
 
 Region = Callable[..., Tensor]
 

@@ -18,8 +18,8 @@ from benchmarks.operators import builder, materialized
 from benchmarks.registry import COMPILED_OPERATORS as COMPILED
 from benchmarks.registry import OPERATOR_BACKENDS as BACKENDS
 from benchmarks.registry import SIZES
-from benchmarks.shapes import OperatorCall, different, preset_calls
 from mobilevit_fast.ops import OPS
+from testing.shapes import OperatorCall, different, preset_calls
 
 DTYPE = torch.float16
 MOST_INPUTS = 64

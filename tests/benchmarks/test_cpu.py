@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import registry, shapes
+from benchmarks import registry
 from benchmarks.cpu import floors, measure, measuring, models, ops, providers, table
 from benchmarks.networks import Networks
 from benchmarks.registry import Provider
 from mobilevit_fast.ops import OPS
+from testing import shapes
 
 SIZE = 64
 """Pixels: the machinery is under test, not the model."""

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cpu.measure import using_threads
 from benchmarks.gpu import cases, device, measuring, models, ops, providers
 from benchmarks.gpu.results import Results
 from benchmarks.networks import Networks, logits_of
 from benchmarks.registry import Provider
 from mobilevit_fast.ops import OPS
+from testing.threads import using_threads
 
 SIZE = 64
 """Pixels: the machinery is under test, not the model."""

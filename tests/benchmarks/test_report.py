@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from benchmarks import plots, report, speedups
 from benchmarks.cpu import table as cpu_table
 from benchmarks.gpu import table as gpu_table
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 
 app = typer.Typer()
 app.command()(report.report)

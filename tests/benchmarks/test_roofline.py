@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner, Result
 
 from benchmarks import floors, roofline
-from benchmarks.shapes import InvertedResidualShape, all_calls, inverted_residuals, preset_calls
 from mobilevit_fast.ops import OPS
+from testing.shapes import InvertedResidualShape, all_calls, inverted_residuals, preset_calls
 
 # Analytic totals of the network at 256 px in two bytes a number: products, exponentials, bytes unfused and fused.
 TOTALS = {

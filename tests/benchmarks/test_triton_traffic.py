@@ -4,7 +4,7 @@ import torch
 
 from benchmarks import triton_traffic
 from benchmarks.launches import recorded_launches
-from benchmarks.shapes import preset_calls
+from testing.shapes import preset_calls
 
 
 def test_a_convolution_reads_its_input_and_weight_once_and_writes_its_result() -> None:

@@ -21,8 +21,8 @@ from mobilevit_fast.models import (
     MobileViTForSemanticSegmentation,
     MobileViTModel,
 )
+from testing.peers import import_timm, import_transformers
 from tests.checkpoints.helpers import assert_same_tensors, configs
-from tests.peers import import_timm, import_transformers
 
 SIZES = {"small": "mobilevit_s", "x_small": "mobilevit_xs", "xx_small": "mobilevit_xxs"}
 HEADED = (MobileViTForImageClassification, MobileViTForSemanticSegmentation)

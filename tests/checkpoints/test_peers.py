@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from mobilevit_fast.checkpoints import from_huggingface, load_model, to_huggingface, write_checkpoint
 from mobilevit_fast.config import PRESETS, MobileViTConfig
 from mobilevit_fast.models import MobileViTForImageClassification, MobileViTForSemanticSegmentation
+from testing.peers import import_timm, import_transformers
 from tests.checkpoints.helpers import LABELS, assert_same_tensors, randomised, relative_error
-from tests.peers import import_timm, import_transformers
 
 TIMM_NAMES = {"small": "mobilevit_s", "x_small": "mobilevit_xs", "xx_small": "mobilevit_xxs"}
 HEADED = (MobileViTForImageClassification, MobileViTForSemanticSegmentation)

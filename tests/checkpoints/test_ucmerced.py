@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from mobilevit_fast.checkpoints import from_huggingface, load_model, read_checkpoint
 from mobilevit_fast.images import MobileViTImageProcessor
+from testing.paths import UCMERCED, needs_ucmerced
 from tests.checkpoints.helpers import assert_same_tensors
-from tests.paths import UCMERCED, needs_ucmerced
 
 pytestmark = needs_ucmerced
 CVNETS_FILE = "cvnets/best_model.pth"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from mobilevit_fast.checkpoints import load_model, write_checkpoint
 from mobilevit_fast.cli import app
 from mobilevit_fast.images import MobileViTImageProcessor
-from tests.paths import UCMERCED, needs_ucmerced
+from testing.paths import UCMERCED, needs_ucmerced
 
 NAMES = ["a.jpg", "b.png", "c.JPEG", "d.bmp", "more/e.webp", "more/f.png"]
 

@@ -19,7 +19,7 @@ from mobilevit_fast.cli import app
 from mobilevit_fast.cli.console import printable
 from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 
 COMMANDS = sys.modules["mobilevit_fast.cli.app"]  # as an attribute of the package, `app` is what typer made of it
 

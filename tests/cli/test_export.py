@@ -11,8 +11,8 @@ import torch
 from mobilevit_fast import export
 from mobilevit_fast.checkpoints import load_model, write_checkpoint
 from mobilevit_fast.models import MobileViTModel
+from testing.pairs import images, tiny_config
 from tests.cli.test_other_commands import assert_refused, run
-from tests.models.pairs import images, tiny_config
 
 COMMANDS = sys.modules["mobilevit_fast.cli.app"]  # as an attribute of the package, `app` is what typer made of it
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mobilevit_fast.cli.overlay import colour, paint, shares
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 
 LABELS = {0: "background", 1: "cat", 2: "dog", 200: "eel"}
 

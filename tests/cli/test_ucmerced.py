@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import mobilevit_fast as mvf
-from tests.paths import UCMERCED, needs_ucmerced
+from testing.paths import UCMERCED, needs_ucmerced
 
 pytestmark = [needs_ucmerced, pytest.mark.slow]
 

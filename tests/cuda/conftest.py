@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.emulator.build import SANITIZED
+from emulator.build import SANITIZED
 
 HERE = Path(__file__).parent
 EMULATED = SANITIZED or not torch.cuda.is_available()
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def emulator() -> None:
     """Compiled and loaded once a test is to run on it."""
     if EMULATED:
-        from tests.emulator import run
+        from emulator import run
 
         run.enable()
 

@@ -10,9 +10,9 @@ from torch import nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import PRESETS, MobileViTConfig
+from testing.tolerance import assert_within_twice, rms_error
 from tests.cuda.conftest import EMULATED
 from tests.integrations import zoo
-from tests.tolerance import assert_within_twice, rms_error
 
 
 def accelerated(model: nn.Module) -> nn.Module:
@@ -64,7 +64,7 @@ def test_a_block_at_full_size(preset: str, device: torch.device) -> None:
 @pytest.mark.skipif(not EMULATED, reason="launches are counted by the emulator")
 def test_launches_of_a_model(device: torch.device) -> None:
     """MobileViT-S: one a region with many images, one a layer of the transformers with few; torch's for the classes."""
-    from tests.emulator.run import SHARED_BYTES, emulated, take_launches
+    from emulator.run import SHARED_BYTES, emulated, take_launches
 
     model = accelerated(zoo.native(MobileViTConfig.preset("small", num_labels=10)).half())
     x = zoo.images(1, 64, 64).half()

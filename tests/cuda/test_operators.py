@@ -13,9 +13,9 @@ from torch import Tensor
 from mobilevit_fast import ops
 from mobilevit_fast.kernels.cuda import rules
 from mobilevit_fast.ops.registry import BackendError
+from testing.samples import SAMPLES, Sample
+from testing.tolerance import assert_within_twice
 from tests.ops.compositions import COMPOSITIONS
-from tests.samples import SAMPLES, Sample
-from tests.tolerance import assert_within_twice
 
 DTYPES = [torch.float16, torch.bfloat16]
 OPS = [name for name, op in ops.OPS.items() if "cuda" in op.kernels]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast import ops
-from tests.tolerance import assert_within_twice
+from testing.tolerance import assert_within_twice
 
 pytestmark = [
     pytest.mark.gpu,

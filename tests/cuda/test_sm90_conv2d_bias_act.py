@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobilevit_fast import ops
 from mobilevit_fast.kernels.cuda import rules
-from tests.tolerance import assert_within_twice
+from testing.tolerance import assert_within_twice
 
 pytestmark = [
     pytest.mark.gpu,

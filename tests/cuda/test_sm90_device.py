@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import torch
 
+from testing.paths import REPOSITORY
 from tests.cuda.conftest import EMULATED
-from tests.paths import REPOSITORY
 
 NONE, B128, B64, B32 = range(4)
 WIDTH = {NONE: 16, B128: 128, B64: 64, B32: 32}
@@ -70,12 +70,12 @@ def matrices(transposed: bool, swizzle: int) -> list[Matrix]:
     return [Matrix(*shape, swizzle) for shape in shapes]
 
 
-SOURCES = [REPOSITORY / "tests/cuda/sm90_device.cu", *sorted((REPOSITORY / "tests/emulator").glob("sm90_*.h"))]
+SOURCES = [REPOSITORY / "tests/cuda/sm90_device.cu", *sorted((REPOSITORY / "emulator").glob("sm90_*.h"))]
 SOURCES += [
     *sorted((REPOSITORY / "csrc/cuda/sm90").glob("[dltw]*.h")),
     REPOSITORY / "csrc/include/mobilevit_fast/device.h",
 ]
-FOLDERS = ("csrc", "csrc/include", "csrc/cuda", "csrc/cuda/sm90", "tests/emulator")
+FOLDERS = ("csrc", "csrc/include", "csrc/cuda", "csrc/cuda/sm90", "emulator")
 Case = Callable[..., None]
 
 
@@ -117,7 +117,7 @@ def test_the_program_for_a_gpu_compiles() -> None:
 def case() -> Iterator[Case]:
     """``case(name, numbers, from, to)`` runs a primitive, which reads the one array and writes the other."""
     if EMULATED:
-        from tests.emulator.run import emulated
+        from emulator.run import emulated
 
         yield lambda name, numbers, source, target: emulated.run_case(name, list(numbers), source, target)
         return

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.shapes import OperatorCall
 from mobilevit_fast import ops
+from testing.shapes import OperatorCall
+from testing.tolerance import assert_within_twice
 from tests.regions import arguments, double, regions
-from tests.tolerance import assert_within_twice
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.shapes import preset_calls
 from mobilevit_fast import ops
 from mobilevit_fast.config import PRESETS
+from testing.shapes import preset_calls
+from testing.tolerance import assert_within_twice
 from tests.cuda.conftest import EMULATED
-from tests.tolerance import assert_within_twice
 
 pytestmark = pytest.mark.skipif(EMULATED, reason="whole batches take the emulator hours")
 

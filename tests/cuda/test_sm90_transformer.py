@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.shapes import preset_calls
 from mobilevit_fast import ops
 from mobilevit_fast.config import PRESETS
+from testing.shapes import preset_calls
+from testing.tolerance import assert_within_twice, rms_error
 from tests.cuda.conftest import EMULATED
-from tests.tolerance import assert_within_twice, rms_error
 
 pytestmark = pytest.mark.skipif(EMULATED, reason="whole batches take the emulator hours")
 

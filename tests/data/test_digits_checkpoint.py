@@ -12,7 +12,7 @@ from mobilevit_fast.data import digits_checkpoint
 from mobilevit_fast.data.digit_images import DigitImages, load_digit_images
 from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
-from tests.peers import import_transformers
+from testing.peers import import_transformers
 
 LARGEST_FOLDER = 3_000_000  # bytes
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from mobilevit_fast.data.digit_images import load_digit_images
 from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 
 
 @pytest.fixture(scope="module")

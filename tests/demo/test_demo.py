@@ -20,7 +20,7 @@ from mobilevit_fast.cli import app
 from mobilevit_fast.data import digits_checkpoint
 from mobilevit_fast.data.digit_images import load_digit_images
 from mobilevit_fast.images import MobileViTImageProcessor
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 
 
 def make_comparison(reference: list[int], accelerated: list[int], labels: list[int]) -> demo.Comparison:

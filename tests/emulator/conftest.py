@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.emulator.build import SANITIZED
+from emulator.build import SANITIZED
 
 if SANITIZED or not torch.cuda.is_available():
-    from tests.emulator import run
+    from emulator import run
 
     run.enable()
 else:

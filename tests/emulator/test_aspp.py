@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from emulator.run import check, emulated, run
 from mobilevit_fast.ops import OPS
 from mobilevit_fast.ops.registry import BackendError
-from tests import samples
-from tests.emulator.run import check, emulated, run
+from testing import samples
 
 DTYPES = [torch.float16, torch.bfloat16]
 VARIANTS = range(emulated.conv2d_variants)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.emulator.run import check, run
+from emulator.run import check, run
 
 TILES = [[4, 1], [1, 1], [4, 3], [1, 2]]
 """Tiles of 16 pixels at a time, and blocks that share the outputs of an image."""

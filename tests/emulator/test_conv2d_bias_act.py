@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.shapes import preset_calls
+from emulator.run import check, emulated, run
 from mobilevit_fast.config import PRESETS
 from mobilevit_fast.ops import OPS
 from mobilevit_fast.ops.registry import BackendError
-from tests.emulator.run import check, emulated, run
+from testing.shapes import preset_calls
 
 VARIANTS = range(emulated.conv2d_variants)
 DTYPES = [torch.float16, torch.bfloat16]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.emulator.run import check, run
+from emulator.run import check, run
 
 LARGE, SMALL = {"processors": 0}, {"processors": 1 << 20}
 """Chips of which tiles of 16 and of 8 pixels are chosen."""

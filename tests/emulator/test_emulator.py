@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.emulator.build import SANITIZED, load
-from tests.paths import REPOSITORY
+from emulator.build import SANITIZED, load
+from testing.paths import REPOSITORY
 
 emulated: Any = load()
 Fault = emulated.Fault
@@ -181,7 +181,7 @@ def test_without_a_fault_it_runs() -> None:
 @pytest.mark.skipif(not SANITIZED, reason="AddressSanitizer is not loaded: `make test` runs these tests with it")
 def test_an_access_beside_a_shared_array_is_reported() -> None:
     code = (
-        "import numpy as np; from tests.emulator.build import load; m = load(); "
+        "import numpy as np; from emulator.build import load; m = load(); "
         "m.go_wrong(np.zeros(64, np.float32), m.Fault.shared_overflow)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.shapes import preset_calls
+from emulator.run import Launch, check, run
 from mobilevit_fast.config import PRESETS
 from mobilevit_fast.kernels.cuda.inverted_residual import shared_bytes
-from tests.emulator.run import Launch, check, run
+from testing.shapes import preset_calls
 
 DTYPES = [torch.float16, torch.bfloat16]
 SIZES = range(3)

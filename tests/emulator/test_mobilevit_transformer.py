@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.shapes import preset_calls
+from emulator.run import Launch, check, emulated, run
 from mobilevit_fast import ops
 from mobilevit_fast.config import PRESETS
-from tests import samples
-from tests.emulator.run import Launch, check, emulated, run
-from tests.tolerance import assert_within_twice, rms_error
+from testing import samples
+from testing.shapes import preset_calls
+from testing.tolerance import assert_within_twice, rms_error
 
 DTYPES = [torch.float16, torch.bfloat16]
 STACK, LAYERED = (2, 2), (16, 4, 32)

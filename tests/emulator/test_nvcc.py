@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 
 SOURCES = sorted((REPOSITORY / "csrc/cuda").glob("*.cu"))
 BINDINGS = sorted((REPOSITORY / "csrc/cuda").glob("*.cpp"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.emulator.run import check, chip, run, weight_bytes
+from emulator.run import check, chip, run, weight_bytes
 from tests.emulator.test_aspp import make
 
 BOTH = [torch.float16, torch.bfloat16]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from emulator.run import Launch, check, chip, emulated, run, weight_bytes
 from mobilevit_fast.kernels.cuda.sm90 import conv3x3
-from tests.emulator.run import Launch, check, chip, emulated, run, weight_bytes
 from tests.emulator.test_conv2d_bias_act import make, model_shapes
 
 VARIANTS = emulated.conv3x3_sm90_variants()

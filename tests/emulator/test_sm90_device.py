@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.emulator.build import load
-from tests.paths import REPOSITORY
+from emulator.build import load
+from testing.paths import REPOSITORY
 
 emulated: Any = load()
 SM90 = REPOSITORY / "csrc/cuda/sm90"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emulator.build import load
 from tests.cuda.test_sm90_device import pipeline
-from tests.emulator.build import load
 
 emulated: Any = load()
 Fault = emulated.Sm90Fault

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from emulator.run import Launch, check, run
 from mobilevit_fast.kernels.cuda.sm90 import rows
-from tests.emulator.run import Launch, check, run
 from tests.emulator.test_inverted_residual import make, model_shapes
 
 SHAPES = [shape for shape in model_shapes() if shape.values[:3] in rows.PHASED]

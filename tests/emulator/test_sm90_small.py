@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.shapes import OperatorCall
-from tests.emulator.run import check, run
+from emulator.run import check, run
+from testing.shapes import OperatorCall
 from tests.regions import arguments, regions
 
 KERNELS = {

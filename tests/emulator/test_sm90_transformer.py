@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from emulator.run import Launch, check, run
 from mobilevit_fast.kernels.cuda.sm90.transformer_stack import SHAPES
-from tests.emulator.run import Launch, check, run
+from testing.tolerance import rms_error
 from tests.emulator.test_mobilevit_transformer import DTYPES, make
-from tests.tolerance import rms_error
 
 SIZES = {256: 32, 64: 16, 16: 8}
 """Of an image whose four sequences have so many tokens."""

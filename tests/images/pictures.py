@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.peers import import_transformers
+from testing.peers import import_transformers
 
 PIL_MODES = (
     "1",

@@ -13,8 +13,8 @@ from PIL.Image import Resampling
 
 from mobilevit_fast import MobileViTConfig, MobileViTImageProcessor
 from mobilevit_fast.checkpoints import NAMINGS, Checkpoint
+from testing.peers import import_timm
 from tests.images.pictures import picture
-from tests.peers import import_timm
 
 APPLE = {
     "size": {"shortest_edge": 288},

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mobilevit_fast.images import ImageError, MobileViTImageProcessor
+from testing.paths import UCMERCED, needs_ucmerced
+from testing.peers import import_transformers
 from tests.images.pictures import assert_identical, noise, picture
-from tests.paths import UCMERCED, needs_ucmerced
-from tests.peers import import_transformers
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SMALL = {"size": 20, "crop_size": 26}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobilevit_fast.images import ImageError, MobileViTImageProcessor
+from testing.paths import UCMERCED, needs_ucmerced
 from tests.images.pictures import PIL_MODES, assert_identical, noise, peer, picture
-from tests.paths import UCMERCED, needs_ucmerced
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rescaled once more")
 

@@ -13,9 +13,9 @@ from PIL.Image import Resampling
 
 from mobilevit_fast.files import hub
 from mobilevit_fast.images import MobileViTFeatureExtractor, MobileViTImageProcessor
+from testing.paths import UCMERCED, needs_ucmerced
+from testing.peers import import_transformers
 from tests.images.pictures import assert_identical, peer, picture
-from tests.paths import UCMERCED, needs_ucmerced
-from tests.peers import import_transformers
 
 FILE = "preprocessor_config.json"
 OPTIONS: list[dict[str, Any]] = [

@@ -8,9 +8,9 @@ from torch import nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import MobileViTConfig
+from testing.tolerance import assert_within_twice, close, rms_error
 from tests.integrations import zoo
 from tests.ops.variants import DTYPES, ISAS, using_isa
-from tests.tolerance import assert_within_twice, close, rms_error
 
 SIZES = {"small": "mobilevit_s", "x_small": "mobilevit_xs", "xx_small": "mobilevit_xxs"}
 LABELS = 1000

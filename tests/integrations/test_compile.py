@@ -9,10 +9,10 @@ import torch
 
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration import fused
+from testing.pairs import shortened
+from testing.paths import REPOSITORY
+from testing.tolerance import close
 from tests.integrations import zoo
-from tests.models.pairs import shortened
-from tests.paths import REPOSITORY
-from tests.tolerance import close
 
 CLASSIFIERS = ["native", "transformers", "timm"]
 

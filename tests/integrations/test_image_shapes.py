@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mobilevit_fast as mvf
-from tests.models.pairs import tiny_config
+from testing.pairs import tiny_config
 
 KINDS = [mvf.MobileViTModel, mvf.MobileViTForImageClassification, mvf.MobileViTForSemanticSegmentation]
 

@@ -13,8 +13,8 @@ from torch import nn
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration.fused import Fused
 from mobilevit_fast.kernels.triton.backend import INSTALLED
+from testing.tolerance import assert_within_twice, close, rms_error
 from tests.integrations import zoo
-from tests.tolerance import assert_within_twice, close, rms_error
 
 NAMES = list(zoo.SMALL)
 CLASSIFIERS = ["native", "transformers", "timm"]

@@ -14,8 +14,8 @@ from torch import nn
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration.class_swap import give_back
 from mobilevit_fast.acceleration.fused import Fused
+from testing.tolerance import close
 from tests.integrations import zoo
-from tests.tolerance import close
 
 
 @pytest.mark.parametrize("name", ["native", "transformers", "timm", "native-segmentation"])

@@ -15,9 +15,9 @@ import mobilevit_fast as mvf
 from mobilevit_fast.kernels.triton.backend import INSTALLED
 from mobilevit_fast.models import MobileViTForImageClassification
 from mobilevit_fast.models.transformer import MobileViTSelfAttention
+from testing.peers import import_timm
+from testing.tolerance import close
 from tests.integrations import zoo
-from tests.peers import import_timm
-from tests.tolerance import close
 
 
 def reasons(model: nn.Module) -> dict[str, str]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration.fused import Fused
+from testing.tolerance import close
 from tests.integrations import zoo
-from tests.tolerance import close
 
 
 def _first_linear(model: nn.Module) -> nn.Linear:

@@ -13,9 +13,9 @@ from torch.func import functional_call, grad, jvp, stack_module_state, vmap
 
 import mobilevit_fast as mvf
 from mobilevit_fast import ops
+from testing.samples import SAMPLES
+from testing.tolerance import close
 from tests.integrations import zoo
-from tests.samples import SAMPLES
-from tests.tolerance import close
 
 OPS = list(ops.OPS)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models import MobileViTForImageClassification, MobileViTForSemanticSegmentation, MobileViTModel
-from tests.models.pairs import CLASSIFICATION, SEGMENTATION, give_real_signal, theirs_for, tiny_config
-from tests.peers import import_timm
+from testing.pairs import CLASSIFICATION, SEGMENTATION, give_real_signal, theirs_for, tiny_config
+from testing.peers import import_timm
 
 
 def _ready(model: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mobilevit_fast.config.activations import ACTIVATIONS, make_activation
-from tests.peers import import_transformers
+from testing.peers import import_transformers
 
 # Activations of other kinds of models: attention weights, routers, and one with trained parameters of its own dtype.
 LEFT_OUT = {"laplace", "sqrtsoftplus", "xielu"}

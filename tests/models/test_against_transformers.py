@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mobilevit_fast.config import PRESETS, MobileViTConfig
-from tests.models.pairs import CLASSIFICATION, SEGMENTATION, assert_same, images, make_pair, tiny_config
+from testing.pairs import CLASSIFICATION, SEGMENTATION, assert_same, images, make_pair, tiny_config
 
 SIZES = [(1, 256, 256), (1, 250, 197), (2, 96, 160)]
 OPTIONS: list[dict[str, Any]] = [

@@ -6,7 +6,7 @@ from torch import nn
 
 from mobilevit_fast.config.size import make_divisible
 from mobilevit_fast.models import MobileViTEncoder, MobileViTInvertedResidual, MobileViTLayer
-from tests.models.pairs import give_real_signal, images, tiny_config
+from testing.pairs import give_real_signal, images, tiny_config
 
 
 def make_block(patch_size: int | list[int]) -> MobileViTLayer:

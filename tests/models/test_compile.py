@@ -12,7 +12,7 @@ from mobilevit_fast.models import (
     MobileViTLayer,
 )
 from mobilevit_fast.models.outputs import ImageClassifierOutput, SemanticSegmenterOutput
-from tests.models.pairs import assert_same, give_real_signal, images, tiny_config
+from testing.pairs import assert_same, give_real_signal, images, tiny_config
 
 CLASSES = {
     MobileViTForImageClassification: ImageClassifierOutput,

@@ -10,7 +10,7 @@ import torch
 from mobilevit_fast.config import PRESETS, MobileViTConfig
 from mobilevit_fast.config.checks import RULES
 from mobilevit_fast.models import MobileViTModel
-from tests.peers import import_transformers
+from testing.peers import import_transformers
 
 LABELS = {"id2label": {0: "cat", 1: "dog", 2: "eel"}, "label2id": {"cat": 0, "dog": 1, "eel": 2}}
 

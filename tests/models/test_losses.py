@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mobilevit_fast.models import MobileViTForSemanticSegmentation
-from tests.models.pairs import CLASSIFICATION, SEGMENTATION, images, make_pair, tiny_config
+from testing.pairs import CLASSIFICATION, SEGMENTATION, images, make_pair, tiny_config
 
 CLASSIFICATION_CASES: dict[str, tuple[dict[str, Any], torch.Tensor]] = {
     "one label, inferred": ({"num_labels": 1}, torch.tensor([0.5, -1.0, 2.0])),

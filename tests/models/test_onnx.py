@@ -17,9 +17,9 @@ import torch
 import mobilevit_fast as mvf
 from mobilevit_fast import export
 from mobilevit_fast.export import ExportError, OnnxExport
-from tests.models.pairs import give_real_signal, images, shortened, tiny_config
-from tests.paths import REPOSITORY
-from tests.tolerance import assert_within_twice, rms_error
+from testing.pairs import give_real_signal, images, shortened, tiny_config
+from testing.paths import REPOSITORY
+from testing.tolerance import assert_within_twice, rms_error
 
 
 def classifier(seed: int = 0) -> mvf.MobileViTForImageClassification:

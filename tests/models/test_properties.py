@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.config.activations import ACTIVATIONS
-from tests.models.pairs import CLASSIFICATION, SEGMENTATION, images, make_pair
+from testing.pairs import CLASSIFICATION, SEGMENTATION, images, make_pair
 
 # The squares of 30 layers in a row overflow with any weights.
 TAME_ACTIVATIONS = sorted(set(ACTIVATIONS) - {"relu2"})

@@ -14,7 +14,7 @@ from mobilevit_fast.models import (
     MobileViTLayer,
     MobileViTModel,
 )
-from tests.models.pairs import CLASSIFICATION, SEGMENTATION, give_real_signal, images, theirs_for, tiny_config
+from testing.pairs import CLASSIFICATION, SEGMENTATION, give_real_signal, images, theirs_for, tiny_config
 
 
 @pytest.mark.parametrize("name", [CLASSIFICATION, SEGMENTATION])

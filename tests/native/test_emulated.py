@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from mobilevit_fast import native
-from tests.native.compiler import compiler_path
-from tests.paths import REPOSITORY
+from testing.compiler import compiler_path
+from testing.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source in (REPOSITORY / "mobilevit_fast").iterdir():
         if source.name != "_lib" and source.suffix != ".so":
             (package / source.name).symlink_to(source)
-    for name in ("tests", "benchmarks", "pyproject.toml"):
+    for name in ("tests", "testing", "benchmarks", "pyproject.toml"):
         (folder / name).symlink_to(REPOSITORY / name)
     shutil.copy(library, package / "_lib")
     shutil.copy(EXTENSION.__file__, package)

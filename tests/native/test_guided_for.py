@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.compiler import INCLUDE, compiler_with, run
+from testing.compiler import INCLUDE, compiler_with, run
 
 HERE = Path(__file__).resolve().parent
 

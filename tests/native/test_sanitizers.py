@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.compiler import INCLUDE, compiler_path, compiler_with, is_clang, run
-from tests.paths import REPOSITORY
+from testing.compiler import INCLUDE, compiler_path, compiler_with, is_clang, run
+from testing.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
 

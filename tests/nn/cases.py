@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilevit_fast.nn import ASPP, ClassifierHead, ConvNormAct, InvertedResidual, MobileViTBlock
-from tests.models.pairs import give_real_signal
+from testing.pairs import give_real_signal
 
 
 class Case(NamedTuple):

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration.class_swap import defuse
 from mobilevit_fast.nn import ASPP, ClassifierHead, ConvNormAct, InvertedResidual, MobileViTBlock
+from testing.tolerance import assert_within_twice, close
 from tests.integrations.test_compile import operators
 from tests.nn.cases import CASES, Case
-from tests.tolerance import assert_within_twice, close
 
 
 @pytest.fixture(params=list(CASES))

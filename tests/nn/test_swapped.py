@@ -19,9 +19,9 @@ from mobilevit_fast.nn import (
     InvertedResidual,
     MobileViTBlock,
 )
+from testing.peers import import_timm
+from testing.tolerance import assert_within_twice, close, max_error, rms_error
 from tests.integrations import zoo
-from tests.peers import import_timm
-from tests.tolerance import assert_within_twice, close, max_error, rms_error
 
 TINY = zoo.tiny_config()
 HEADS = {"num_heads": TINY.num_attention_heads, "mlp_ratio": TINY.mlp_ratio, "patch_size": TINY.patch_size}

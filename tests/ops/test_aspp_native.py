@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks.cpu.measure import using_threads
 from mobilevit_fast.ops import OPS
+from testing.threads import using_threads
+from testing.tolerance import assert_within_twice, close
 from tests.ops.compositions import aspp as composed
 from tests.ops.variants import DTYPES, ISAS, in_type, run, strided, using_isa
-from tests.tolerance import assert_within_twice, close
 
 RATES = (6, 12, 18)
 

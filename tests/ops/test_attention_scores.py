@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from testing.samples import SAMPLES, Sample, sharpened
+from testing.tolerance import assert_within_twice, max_error, rms_error
 from tests.ops.variants import DTYPES, dense, exact_and_plain, run
-from tests.samples import SAMPLES, Sample, sharpened
-from tests.tolerance import assert_within_twice, max_error, rms_error
 
 OP = "mobilevit_transformer"
 STACKS = [sample for sample in SAMPLES[OP]() if sample.name.endswith("channels_last")]

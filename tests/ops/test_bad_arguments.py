@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mobilevit_fast import nn, ops
-from tests.samples import SAMPLES, Sample
+from testing.samples import SAMPLES, Sample
 
 
 def _x(*shape: int) -> Tensor:

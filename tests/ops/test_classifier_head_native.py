@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks.cpu.measure import using_threads
 from mobilevit_fast.ops import OPS
+from testing.threads import using_threads
+from testing.tolerance import assert_within_twice, close
 from tests.ops.variants import DTYPES, ISAS, strided, using_isa
-from tests.tolerance import assert_within_twice, close
 
 ACTIVATIONS = {"none": lambda y: y, "relu": F.relu, "silu": F.silu}
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.cpu.measure import using_threads
 from mobilevit_fast import native
 from mobilevit_fast.ops import channel_innermost
+from testing.threads import using_threads
 
 C = native.extension()
 if C is None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast import ops
+from testing.samples import SAMPLES
 from tests.ops.variants import NATIVE
-from tests.samples import SAMPLES
 
 TENSORS = [
     (op, name)

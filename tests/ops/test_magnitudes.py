@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from testing.samples import SAMPLES
+from testing.tolerance import close, max_error, rms_error
 from tests.ops.variants import DTYPES, NATIVE, exact_and_plain, run
-from tests.samples import SAMPLES
-from tests.tolerance import close, max_error, rms_error
 
 CASES = 60
 FEW = 64

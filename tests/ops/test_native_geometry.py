@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mobilevit_fast import ops
 from mobilevit_fast.kernels.cpu.packing import word_factors
+from testing.tolerance import assert_within_twice, close, rms_error
 from tests.ops.variants import DTYPES, ISAS, exact_and_plain, in_type, run, using_isa
-from tests.tolerance import assert_within_twice, close, rms_error
 
 CHANNELS = st.one_of(st.integers(1, 20), st.sampled_from([24, 31, 32, 33, 48, 64, 65, 80]))
 LAYOUTS = st.sampled_from(["channels_last", "nchw", "transposed", "sliced", "window", "one_image"])

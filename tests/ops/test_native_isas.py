@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 import mobilevit_fast as mvf
-from benchmarks.shapes import OperatorCall, operator_calls, operator_shape, preset_calls
 from mobilevit_fast import ops
 from mobilevit_fast.config import PRESETS, MobileViTConfig
+from testing.shapes import OperatorCall, operator_calls, operator_shape, preset_calls
+from testing.tolerance import assert_within_twice
 from tests.ops.variants import DTYPES, ISAS, NATIVE, exact_and_plain, in_type, run, using_isa
-from tests.tolerance import assert_within_twice
 
 BATCH, IMAGE_SIZE = 2, 96  # the last stage has 3x3 pixels, no multiple of the patch
 

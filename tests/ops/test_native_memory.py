@@ -49,7 +49,7 @@ PROGRAM = """
 import resource, sys
 import torch
 from mobilevit_fast import ops
-from tests.samples import SAMPLES
+from testing.samples import SAMPLES
 
 torch.set_num_threads(int(sys.argv[1]))
 _, *rest = next(SAMPLES["mobilevit_transformer"]()).arguments

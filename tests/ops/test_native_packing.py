@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mobilevit_fast import native, ops
 from mobilevit_fast.kernels.cpu.packing import multiplies_tiles, word_factors
+from testing.samples import SAMPLES
 from tests.ops.variants import DTYPES, EXTENSION, ISAS, NATIVE, in_type, run, using_isa
-from tests.samples import SAMPLES
 
 PACKED = [name for name in NATIVE if ops.OPS[name].kernels["cpu"].packing]
 PAIRS, TILES = "avx512_bf16", "avx512_amx"

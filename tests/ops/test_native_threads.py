@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cpu.measure import using_threads
 from mobilevit_fast import ops
+from testing.samples import SAMPLES, Sample
+from testing.threads import using_threads
+from testing.tolerance import assert_within_twice
 from tests.ops.variants import DTYPES, ISAS, NATIVE, exact_and_plain, in_type, run, using_isa
-from tests.samples import SAMPLES, Sample
-from tests.tolerance import assert_within_twice
 
 THREADS = (1, 2, 3, 7)
 CALLERS, ROUNDS = 4, 6

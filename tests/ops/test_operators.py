@@ -8,9 +8,9 @@ from torch import Tensor
 from mobilevit_fast import nn as mvf_nn
 from mobilevit_fast import ops
 from mobilevit_fast.ops.registry import BackendError
+from testing.samples import LAYOUTS, SAMPLES, Sample
+from testing.tolerance import assert_within_twice, close
 from tests.ops.compositions import COMPOSITIONS
-from tests.samples import LAYOUTS, SAMPLES, Sample
-from tests.tolerance import assert_within_twice, close
 
 ALL = [pytest.param(op, s, id=f"{op}-{s.name}") for op, samples in SAMPLES.items() for s in samples()]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

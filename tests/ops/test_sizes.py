@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast import ops
+from testing.samples import SAMPLES
+from testing.tolerance import assert_within_twice, close, rms_error
 from tests.ops.variants import DTYPES, NATIVE, run
-from tests.samples import SAMPLES
-from tests.tolerance import assert_within_twice, close, rms_error
 
 SPARSE = [5, 9, 1500, 2**20, 2**31, 2**60]
 """Strides with as much padding, so that at most one output of nine sees the image."""

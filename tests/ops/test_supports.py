@@ -13,7 +13,7 @@ import mobilevit_fast as mvf
 from mobilevit_fast import ops
 from mobilevit_fast.kernels.triton import backend as triton_backend
 from mobilevit_fast.ops.registry import BackendError
-from tests.samples import SAMPLES
+from testing.samples import SAMPLES
 
 META = torch.device("meta")
 

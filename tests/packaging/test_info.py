@@ -10,7 +10,7 @@ import torch
 
 from mobilevit_fast import info, native
 from mobilevit_fast.ops import OPS
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 
 
 def run(*arguments: str) -> str:

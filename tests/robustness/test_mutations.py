@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 from tests.robustness.mutations import CASES, KINDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded as on Linux")]

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from mobilevit_fast.checkpoints import CheckpointError, read_checkpoint
+from testing.paths import REPOSITORY
 from tests.checkpoints.helpers import assert_one_line, assert_same_tensors
 from tests.checkpoints.test_writing import small_model
-from tests.paths import REPOSITORY
 from tests.robustness.hostile_pickles import ARCHIVES, OLDER, entry, storage, tensor, write_older
 from tests.robustness.mutations import SECONDS
 

@@ -10,8 +10,8 @@ from torch import nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import MobileViTConfig
+from testing.tolerance import assert_within_twice, rms_error
 from tests.integrations import zoo
-from tests.tolerance import assert_within_twice, rms_error
 
 
 def check(model: nn.Module, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:

@@ -14,9 +14,9 @@ from mobilevit_fast import ops
 from mobilevit_fast.kernels.triton import launch, tiles
 from mobilevit_fast.kernels.triton.backend import INTERPRETING
 from mobilevit_fast.ops.registry import BackendError
+from testing.samples import SAMPLES, Sample, sharpened
+from testing.tolerance import assert_within_twice, close, rms_error
 from tests.ops.compositions import COMPOSITIONS
-from tests.samples import SAMPLES, Sample, sharpened
-from tests.tolerance import assert_within_twice, close, rms_error
 from tests.triton.conftest import ALLOCATE
 
 OPS = [name for name, op in ops.OPS.items() if "triton" in op.kernels]

@@ -1,5 +1,5 @@
 // All that a CUDA kernel uses of the device. Compiled by nvcc it is intrinsics and inline PTX (compute capability 8.0
-// and later); with MVF_EMULATED the same names run on the CPU, as tests/emulator/emulated_device.h defines them.
+// and later); with MVF_EMULATED the same names run on the CPU, as emulator/emulated_device.h defines them.
 //
 // A kernel is a class with `Params`, `run(params)` for every thread, `blocks(params)`, `kThreads`,
 // `shared_bytes(params)` and `arrays(params, visit)`, which names every global array and its bytes. Shared arrays are

@@ -14,7 +14,7 @@ from benchmarks.compile_report import BATCHES
 from benchmarks.compiled import CHIPS, MODES, Row, distinct, identity, inspect, model_launches
 from benchmarks.launches import recorded_launches
 from mobilevit_fast.kernels.triton import rules, tiles
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 
 IDENTITY = ("kernel", "chip", "mode", "tile", "variant", "source")
 

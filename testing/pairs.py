@@ -7,7 +7,7 @@ from torch import nn
 
 from mobilevit_fast import models
 from mobilevit_fast.config import MobileViTConfig
-from tests.peers import import_transformers
+from testing.peers import import_transformers
 
 CLASSIFICATION = "MobileViTForImageClassification"
 SEGMENTATION = "MobileViTForSemanticSegmentation"

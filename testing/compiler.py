@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.paths import REPOSITORY
+from testing.paths import REPOSITORY
 
 INCLUDE = ["-I", str(REPOSITORY / "csrc" / "include")]
 # Looking for leaks does not work in every container, and the kernels allocate nothing.

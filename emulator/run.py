@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from emulator.build import load
 from mobilevit_fast import native, ops
 from mobilevit_fast.kernels.cuda import backend as cuda_backend
 from mobilevit_fast.kernels.cuda import rules
 from mobilevit_fast.native import LibraryStatus
 from mobilevit_fast.ops.registry import result_dtype
-from tests.emulator.build import load
-from tests.tolerance import assert_within_twice, max_error
+from testing.tolerance import assert_within_twice, max_error
 
 emulated: Any = load()
 PROCESSORS, SHARED_BYTES, CAPABILITY = 132, 227 << 10, 80

@@ -18,8 +18,8 @@ from types import ModuleType
 import pybind11
 import torch
 
-from tests.native.compiler import compiler_path
-from tests.paths import REPOSITORY
+from testing.compiler import compiler_path
+from testing.paths import REPOSITORY
 
 HERE = Path(__file__).resolve().parent
 NAME = "mvf_emulated"
