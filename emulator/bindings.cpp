@@ -10,10 +10,10 @@
 #include <array>
 #include <map>
 
-#include "conv2d_bias_act_tiles.h"
-#include "mobilevit_transformer.h"
+#include "cuda/conv2d_bias_act/conv2d_bias_act_tiles.h"
+#include "cuda/mobilevit_transformer/mobilevit_transformer.h"
+#include "cuda/sm90/conv3x3_sm90.h"
 #include "primitives.h"
-#include "sm90/conv3x3_sm90.h"
 
 namespace py = pybind11;
 using namespace mobilevit_fast::cuda;

@@ -23,8 +23,7 @@ from testing.paths import REPOSITORY
 
 HERE = Path(__file__).resolve().parent
 NAME = "mvf_emulated"
-SOURCES = [*sorted(HERE.glob("*.cpp")), *sorted((REPOSITORY / "csrc/cuda").glob("*.c*"))]
-SOURCES += sorted((REPOSITORY / "csrc/cuda/sm90").glob("*.c*"))
+SOURCES = [*sorted(HERE.glob("*.cpp")), *sorted((REPOSITORY / "csrc/cuda").rglob("*.c*"))]
 SANITIZED = any(Path(name).is_file() for name in os.environ.get("LD_PRELOAD", "").split() if "libasan" in name)
 """AddressSanitizer has to be in the process from its start, so `make test` preloads it."""
 
@@ -65,7 +64,7 @@ def _compiler() -> list[str]:
 
 def _compile(source: Path, folder: Path) -> Path:
     """The object of a source, compiled anew if it, a header that it includes or the command changed."""
-    ours = [*(REPOSITORY / name for name in ("csrc", "csrc/include", "csrc/cuda", "csrc/cuda/sm90")), HERE]
+    ours = [REPOSITORY / "csrc", HERE]
     others = [TORCH / "include", pybind11.get_include(), sysconfig.get_paths()["include"]]
     command = [*_compiler(), *DEFINITIONS, *(f"-I{path}" for path in ours), *(f"-isystem{path}" for path in others)]
     included = folder / f"{source.name}.d"

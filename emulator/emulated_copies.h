@@ -1,9 +1,9 @@
 // Copies that arrive by themselves, of device_sm90.h: bulk copies, boxes of images, stores into other blocks.
 #pragma once
 
+#include "cuda/sm90/tensor_map.h"
 #include "emulated_shared.h"
 #include "sm90_loops.h"
-#include "tensor_map.h"
 
 namespace mobilevit_fast::cuda {
 

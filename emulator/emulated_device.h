@@ -1,4 +1,4 @@
-// The emulated side of mobilevit_fast/device.h: the semantics that NVIDIA's documents give, on emulator.h.
+// The emulated side of cuda/device.h: the semantics that NVIDIA's documents give, on emulator.h.
 #pragma once
 
 #include "block.h"

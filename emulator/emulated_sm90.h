@@ -1,12 +1,12 @@
 // The emulated side of sm90/device_sm90.h and sm90/wgmma.h, and the launch of sm90/launch_sm90.h.
 #pragma once
 
+#include "cuda/runtime.h"
 #include "emulated_barriers.h"
 #include "emulated_copies.h"
 #include "emulated_halves.h"
 #include "emulated_shared.h"
 #include "emulated_wgmma.h"
-#include "runtime.h"
 
 namespace mobilevit_fast::emulator {
 

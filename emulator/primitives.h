@@ -1,7 +1,7 @@
 // Small kernels that each use one thing of the device, for the emulator's own tests; some are wrong on purpose.
 #pragma once
 
-#include "mobilevit_fast/device.h"
+#include "cuda/device.h"
 
 namespace mobilevit_fast::cuda {
 

@@ -2,8 +2,8 @@
 // fault is one that hardware lets pass most of the time.
 #pragma once
 
-#include "launch_sm90.h"
-#include "wgmma.h"
+#include "cuda/sm90/launch_sm90.h"
+#include "cuda/sm90/wgmma.h"
 
 namespace mobilevit_fast::cuda {
 

@@ -2,8 +2,8 @@
 // and those on a GPU, with the same expectations.
 #pragma once
 
-#include "launch_sm90.h"
-#include "wgmma.h"
+#include "cuda/sm90/launch_sm90.h"
+#include "cuda/sm90/wgmma.h"
 
 namespace mobilevit_fast::cuda {
 

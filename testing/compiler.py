@@ -12,7 +12,7 @@ import pytest
 
 from testing.paths import REPOSITORY
 
-INCLUDE = ["-I", str(REPOSITORY / "csrc" / "include")]
+INCLUDE = ["-I", str(REPOSITORY / "csrc")]
 # Looking for leaks does not work in every container, and the kernels allocate nothing.
 ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
 

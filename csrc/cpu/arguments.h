@@ -1,7 +1,7 @@
 // Checks of the arguments of CPU operators, and their input as kernels see it.
 #pragma once
 
-#include "binding/arguments.h"
+#include "common/arguments.h"
 #include "packing.h"
 
 namespace mobilevit_fast::cpu {

@@ -1,4 +1,4 @@
-#include "mobilevit_fast/cpu_isa.h"
+#include "cpu_isa.h"
 
 #include <atomic>
 #include <cstdint>

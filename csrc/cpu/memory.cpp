@@ -1,6 +1,6 @@
 #include "memory.h"
 
-#include "binding/checks.h"
+#include "common/checks.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>

@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-#include "mobilevit_fast/conv2d_bias_act.h"
-#include "mobilevit_fast/gemm_layout.h"
+#include "cpu/conv2d_bias_act/conv2d_bias_act.h"
+#include "cpu/gemm/gemm_layout.h"
 
 namespace mobilevit_fast::cpu {
 namespace {

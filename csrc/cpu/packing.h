@@ -1,14 +1,14 @@
-// Weights in the order of the kernels (mobilevit_fast/gemm_layout.h), as float32 or as pairs of bfloat16.
+// Weights in the order of the kernels (cpu/gemm/gemm_layout.h), as float32 or as pairs of bfloat16.
 #pragma once
 
 #include <functional>
 #include <initializer_list>
 #include <optional>
 
-#include "binding/checks.h"
+#include "common/checks.h"
+#include "cpu/gemm/gemm_layout.h"
+#include "cpu_isa.h"
 #include "memory.h"
-#include "mobilevit_fast/cpu_isa.h"
-#include "mobilevit_fast/gemm_layout.h"
 
 namespace mobilevit_fast::cpu {
 

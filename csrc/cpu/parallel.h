@@ -3,11 +3,11 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include "mobilevit_fast/guided_for.h"
+#include "guided_for.h"
 
 namespace mobilevit_fast::cpu {
 
-// `run(begin, end)` over [0, count), dynamically scheduled (mobilevit_fast/guided_for.h). Exceptions reach the caller
+// `run(begin, end)` over [0, count), dynamically scheduled (cpu/guided_for.h). Exceptions reach the caller
 // as they are, where torch's own loop would make others of them.
 template <class Run>
 void parallel_for(int64_t count, const Run& run, int64_t least = 1) {

@@ -1,11 +1,11 @@
-#include "mobilevit_fast/scratch.h"
+#include "scratch.h"
 
 #include <cstdlib>
 #include <memory>
 #include <stdexcept>
 #include <string>
 
-#include "mobilevit_fast/counts.h"
+#include "common/counts.h"
 
 namespace mobilevit_fast::cpu {
 namespace {

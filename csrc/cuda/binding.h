@@ -7,8 +7,8 @@
 
 #include <limits>
 
-#include "binding/arguments.h"
-#include "mobilevit_fast/device.h"
+#include "common/arguments.h"
+#include "device.h"
 #include "runtime.h"
 
 #if defined(MVF_EMULATED)

@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "mobilevit_fast/device.h"
+#include "device.h"
 #include "runtime.h"
 
 namespace mobilevit_fast::cuda {

@@ -8,7 +8,7 @@
 
 #else
 
-#include "mobilevit_fast/device.h"
+#include "device.h"
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 using cudaStream_t = void*;

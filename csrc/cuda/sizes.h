@@ -1,8 +1,8 @@
 // Sizes that host and device compute alike.
 #pragma once
 
-#include "mobilevit_fast/activation.h"
-#include "mobilevit_fast/device.h"
+#include "common/activation.h"
+#include "device.h"
 
 namespace mobilevit_fast::cuda {
 

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "mobilevit_fast/conv2d_bias_act.h"
-#include "mobilevit_fast/cpu_isa.h"
+#include "cpu/conv2d_bias_act/conv2d_bias_act.h"
+#include "cpu/cpu_isa.h"
 
 namespace py = pybind11;
 using namespace mobilevit_fast::cpu;

@@ -73,9 +73,9 @@ def matrices(transposed: bool, swizzle: int) -> list[Matrix]:
 SOURCES = [REPOSITORY / "tests/cuda/sm90_device.cu", *sorted((REPOSITORY / "emulator").glob("sm90_*.h"))]
 SOURCES += [
     *sorted((REPOSITORY / "csrc/cuda/sm90").glob("[dltw]*.h")),
-    REPOSITORY / "csrc/include/mobilevit_fast/device.h",
+    REPOSITORY / "csrc/cuda/device.h",
 ]
-FOLDERS = ("csrc", "csrc/include", "csrc/cuda", "csrc/cuda/sm90", "emulator")
+FOLDERS = ("csrc", "emulator")
 Case = Callable[..., None]
 
 

@@ -13,8 +13,9 @@ import torch
 
 from testing.paths import REPOSITORY
 
-SOURCES = sorted((REPOSITORY / "csrc/cuda").glob("*.cu"))
-BINDINGS = sorted((REPOSITORY / "csrc/cuda").glob("*.cpp"))
+SM90 = REPOSITORY / "csrc/cuda/sm90"
+SOURCES = sorted(path for path in (REPOSITORY / "csrc/cuda").rglob("*.cu") if path.parent != SM90)
+BINDINGS = sorted((REPOSITORY / "csrc/cuda").rglob("*.cpp"))
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 ARCHITECTURES = ("80", "90", "120")
 KERNELS = {
@@ -51,9 +52,7 @@ SM90_SPILLS = {"rows_sm90.cu": 4}
 
 def nvcc(*options: object) -> str:
     """What it prints, without the sanitizers' library, which it does not stand."""
-    ours = ("csrc", "csrc/include", "csrc/cuda", "csrc/cuda/sm90")
-    folders = [f"-I{REPOSITORY / folder}" for folder in ours]
-    command = ["nvcc", "-std=c++17", *folders, *map(str, options)]
+    command = ["nvcc", "-std=c++17", f"-I{REPOSITORY / 'csrc'}", *map(str, options)]
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr[-4000:]
@@ -77,7 +76,7 @@ def test_no_register_is_spilled(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SM90_KERNELS)
 def test_no_register_is_spilled_on_compute_capability_9(name: str, tmp_path: Path) -> None:
     """Nor does the compiler wait between products that could follow each other."""
-    source, gencode = REPOSITORY / "csrc/cuda/sm90" / name, "-gencode=arch=compute_90a,code=sm_90a"
+    source, gencode = SM90 / name, "-gencode=arch=compute_90a,code=sm_90a"
     report = nvcc("-O3", "-Xptxas", "-v", gencode, "-c", source, "-o", tmp_path / "object.o")
     found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(found) == SM90_KERNELS[name]

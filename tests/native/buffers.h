@@ -8,9 +8,9 @@
 #include <cstring>
 #include <string>
 
-#include "mobilevit_fast/activation.h"
-#include "mobilevit_fast/image.h"
-#include "mobilevit_fast/scratch.h"
+#include "common/activation.h"
+#include "common/image.h"
+#include "cpu/scratch.h"
 
 namespace sanitize {
 

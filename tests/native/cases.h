@@ -2,7 +2,7 @@
 #pragma once
 
 #include "buffers.h"
-#include "mobilevit_fast/gemm_layout.h"
+#include "cpu/gemm/gemm_layout.h"
 
 namespace sanitize {
 namespace {

@@ -1,5 +1,5 @@
 // Checks of guided_for on threads of its own, compiled under ThreadSanitizer by test_guided_for.py.
-#include "mobilevit_fast/guided_for.h"
+#include "cpu/guided_for.h"
 
 #include <atomic>
 #include <chrono>

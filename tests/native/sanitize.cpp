@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "cases.h"
-#include "mobilevit_fast/aspp.h"
-#include "mobilevit_fast/classifier_head.h"
-#include "mobilevit_fast/conv2d_bias_act.h"
-#include "mobilevit_fast/depthwise_conv2d.h"
-#include "mobilevit_fast/inverted_residual.h"
-#include "mobilevit_fast/mobilevit_transformer.h"
+#include "cpu/aspp/aspp.h"
+#include "cpu/classifier_head/classifier_head.h"
+#include "cpu/conv2d_bias_act/conv2d_bias_act.h"
+#include "cpu/depthwise_conv2d/depthwise_conv2d.h"
+#include "cpu/inverted_residual/inverted_residual.h"
+#include "cpu/mobilevit_transformer/mobilevit_transformer.h"
 
 namespace sanitize {
 namespace {

@@ -19,8 +19,9 @@ THREADS = (1, 2, 3, 7)
 CALLERS, ROUNDS = 4, 6
 # Rows enough for several groups, strips or tasks an image, and not the same number for every thread.
 BATCHES_AND_SIZES = [(1, 33, 21), (3, 19, 26), (5, 4, 3)]
-# By the way `run` in csrc/cpu/mobilevit_transformer.cpp cuts them: two threads take four sequences as they are, three
-# or seven would wait for one another and go block by block; many short sequences are always taken as they are.
+# By the way `run` in csrc/cpu/mobilevit_transformer/mobilevit_transformer.cpp cuts them: two threads take four
+# sequences as they are, three or seven would wait for one another and go block by block; many short sequences are
+# always taken as they are.
 TRANSFORMER_BATCHES_AND_SIZES = [(1, 32, 32), (3, 24, 28), (3, 4, 4), (9, 8, 4)]
 
 

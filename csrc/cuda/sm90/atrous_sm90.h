@@ -2,9 +2,9 @@
 // their entry point.
 #pragma once
 
-#include "mobilevit_fast/activation.h"
-#include "mobilevit_fast/device.h"
-#include "runtime.h"
+#include "common/activation.h"
+#include "cuda/device.h"
+#include "cuda/runtime.h"
 
 namespace mobilevit_fast::cuda {
 

@@ -7,8 +7,8 @@
 #pragma once
 
 #include "atrous_sm90.h"
+#include "cuda/mma/fragments.h"
 #include "device_sm90.h"
-#include "fragments.h"
 #include "wgmma.h"
 
 namespace mobilevit_fast::cuda {

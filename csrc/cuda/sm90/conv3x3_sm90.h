@@ -1,10 +1,10 @@
 // Dense 3x3 convolution on GPUs of compute capability 9.0: what it takes, and its entry point.
 #pragma once
 
-#include "conv2d_bias_act_tiles.h"
-#include "mobilevit_fast/activation.h"
-#include "mobilevit_fast/device.h"
-#include "runtime.h"
+#include "common/activation.h"
+#include "cuda/conv2d_bias_act/conv2d_bias_act_tiles.h"
+#include "cuda/device.h"
+#include "cuda/runtime.h"
 
 namespace mobilevit_fast::cuda {
 

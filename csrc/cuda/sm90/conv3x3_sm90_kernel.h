@@ -6,8 +6,8 @@
 #pragma once
 
 #include "conv3x3_sm90.h"
+#include "cuda/sizes.h"
 #include "device_sm90.h"
-#include "sizes.h"
 #include "wgmma.h"
 
 namespace mobilevit_fast::cuda {

@@ -1,4 +1,4 @@
-// What kernels for compute capability 9.0 use of the device beyond mobilevit_fast/device.h: warpgroup products (wgmma),
+// What kernels for compute capability 9.0 use of the device beyond cuda/device.h: warpgroup products (wgmma),
 // mbarriers, bulk and tensor copies, clusters, dependent launches. Compiled by nvcc for sm_90a it is inline PTX; with
 // MVF_EMULATED the same names run on the CPU, as emulator/emulated_sm90.h defines them.
 //
@@ -8,7 +8,7 @@
 // "cp.async.bulk".
 #pragma once
 
-#include "mobilevit_fast/device.h"
+#include "cuda/device.h"
 #include "tensor_map.h"
 
 namespace mobilevit_fast::cuda {

@@ -8,8 +8,8 @@
 // `Params` may hold TensorMaps: it stays where the constant bank has it, so `run` takes it by reference.
 #pragma once
 
+#include "cuda/launch.h"
 #include "device_sm90.h"
-#include "launch.h"
 
 namespace mobilevit_fast::cuda {
 

@@ -1,7 +1,7 @@
 // Shared and global memory of compute capability 9.0 by inline PTX: a part of device_sm90.h, which includes it.
 #pragma once
 
-#include "mobilevit_fast/device.h"
+#include "cuda/device.h"
 
 namespace mobilevit_fast::cuda {
 

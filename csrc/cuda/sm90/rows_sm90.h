@@ -1,8 +1,8 @@
 // Inverted residual by whole rows, for compute capability 9.0: parameters, shapes, entry point.
 #pragma once
 
+#include "cuda/runtime.h"
 #include "device_sm90.h"
-#include "runtime.h"
 #include "tensor_map.h"
 
 namespace mobilevit_fast::cuda {

@@ -2,8 +2,8 @@
 // convolved, and written to tiles.
 #pragma once
 
+#include "cuda/sizes.h"
 #include "rows_sm90.h"
-#include "sizes.h"
 
 namespace mobilevit_fast::cuda {
 

@@ -13,9 +13,9 @@
 
 #include <type_traits>
 
+#include "cuda/sizes.h"
 #include "rows_sm90.h"
 #include "rows_sm90_expansion.h"
-#include "sizes.h"
 #include "wgmma.h"
 
 namespace mobilevit_fast::cuda {

@@ -2,11 +2,11 @@
 // are the last ones, if they are there, says whether it is to run, and runs.
 #pragma once
 
-#include "binding.h"
-#include "classifier_head.h"
-#include "conv2d_bias_act.h"
-#include "inverted_residual.h"
-#include "mobilevit_transformer.h"
+#include "cuda/binding.h"
+#include "cuda/classifier_head/classifier_head.h"
+#include "cuda/conv2d_bias_act/conv2d_bias_act.h"
+#include "cuda/inverted_residual/inverted_residual.h"
+#include "cuda/mobilevit_transformer/mobilevit_transformer.h"
 #include "small_conv_sm90.h"
 #include "small_head_sm90.h"
 #include "small_residual_sm90.h"

@@ -8,8 +8,8 @@
 
 #include <cstring>
 
+#include "cuda/mma/fragments.h"
 #include "device_sm90.h"
-#include "fragments.h"
 
 namespace mobilevit_fast::cuda::few {
 

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "mobilevit_fast/device.h"
-#include "runtime.h"
+#include "cuda/device.h"
+#include "cuda/runtime.h"
 
 namespace mobilevit_fast::cuda {
 

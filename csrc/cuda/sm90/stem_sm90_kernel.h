@@ -10,8 +10,8 @@
 
 #include <type_traits>
 
+#include "cuda/sizes.h"
 #include "device_sm90.h"
-#include "sizes.h"
 #include "stem_sm90.h"
 
 namespace mobilevit_fast::cuda {

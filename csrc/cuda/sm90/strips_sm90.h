@@ -3,8 +3,8 @@
 // float16, SiLU, dilation 1. Weights are packed as mobilevit_fast/kernels/cuda/sm90/strips.py says.
 #pragma once
 
-#include "runtime.h"
-#include "sizes.h"
+#include "cuda/runtime.h"
+#include "cuda/sizes.h"
 
 namespace mobilevit_fast::cuda {
 

@@ -12,8 +12,8 @@
 // 9.0's own, but for those of the dependent launch.
 #pragma once
 
+#include "cuda/mma/fragments.h"
 #include "device_sm90.h"
-#include "fragments.h"
 #include "strips_sm90_step.h"
 
 namespace mobilevit_fast::cuda {

@@ -1,7 +1,7 @@
 // The transformer stack of a MobileViT block in one kernel of compute capability 9.0: entry points.
 #pragma once
 
-#include "mobilevit_transformer.h"
+#include "cuda/mobilevit_transformer/mobilevit_transformer.h"
 
 namespace mobilevit_fast::cuda {
 

@@ -2,7 +2,7 @@
 // transformer_stack_sm90_attention.h.
 #pragma once
 
-#include "fragments.h"
+#include "cuda/mma/fragments.h"
 #include "transformer_stack_sm90_weights.h"
 
 namespace mobilevit_fast::cuda {

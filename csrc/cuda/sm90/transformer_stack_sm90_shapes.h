@@ -1,7 +1,7 @@
 // Shapes of the transformer stacks that compute capability 9.0 has kernels for, and what follows from a shape.
 #pragma once
 
-#include "mobilevit_transformer.h"
+#include "cuda/mobilevit_transformer/mobilevit_transformer.h"
 
 namespace mobilevit_fast::cuda {
 

@@ -1,4 +1,4 @@
-"""Sizes of parameters in the order of the C++ CPU kernels (``csrc/include/mobilevit_fast/gemm_layout.h``)."""
+"""Sizes of parameters in the order of the C++ CPU kernels (``csrc/cpu/gemm/gemm_layout.h``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters of atrous spatial pyramid pooling in the order of its kernels (``csrc/cuda/aspp.cpp``)."""
+"""Parameters of atrous spatial pyramid pooling in the order of its kernels (``csrc/cuda/aspp/aspp.cpp``)."""
 
 from __future__ import annotations
 

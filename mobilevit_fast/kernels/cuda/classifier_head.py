@@ -1,4 +1,4 @@
-"""What the CUDA kernel of the classifier head takes (``csrc/cuda/classifier_head.h``)."""
+"""What the CUDA kernel of the classifier head takes (``csrc/cuda/classifier_head/classifier_head.h``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters of the dense convolution in the order of its kernels (``csrc/cuda/conv2d_sums.h``)."""
+"""Parameters of the dense convolution in the order of its kernels (``csrc/cuda/conv2d_bias_act/conv2d_sums.h``)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the CUDA kernels of inverted residual and depthwise separable convolution take.
 
-The order of their parameters is that of ``csrc/cuda/inverted_residual.cpp``.
+The order of their parameters is that of ``csrc/cuda/inverted_residual/inverted_residual.cpp``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the CUDA kernels of the transformer stack take (``csrc/cuda/mobilevit_transformer.h``)."""
+"""What the CUDA kernels of the transformer stack take (``csrc/cuda/mobilevit_transformer/mobilevit_transformer.h``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in the order of the matrix unit: the fragments of ``csrc/cuda/fragments.h``."""
+"""Weights in the order of the matrix unit: the fragments of ``csrc/cuda/mma/fragments.h``."""
 
 from __future__ import annotations
 
