@@ -20,7 +20,7 @@ from torch import nn
 from mobilevit_fast.acceleration.rules import find_rule
 
 _STATE = ("_mvf", "_mvf_compute_dtype", "_mvf_graphs", "_mvf_request")
-"""Attributes of exchanged modules; the first is what a module has that was made fused."""
+"""Attributes of modules whose class was swapped; the first is what a module has that was made fused."""
 
 
 class Before(NamedTuple):
