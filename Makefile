@@ -26,16 +26,28 @@ ASAN_OPTIONS := detect_leaks=0:detect_stack_use_after_return=0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: demo test test-thorough lint build compile-only clean
+SUITES := package benchmarks emulator triton
+
+.PHONY: demo test $(SUITES:%=test-%) test-thorough lint build compile-only clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
 	$(PY) -m mobilevit_fast.demo
 
+# Every suite runs, also behind one that failed.
 test: lint
+	@failed=0; for suite in $(SUITES); do $(MAKE) --no-print-directory test-$$suite || failed=1; done; exit $$failed
+
+test-package: $(VENV)/.tested
 	$(PY) -m pytest -q -p no:benchmark -n 2 --ignore=tests/triton --ignore=tests/emulator --ignore=tests/cuda
+
+test-benchmarks: $(VENV)/.tested
 	$(PY) -m pytest -q --benchmark-disable benchmarks
+
+test-emulator: $(VENV)/.tested
 	LD_PRELOAD="$(SANITIZER)" ASAN_OPTIONS=$(ASAN_OPTIONS) $(PY) -m pytest -q -p no:benchmark -n 2 -m "not thorough" tests/emulator tests/cuda
+
+test-triton: $(VENV)/.tested
 	TRITON_INTERPRET=1 $(PY) -m pytest -q -p no:benchmark -n 2 tests/triton
 
 # Every size and order of threads of the kernels for compute capability 9.0, of which `test` takes one in four.
