@@ -1,4 +1,4 @@
-"""Rooms know only those before them, in the order that docs/design.md states."""
+"""Rooms know only those before them, in the order that docs/architecture.md states."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def imports_of(module: str) -> list[Import]:
 
 def layers() -> list[list[str]]:
     """The rooms, lowest first, those of a line together."""
-    text = (REPOSITORY / "docs/design.md").read_text(encoding="utf-8")
-    section = re.search(r"(?ms)^## Layers$(.*?)^## ", text)
+    text = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
+    section = re.search(r"(?ms)^## Rooms$(.*)", text)
     assert section is not None
     lines = re.findall(r"(?m)^\d+\. (`[\w./]+`(?:, `[\w./]+`)*):", section[1])
     return [re.findall(r"`([\w./]+)`", line) for line in lines]
