@@ -192,8 +192,3 @@ def inverted_residuals(preset: str, image_size: int = 256) -> list[InvertedResid
     shapes = [call.shape for call in preset_calls(preset, 1, image_size) if call.op == "inverted_residual"]
     names = ("inputs", "expanded", "outputs", "height", "stride")
     return list(dict.fromkeys(InvertedResidualShape(*(shape[name] for name in names)) for shape in shapes))
-
-
-def all_inverted_residuals() -> list[tuple[str, InvertedResidualShape]]:
-    """Every inverted residual of the three sizes, with the preset it belongs to."""
-    return [(preset, shape) for preset in PRESETS for shape in inverted_residuals(preset)]

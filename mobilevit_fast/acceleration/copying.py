@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 _SETTINGS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Conv2d: ("stride", "padding", "dilation", "groups", "padding_mode"),
-    nn.BatchNorm2d: ("eps",),
+    nn.BatchNorm2d: ("eps", "momentum"),
     nn.LayerNorm: ("eps",),
     nn.Linear: (),
 }
-"""What a module's result depends on besides its tensors."""
+"""What a module's result, or what it makes of itself in training, depends on besides its tensors."""
 
 
 class _Copy(NamedTuple):
@@ -30,7 +30,7 @@ def copy_weights(parts: Iterable[tuple[str, Any, Any]]) -> None:
         parts: what to call them in an error, the parts to copy into, and those to copy from.
 
     Raises:
-        ValueError: they differ in a size or a setting; nothing is copied.
+        ValueError: they differ in a size or a setting, or have no values; nothing is copied.
     """
     for copy in [copy for path, target, source in parts for copy in _pairs(path, target, source)]:
         copy.target.copy_(copy.source)
@@ -73,6 +73,8 @@ def _of_modules(path: str, targets: list[Any], sources: list[Any]) -> Iterator[_
                 raise ValueError(f"expected {path} {expected} a {name}, got one {got}")
             if one is None or other is None:
                 continue
+            if one.is_meta or other.is_meta:
+                raise ValueError(f"expected {path}.{name} with values on both sides, got one on the device meta")
             if one.shape != other.shape:
                 raise ValueError(f"expected {path}.{name} of shape {tuple(one.shape)}, got {tuple(other.shape)}")
             yield _Copy(one, other)

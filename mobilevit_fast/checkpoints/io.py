@@ -1,9 +1,10 @@
 """Reading checkpoints of three code bases into models."""
 
+import functools
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -181,8 +182,8 @@ def load_weights(
         state_dict: tensors by name. They become the model's own, without a copy where they have the model's type.
         strict: refuse missing and unknown names and differing shapes; else log them and load the rest.
         source: what errors call the state dict.
-        dtype: floating point type of the model; None takes the one that most numbers of the state dict have, to which
-            the others are cast, and logs that. Whole numbers stay what they are.
+        dtype: floating point type of the model; None takes the widest of the state dict, to which the others are cast,
+            and logs that. float64 is that only where most numbers have it. Whole numbers stay what they are.
 
     Raises:
         CheckpointError: as described under `strict`, weights that are not floating-point, or tensors that are sparse,
@@ -223,18 +224,25 @@ def load_weights(
             raise CheckpointError(f"{source}: {name}: expected dtype like {own[name].dtype}, got {tensor.dtype}")
     floating = {name: tensor for name, tensor in fitting.items() if tensor.is_floating_point()}
     if dtype is None and floating:
-        numbers: Counter[torch.dtype] = Counter()
-        for tensor in floating.values():
-            numbers[tensor.dtype] += tensor.numel()
-        dtype = numbers.most_common(1)[0][0]
+        dtype = _common_dtype(floating.values())
         others = sum(tensor.dtype != dtype for tensor in floating.values())
         if others:
-            message = "%s: %d tensors of another type than %s were cast to it (most numbers have it)"
+            message = "%s: %d tensors of another type than %s were cast to it"
             logger.warning(message, source, others, str(dtype).removeprefix("torch."))
     if dtype is not None:
         model.to(dtype)  # what is not in the file follows the dtype of what is
         fitting |= {name: tensor.to(dtype) for name, tensor in floating.items()}
     model.load_state_dict(fitting, strict=False, assign=True)
+
+
+def _common_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
+    """The narrowest type that holds what all of these hold; a few of float64 among others make none of it."""
+    numbers: Counter[torch.dtype] = Counter()
+    for tensor in tensors:
+        numbers[tensor.dtype] += tensor.numel()
+    if numbers.most_common(1)[0][0] == torch.float64:
+        return torch.float64
+    return functools.reduce(torch.promote_types, numbers.keys() - {torch.float64})
 
 
 def load_pretrained(
@@ -243,7 +251,10 @@ def load_pretrained(
     *,
     config: MobileViTConfig | None = None,
     strict: bool = True,
-    hub: HubOptions | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
     mmap: bool = False,
     dtype: torch.dtype | None = None,
     **config_overrides: Any,
@@ -252,10 +263,9 @@ def load_pretrained(
 
     Args:
         build: makes the model from its configuration; usually a class of `mobilevit_fast.models`.
-        source: as in `read_checkpoint`, and so is mmap.
+        source: as in `read_checkpoint`, and so are revision, token, cache_dir, local_files_only and mmap.
         config: replaces the checkpoint's configuration.
         strict: as in `load_weights`.
-        hub: how to look for a model of the hub.
         dtype: as in `load_weights`.
         **config_overrides: fields to replace in the configuration, such as `num_labels` or `output_stride`.
 
@@ -269,7 +279,7 @@ def load_pretrained(
         raise TypeError(f"from_pretrained: expected options or fields of MobileViTConfig, got {', '.join(unknown)}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"from_pretrained: expected dtype to be a floating point torch.dtype, got {dtype!r}")
-    checkpoint = _read_checkpoint(source, hub or HubOptions(), mmap)
+    checkpoint = _read_checkpoint(source, HubOptions(revision, token, cache_dir, local_files_only), mmap)
     config = checkpoint.config if config is None else config
     if config_overrides:
         config = MobileViTConfig.from_dict(config.to_dict(), **config_overrides)
@@ -286,12 +296,15 @@ def register_models(*classes: "type[MobileViTPreTrainedModel]") -> None:
     _MODELS.update({each.__name__: each for each in classes})
 
 
-def build_model(checkpoint: Checkpoint, task: str | None = None) -> "MobileViTPreTrainedModel":
+def build_model(
+    checkpoint: Checkpoint, task: str | None = None, *, dtype: torch.dtype | None = None
+) -> "MobileViTPreTrainedModel":
     """The model a checkpoint was made for, in evaluation mode, with its weights.
 
     Args:
         checkpoint: as `read_checkpoint` returns it. Its tensors become the model's own.
         task: "classification", "segmentation" or "base", which leaves a head out; None takes what the checkpoint is.
+        dtype: as in `load_weights`.
 
     Raises:
         CheckpointError: weights and configuration do not fit each other, or there is no head for the task.
@@ -312,19 +325,22 @@ def build_model(checkpoint: Checkpoint, task: str | None = None) -> "MobileViTPr
             model = _MODELS[ARCHITECTURES[found]](checkpoint.config)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
-    load_weights(model, checkpoint.state_dict, source=str(checkpoint.path))
+    load_weights(model, checkpoint.state_dict, source=str(checkpoint.path), dtype=dtype)
     return model.eval()
 
 
-def load_model(source: str | os.PathLike[str], task: str | None = None, **arguments: Any) -> "MobileViTPreTrainedModel":
+def load_model(
+    source: str | os.PathLike[str], task: str | None = None, *, dtype: torch.dtype | None = None, **arguments: Any
+) -> "MobileViTPreTrainedModel":
     """Load a checkpoint into the class it was made for, in evaluation mode.
 
     Args:
         source: as in `read_checkpoint`.
         task: as in `build_model`.
+        dtype: as in `load_weights`.
         **arguments: revision, token, cache_dir, local_files_only and mmap, as in `read_checkpoint`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or has no head for the task.
     """
-    return build_model(read_checkpoint(source, **arguments), task)
+    return build_model(read_checkpoint(source, **arguments), task, dtype=dtype)

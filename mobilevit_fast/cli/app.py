@@ -295,7 +295,7 @@ def plan_command(
 ) -> None:
     """Print what acceleration would replace in a model, by what, and what it would leave and why."""
     compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
-    report = plan_acceleration(build_model(read_source(model)).to(compute_device, compute_dtype))
+    report = plan_acceleration(build_model(read_source(model), dtype=compute_dtype).to(compute_device))
     if json_output:
         say_json(report.to_list())
     else:

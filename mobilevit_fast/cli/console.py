@@ -1,6 +1,7 @@
 """What goes where: results to stdout, everything else to stderr, and errors as one line with an exit status."""
 
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -92,6 +93,13 @@ def usage_error(message: str) -> Failed:
     return Failed(message, USAGE)
 
 
+class _Notes(logging.Handler):
+    """What is logged, as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
 class Commands(TyperGroup):
     """Commands that end with one line on stderr whatever happens, and with JSON on stdout if that was asked for."""
 
@@ -103,7 +111,12 @@ class Commands(TyperGroup):
                 stream.reconfigure(errors="backslashreplace")
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
-            return super().main(*arguments, **options)
+            handler = _Notes(logging.WARNING)
+            logging.getLogger("mobilevit_fast").addHandler(handler)
+            try:
+                return super().main(*arguments, **options)
+            finally:
+                logging.getLogger("mobilevit_fast").removeHandler(handler)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note whether JSON is asked for, before anything can fail."""

@@ -78,7 +78,7 @@ def load(
         CheckpointError, ValueError, OSError: something named does not exist or does not fit.
     """
     checkpoint = read_source(source)
-    model = build_model(checkpoint, task).to(device=device, dtype=dtype)
+    model = build_model(checkpoint, task, dtype=dtype).to(device)
     if model.config.num_labels == 0:
         raise CheckpointError(f"{checkpoint.path}: expected a model with classes, got one with num_labels=0")
     if accelerated:

@@ -8,7 +8,6 @@ from torch import nn
 
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.config.size import check_size
-from mobilevit_fast.files import HubOptions
 from mobilevit_fast.models.block import MobileViTLayer
 from mobilevit_fast.models.layers import initialize_weights
 
@@ -97,8 +96,8 @@ class MobileViTPreTrainedModel(nn.Module):
             local_files_only: use what was downloaded before, without a connection.
             mmap: map the weights file instead of copying it into memory; then nobody may write to it.
             strict: whether weights that are missing or left over are an error.
-            dtype: floating point type of the model; None keeps the checkpoint's, which is the one that most of its
-                numbers have: tensors of another are cast to it.
+            dtype: floating point type of the model; None keeps the checkpoint's, of several the widest (float64 only
+                where most numbers have it), to which the others are cast.
             **config_overrides: fields of the configuration to replace.
 
         Raises:
@@ -111,7 +110,10 @@ class MobileViTPreTrainedModel(nn.Module):
             cls,
             folder_or_id,
             config=config,
-            hub=HubOptions(revision, token, cache_dir, local_files_only),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
             mmap=mmap,
             strict=strict,
             dtype=dtype,

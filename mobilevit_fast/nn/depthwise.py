@@ -7,6 +7,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from mobilevit_fast.acceleration.arguments import GEOMETRY, check
+from mobilevit_fast.acceleration.watch import is_hooked
 from mobilevit_fast.ops.checks import check_activation
 from mobilevit_fast.ops.depthwise_conv2d import depthwise_conv2d
 from mobilevit_fast.ops.depthwise_separable_conv2d import depthwise_separable_conv2d
@@ -81,10 +82,16 @@ class DepthwiseConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, activation={self.activation}, backend={self.backend}"
 
 
-def _depthwise_geometry(caller: str, module: nn.Conv2d) -> tuple[_Pair, _Pair, _Pair, _Pair]:
-    """Kernel size, stride, padding and dilation of a depthwise convolution, after checking that it is one."""
+def _check_conv(caller: str, module: nn.Conv2d) -> None:
     if type(module) is not nn.Conv2d:
         raise TypeError(f"{caller}: expected torch.nn.Conv2d, got {type(module).__qualname__}")
+    if is_hooked(module):
+        raise ValueError(f"{caller}: expected a convolution without hooks, got one with a hook or forward of its own")
+
+
+def _depthwise_geometry(caller: str, module: nn.Conv2d) -> tuple[_Pair, _Pair, _Pair, _Pair]:
+    """Kernel size, stride, padding and dilation of a depthwise convolution, after checking that it is one."""
+    _check_conv(caller, module)
     if not module.groups == module.in_channels == module.out_channels:
         counts = f"{module.in_channels} inputs, {module.out_channels} outputs, {module.groups} groups"
         raise ValueError(f"{caller}: expected one filter for each channel, got {counts}")
@@ -164,8 +171,7 @@ class DepthwiseSeparableConv2d(nn.Module):
         caller = f"{cls.__name__}.from_convolutions"
         geometry = _depthwise_geometry(caller, depthwise)
         channels = depthwise.out_channels
-        if type(pointwise) is not nn.Conv2d:
-            raise TypeError(f"{caller}: expected torch.nn.Conv2d, got {type(pointwise).__qualname__}")
+        _check_conv(caller, pointwise)
         settings = (pointwise.in_channels, pointwise.kernel_size, pointwise.stride, pointwise.padding, pointwise.groups)
         if settings != (channels, (1, 1), (1, 1), (0, 0), 1):
             raise ValueError(f"{caller}: expected a dense 1x1 convolution of {channels} channels, got {pointwise}")

@@ -34,12 +34,6 @@ def pairs(op: str, **values: int | Sequence[int]) -> list[list[int]]:
     return [pair(op, name, value) for name, value in values.items()]
 
 
-def check_rank(op: str, x: Tensor, name: str, tensor: Tensor, shape: str) -> None:
-    """A tensor with as many dimensions as ``shape``, a list of their names in brackets, has entries; none of size 0."""
-    if tensor.dim() != shape.count(",") + 1 or 0 in tensor.shape:
-        refuse(op, f"{name} of shape {shape}, none of them 0", tuple(tensor.shape), x)
-
-
 def check_geometry(op: str, x: Tensor, **values: Sequence[int]) -> None:
     """Stride, dilation and patches of at least 1, padding of at least 0, all below 2^61, in both directions."""
     for name, pair in values.items():

@@ -66,10 +66,14 @@ class Declaration:
         """Sizes by name, each as the first weight that has it says; none of them 0.
 
         Raises:
+            TypeError: a weight is no tensor.
             ValueError: such a weight has another number of dimensions, or a size of 0.
         """
         found: dict[str, int] = {}
         for field, tensor in zip(self.fields, weights, strict=True):
+            if not isinstance(tensor, Tensor) and not (tensor is None and field.optional):
+                kind = type(tensor).__name__
+                raise TypeError(f"mobilevit_fast.{op}: expected {field.words} to be a torch.Tensor, got {kind}")
             if tensor is None or all(size.name in found or not size.name for size in field.sizes):
                 continue
             if tensor.dim() != len(field.sizes) or 0 in tensor.shape:

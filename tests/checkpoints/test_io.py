@@ -113,13 +113,26 @@ def test_a_model_has_one_dtype(
     assert torch.equal(double.classifier.bias, tensors["classifier.bias"].double())
 
 
-def test_the_dtype_of_most_numbers_is_the_model_s(classifier: MobileViTForImageClassification, saved: Path) -> None:
-    given = classifier.state_dict()
-    # As mixed precision is saved: weights in half precision, which are few tensors, and all else in float32.
-    tensors = {key: tensor.half() if tensor.ndim > 1 else tensor for key, tensor in given.items()}
-    assert sum(tensor.dtype == torch.float16 for tensor in tensors.values()) * 2 < len(tensors)
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_no_number_becomes_infinite_because_most_are_narrower(
+    classifier: MobileViTForImageClassification, saved: Path, half: torch.dtype
+) -> None:
+    """As mixed precision is saved: weights, which are most numbers, in half precision, all else in float32."""
+    given = dict(classifier.state_dict())
+    variance = next(name for name in given if name.endswith("running_var"))
+    given[variance] = torch.full_like(given[variance], 1e5)
+    tensors = {key: tensor.to(half) if tensor.ndim > 1 else tensor for key, tensor in given.items()}
     save_file(tensors, saved / "model.safetensors")
-    assert {parameter.dtype for parameter in load_model(saved).parameters()} == {torch.float16}
+    loaded = load_model(saved)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded.state_dict()[variance], given[variance])
+    assert load_model(saved, dtype=half).dtype == half
+
+
+def test_a_model_of_float64_stays_one(classifier: MobileViTForImageClassification, saved: Path) -> None:
+    tensors = {key: tensor.double() if tensor.ndim > 1 else tensor for key, tensor in classifier.state_dict().items()}
+    save_file(tensors, saved / "model.safetensors")
+    assert load_model(saved).dtype == torch.float64
 
 
 def test_strided_and_shared_tensors_are_written_in_full(tmp_path: Path) -> None:

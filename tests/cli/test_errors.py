@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from mobilevit_fast.checkpoints import load_model, write_checkpoint
@@ -263,6 +264,32 @@ def test_an_image_of_other_channels_is_refused_by_the_model(classifier: Path, ph
 
 
 ODD_NAMES = ["\x1b[31mred\x07.png", "line\nbreak.png", "b\u202eack.png"]
+
+
+def test_control_codes_in_what_is_logged(classifier: Path, tmp_path: Path) -> None:
+    """In a process of its own, where no handler of pytest's takes what is logged."""
+    folder = tmp_path / "\x1b[2Jmixed"
+    model = load_model(classifier)
+    write_checkpoint(model, folder)
+    tensors = {name: t.half() if t.ndim > 1 else t.clone() for name, t in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
+    command = [sys.executable, "-m", "mobilevit_fast.cli", "convert", str(folder), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert "\x1b" not in done.stderr
+    assert any(line.startswith("warning: ") and "were cast to it" in line for line in done.stderr.splitlines())
+    assert load_model(tmp_path / "out").dtype == torch.float32
+
+
+def test_numbers_beyond_half_precision_reach_the_command_line(classifier: Path, tmp_path: Path) -> None:
+    """The type asked for is cast to from the file, not from a narrower copy."""
+    model = load_model(classifier)
+    tensors = {name: t.half() if t.ndim > 1 else t.clone() for name, t in model.state_dict().items()}
+    name = next(name for name in tensors if name.endswith("running_var"))
+    tensors[name].fill_(1e5)
+    write_checkpoint(model, tmp_path / "mixed")
+    save_file(tensors, tmp_path / "mixed" / "model.safetensors")
+    assert run("convert", tmp_path / "mixed", tmp_path / "out").exit_code == 0
+    assert torch.equal(load_model(tmp_path / "out").state_dict()[name], tensors[name])
 
 
 def test_control_codes_in_names(classifier: Path, tmp_path: Path) -> None:

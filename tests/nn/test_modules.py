@@ -114,3 +114,26 @@ def test_unusual_normalisation_is_folded_or_refused() -> None:
 def test_public_names() -> None:
     for name in mvf.__all__:
         assert getattr(mvf, name) is not None
+
+
+def test_convolutions_with_hooks_are_not_shared() -> None:
+    depthwise, pointwise = nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1)
+    handle = depthwise.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="expected a convolution without hooks"):
+        mvf.nn.DepthwiseConv2d.from_module(depthwise)
+    with pytest.raises(ValueError, match="expected a convolution without hooks"):
+        mvf.nn.DepthwiseSeparableConv2d.from_convolutions(depthwise, pointwise)
+    handle.remove()
+    pointwise.forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="expected a convolution without hooks"):
+        mvf.nn.DepthwiseSeparableConv2d.from_convolutions(depthwise, pointwise)
+
+
+def test_weights_without_values_and_other_momenta_are_not_copied() -> None:
+    module = ConvNormAct(8, 8, 1)
+    with pytest.raises(ValueError, match="with values on both sides, got one on the device meta"):
+        module.copy_weights_from(ConvNormAct(8, 8, 1, device="meta"))
+    other = ConvNormAct(8, 8, 1)
+    next(m for m in other.modules() if isinstance(m, nn.BatchNorm2d)).momentum = 0.01
+    with pytest.raises(ValueError, match=r"momentum to be 0\.1, got 0\.01"):
+        module.copy_weights_from(other)

@@ -49,8 +49,10 @@ def test_scores_of_which_some_are_nearly_equal(
             x, *rest = sample.arguments
             arguments = sharpened((torch.randn(x.shape, generator=generator), *rest), factor)
             exact, plain = exact_and_plain(OP, dense(arguments))
-            ratios.append(measure(run(OP, dense(arguments)), exact) / measure(plain, exact))
-    assert statistics.median(ratios) <= 1.5
+            smallest = torch.finfo(torch.float32).tiny
+            found, allowed = (max(measure(y, exact), smallest) for y in (run(OP, dense(arguments)), plain))
+            ratios.append(found / allowed)
+    assert statistics.median(ratios) <= (1.5 if measure is rms_error else 2.0)
     assert statistics.geometric_mean(ratios) <= 2.0
 
 

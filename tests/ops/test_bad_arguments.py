@@ -151,6 +151,10 @@ def test_one_dimension_more_or_less_in_any_tensor_is_refused(op: str, sample: Sa
 
 
 def test_what_is_no_tensor_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"depthwise_conv2d: expected weight to be a torch\.Tensor, got NoneType"):
+        ops.depthwise_conv2d(_x(1, 64, 8, 8), None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"conv2d_bias_act: expected bias to be a torch\.Tensor, got list"):
+        ops.conv2d_bias_act(_x(1, 4, 8, 8), _x(2, 4, 1, 1), [0.0, 0.0])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"depthwise_conv2d: expected a torch\.Tensor, got list"):
         ops.depthwise_conv2d([1.0], W)  # type: ignore[arg-type]
 

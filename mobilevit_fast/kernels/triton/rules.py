@@ -1,4 +1,4 @@
-"""Limits of the Triton kernels, by operator; the one module of this folder that does without Triton."""
+"""Limits of the Triton kernels, by operator. Like ``backend``, it does without Triton."""
 
 from __future__ import annotations
 
