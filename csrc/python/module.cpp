@@ -1,4 +1,5 @@
 // mobilevit_fast._C: what Python needs to know of the native side. No operators: those go through torch's dispatcher.
+#include <ATen/dlpack.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -60,29 +61,74 @@ void choose_isa(const std::string& name) {
   }
 }
 
-// Whether every name of `names` still stands for the value of `values` in the dict of `owners`, every dict of `sized`
-// has its size, every module dict of `modules` is in evaluation mode without a forward of its own, and no dict of
-// `hooks` has an entry.
-bool is_in_place(const py::list& owners, const py::list& names, const py::list& values, const py::list& sized,
-                 const std::vector<Py_ssize_t>& sizes, const py::list& modules, const py::list& hooks) {
-  static PyObject *const training = PyUnicode_InternFromString("training"), *const forward =
-                                                                                PyUnicode_InternFromString("forward");
+// Whether every name of `names` still stands for the object of `values` in the dict of `owners`, every dict of `sized`
+// has its size, and every object of `objects` its type.
+bool are_in_place(const py::list& owners, const py::list& names, const py::list& values, const py::list& sized,
+                  const py::list& sizes, const py::list& objects, const py::list& types) {
   const auto item = [](const py::list& list, Py_ssize_t i) { return PyList_GET_ITEM(list.ptr(), i); };
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(owners.ptr()); ++i) {
     if (PyDict_GetItemWithError(item(owners, i), item(names, i)) != item(values, i)) return false;
   }
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(sized.ptr()); ++i) {
-    if (PyDict_Size(item(sized, i)) != sizes[static_cast<size_t>(i)]) return false;
+    if (PyDict_Size(item(sized, i)) != PyLong_AsSsize_t(item(sizes, i))) return false;
   }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(hooks.ptr()); ++i) {
-    if (PyDict_Size(item(hooks, i)) > 0) return false;
-  }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(modules.ptr()); ++i) {
-    if (PyDict_GetItemWithError(item(modules, i), training) != Py_False) return false;
-    if (PyDict_GetItemWithError(item(modules, i), forward) != nullptr) return false;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(objects.ptr()); ++i) {
+    if (reinterpret_cast<PyObject*>(Py_TYPE(item(objects, i))) != item(types, i)) return false;
   }
   return true;
 }
+
+// Where tensors lie and how: addresses, types, sizes and strides, as torch's DLPack table gives them without a copy.
+class Layouts {
+ public:
+  Layouts(const py::list& tensors, const py::capsule& table) {
+    const auto* exchange = table.get_pointer<DLPackExchangeAPI>();
+    if (exchange->header.version.major != DLPACK_MAJOR_VERSION) {
+      throw py::buffer_error("expected DLPack " + std::to_string(DLPACK_MAJOR_VERSION) + ", got " +
+                             std::to_string(exchange->header.version.major));
+    }
+    describe_ = exchange->dltensor_from_py_object_no_sync;
+    for (const py::handle tensor : tensors) {
+      DLTensor found;
+      if (describe_(tensor.ptr(), &found) != 0) throw py::error_already_set();
+      for_each_number(found, [this](int64_t number) {
+        numbers_.push_back(number);
+        return true;
+      });
+    }
+  }
+
+  // Of the same tensors, which the caller holds.
+  bool are_unchanged(const py::list& tensors) const {
+    auto old = numbers_.begin();
+    for (const py::handle tensor : tensors) {
+      DLTensor found;
+      if (describe_(tensor.ptr(), &found) != 0) {
+        PyErr_Clear();
+        return false;
+      }
+      // The rank comes first: with another one, the numbers end where those of this tensor do.
+      if (!for_each_number(found, [&old](int64_t number) { return number == *old++; })) return false;
+    }
+    return true;
+  }
+
+ private:
+  template <typename Visit>
+  static bool for_each_number(const DLTensor& tensor, Visit visit) {
+    int64_t type = 0;
+    std::memcpy(&type, &tensor.dtype, sizeof(tensor.dtype));
+    if (!visit(tensor.ndim) || !visit(type)) return false;
+    if (!visit(static_cast<int64_t>(reinterpret_cast<uintptr_t>(tensor.data) + tensor.byte_offset))) return false;
+    for (int32_t i = 0; i < tensor.ndim; ++i) {
+      if (!visit(tensor.shape[i]) || !visit(tensor.strides[i])) return false;
+    }
+    return true;
+  }
+
+  DLPackDLTensorFromPyObjectNoSync describe_;
+  std::vector<int64_t> numbers_;
+};
 
 // A few numbers of tensors on the CPU, whose memory the caller holds.
 class Samples {
@@ -131,9 +177,12 @@ PYBIND11_MODULE(_C, m) {
       },
       py::arg("outputs"), py::arg("channels"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"),
       "Packed weights of an output and a channel of conv2d_bias_act, where it does not multiply in tiles.");
-  m.def("is_in_place", &is_in_place, py::arg("owners"), py::arg("names"), py::arg("values"), py::arg("sized"),
-        py::arg("sizes"), py::arg("modules"), py::arg("hooks"),
-        "What acceleration.watch.Watch asks of dicts, in one call.");
+  m.def("are_in_place", &are_in_place, py::arg("owners"), py::arg("names"), py::arg("values"), py::arg("sized"),
+        py::arg("sizes"), py::arg("objects"), py::arg("types"),
+        "What acceleration.watch.Watch asks of modules, in one call.");
+  py::class_<Layouts>(m, "Layouts", "Where these tensors lie and how, by torch's table of functions for DLPack.")
+      .def(py::init<const py::list&, const py::capsule&>(), py::arg("tensors"), py::arg("table"))
+      .def("are_unchanged", &Layouts::are_unchanged, py::arg("tensors"));
   py::class_<Samples>(m, "Samples", "Numbers at these addresses, of so many bytes each, whose memory the caller holds.")
       .def(py::init<const std::vector<std::pair<uintptr_t, size_t>>&>())
       .def("hash", &Samples::hash, "Of the numbers as they are now.");

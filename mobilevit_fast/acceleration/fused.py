@@ -53,6 +53,9 @@ def _check_child(child: Child, known: frozenset[type[nn.Module]]) -> None:
         )
     if is_hooked(child.module):
         raise Unsupported(f"its child {child.path} has a hook or a forward of its own, which fusing would pass by")
+    plain = [name for name, value in vars(child.module).items() if isinstance(value, Tensor)]
+    if plain:
+        raise Unsupported(f"{child.path}.{plain[0]} is a tensor, but neither a parameter nor a buffer")
     for name, parameter in child.module._parameters.items():
         if parameter is None or torch.compiler.is_compiling():  # tracing puts its own tensors in their place
             continue

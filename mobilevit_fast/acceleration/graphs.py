@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from mobilevit_fast.acceleration.class_swap import Before, Swapped
 from mobilevit_fast.acceleration.fused import Fused, globally_hooked
-from mobilevit_fast.acceleration.watch import Child, Watch, absorbed
+from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
 from mobilevit_fast.ops.registry import is_transformed
 
 MAX_GRAPHS = 8
@@ -202,10 +202,11 @@ class Graphs:
         kwargs: Mapping[str, Any],
         x: Tensor,
     ) -> Replayed:
-        watch = Watch([_own_tensors(model), *absorbed(model, list(model._modules))])
+        children = [_own_tensors(model), *absorbed(model, list(model._modules))]
+        watch = Watch(children)
         if not watch.trustworthy:
             raise Refused("a parameter holds a gradient or was made in inference mode, whose changes nobody sees")
-        if not watch.is_unchanged():
+        if any(child.module.training or is_hooked(child.module) for child in children):
             raise Refused("a module in it has a hook or a forward of its own, or is in training mode")
         # Tensors of inference mode could not be written to outside of it.
         with torch.inference_mode(False), torch.no_grad(), _uncached_autocast(x.device.type):

@@ -1,19 +1,25 @@
 """Noticing at each call whether anything inside a region changed since its weights were derived.
 
-Four things tell of a tensor's content. Its version counter moves with every function of PyTorch that says it writes.
-The steps of optimisers that had it are counted here, since fused ones do not say so. Its address moves when its
-``data`` is replaced; the memory of before is kept until then, so that no other tensor can come to lie there. And a few
-of its numbers, where they lie on the CPU, change with most writes that go past all of these (``tensor.data.mul_``, a
-NumPy view, another library). A write that goes past the counters and changes none of these numbers cannot be seen, and
-on a GPU no write can that goes past the counters: ``model.eval()`` has all weights derived anew.
+Modules are compared by their classes, and by the objects that their attributes, parameters, buffers and children are;
+hooks by their number. Five things tell of a tensor's content. Its version counter moves with every function of PyTorch
+that says it writes. The steps of optimisers that had it are counted here, since fused ones do not say so. Its address
+moves when its ``data`` is replaced; the memory of before is kept until then, so that no other tensor can come to lie at
+its addresses. Its sizes, strides and type change when it is replaced by another view of that memory. And a few of its
+numbers, where they lie on the CPU, change with most writes that go past all of these (``tensor.data.mul_``, a NumPy
+view, another library).
+
+What none of this sees: a write that goes past the counters and changes none of these numbers, on a GPU any write that
+goes past the counters; methods that a class is given, or what is inside an attribute (a list, a configuration);
+attributes of the region's own module; a dict of a module (``_parameters``) that is exchanged as a whole.
+``model.eval()`` has all weights derived anew.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, MutableMapping, Sequence
-from itertools import repeat
-from operator import attrgetter, contains, is_, itemgetter
+from contextlib import suppress
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +31,7 @@ from mobilevit_fast import native
 from mobilevit_fast.ops.checks import check_stored
 
 _version = attrgetter("_version")
-_training = itemgetter("training")
+_nbytes = attrgetter("nbytes")
 
 
 class Child(NamedTuple):
@@ -109,66 +115,89 @@ def _numbers(tensor: Tensor) -> Iterator[tuple[int, int]]:
             yield tensor.data_ptr() + last * i // (_SAMPLES - 1) * tensor.itemsize, tensor.itemsize
 
 
+class _Layouts:
+    """As ``mobilevit_fast._C.Layouts``, where that is not built or cannot describe one of the tensors."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._found = self._find(tensors)
+
+    def _find(self, tensors: Sequence[Tensor]) -> list[list[Any]]:
+        return [list(map(question, tensors)) for question in (Tensor.data_ptr, Tensor.stride, _nbytes)]
+
+    def are_unchanged(self, tensors: Sequence[Tensor]) -> bool:
+        return self._find(tensors) == self._found
+
+
+def _layouts(tensors: Sequence[Tensor]) -> Any:
+    """Where tensors lie and how, to be asked whether that changed."""
+    native_layouts = getattr(native.extension(), "Layouts", None)
+    exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    if native_layouts is not None and exchange is not None and all(type(t) in (Tensor, nn.Parameter) for t in tensors):
+        with suppress(BufferError, RuntimeError):  # of a type that DLPack does not know
+            return native_layouts(tensors, exchange)
+    return _Layouts(tensors)
+
+
 class Watch:
     """The modules and tensors of a region as they are now.
 
     Kept as parallel lists that are compared in C: the comparison runs at every call of the region, and a MobileViT has
-    300 tensors.
+    300 modules and 350 tensors.
     """
 
     __slots__ = (
-        *("addresses", "hooks", "in_place", "memory", "module_dicts", "names", "owners", "samples", "sampled", "sizes"),
-        *("steps", "steps_of_all", "steps_of_own", "submodules", "tensors", "trustworthy", "values", "versions"),
+        *("are_in_place", "kinds", "layouts", "memory", "modules", "names", "owners", "samples", "sampled", "sized"),
+        *("sizes", "steps", "steps_of_all", "steps_of_own", "tensors", "trustworthy", "values", "versions"),
     )
 
     def __init__(self, children: Sequence[Child]) -> None:
-        modules = [child.module for child in children]
-        self.module_dicts = [module.__dict__ for module in modules]
-        self.submodules = [module._modules for module in modules]
-        self.sizes = [len(submodules) for submodules in self.submodules]
-        self.hooks = [hooks for module in modules for hooks in hooks_of(module)]
+        self.modules = [child.module for child in children]
+        self.kinds: list[type] = list(map(type, self.modules))
+        self.sized = [held for module in self.modules for held in _dicts_of(module)]
+        self.sizes = list(map(len, self.sized))
         self.owners: list[dict[str, Any]] = [child.siblings for child in children]
         self.names = [child.name for child in children]
-        self.values: list[Any] = list(modules)
+        self.values: list[Any] = list(self.modules)
         self.tensors: list[Tensor] = []
         self.trustworthy = True
         """False where a change could go unseen."""
-        for module in modules:
-            for owner in (module._parameters, module._buffers):
-                for name, tensor in owner.items():
-                    self._watch(owner, name, tensor)
+        for module in self.modules:
+            for owner in (vars(module), module._parameters, module._buffers):
+                for name, value in owner.items():
+                    if isinstance(value, Tensor):
+                        self._watch(name, value)
+                    elif owner is vars(module) and name.startswith("_"):
+                        continue  # what nn.Module keeps for itself
+                    self.owners.append(owner)
+                    self.names.append(name)
+                    self.values.append(value)
         self.versions = [tensor._version for tensor in self.tensors]
-        self.addresses = [tensor.data_ptr() for tensor in self.tensors]
+        self.layouts = _layouts(self.tensors)
         self.steps = _steps()
         self.steps_of_all, self.steps_of_own = self.steps.all, self.steps.of(self.tensors)
         self.memory = [tensor.detach() for tensor in self.tensors]
         """Holds the memory of now, so that nothing else comes to lie at its addresses."""
         extension = native.extension()
-        self.in_place: Any = getattr(extension, "is_in_place", _is_in_place)
+        self.are_in_place: Any = getattr(extension, "are_in_place", _are_in_place)
         samples: Any = getattr(extension, "Samples", None)
         plain = (t for t in self.tensors if type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu")
         self.samples = None if samples is None else samples([number for t in plain for number in _numbers(t)])
         self.sampled = None if self.samples is None else self.samples.hash()
 
-    def _watch(self, owner: dict[str, Any], name: str, tensor: Tensor | None) -> None:
-        if tensor is not None:
-            check_stored("accelerate", (name,), (tensor,))
-            if tensor.is_inference() or tensor.grad is not None:
-                # Tensors made in inference mode have no version, and a gradient tells of a step that may follow.
-                self.trustworthy = False
-                return
+    def _watch(self, name: str, tensor: Tensor) -> None:
+        check_stored("accelerate", (name,), (tensor,))
+        if tensor.is_inference() or (tensor.is_leaf and tensor.grad is not None):
+            # Tensors made in inference mode have no version, and a gradient tells of a step that may follow.
+            self.trustworthy = False
+        else:
             self.tensors.append(tensor)
-        self.owners.append(owner)
-        self.names.append(name)
-        self.values.append(tensor)
 
     def is_unchanged(self) -> bool:
-        """Whether all modules and tensors are still in place, with the same content, in evaluation mode, unhooked."""
-        places = (self.owners, self.names, self.values)
+        """Whether all modules are what they were, and all tensors in place with the same content."""
         return (
-            self.in_place(*places, self.submodules, self.sizes, self.module_dicts, self.hooks)
+            self.are_in_place(self.owners, self.names, self.values, self.sized, self.sizes, self.modules, self.kinds)
             and list(map(_version, self.tensors)) == self.versions
-            and list(map(Tensor.data_ptr, self.tensors)) == self.addresses
+            and self.layouts.are_unchanged(self.tensors)
             and (self.steps.all == self.steps_of_all or self._not_stepped())
             and (self.samples is None or self.samples.hash() == self.sampled)
         )
@@ -182,20 +211,22 @@ class Watch:
         return True
 
 
-def _is_in_place(
+def _dicts_of(module: nn.Module) -> tuple[dict[Any, Any], ...]:
+    return vars(module), module._parameters, module._buffers, module._modules, *hooks_of(module)
+
+
+def _are_in_place(
     owners: list[dict[str, Any]],
     names: list[str],
     values: list[Any],
-    sized: list[dict[str, Any]],
+    sized: list[dict[Any, Any]],
     sizes: list[int],
-    modules: list[dict[str, Any]],
-    hooks: list[dict[int, Any]],
+    modules: list[nn.Module],
+    kinds: list[type],
 ) -> bool:
-    """As ``mobilevit_fast._C.is_in_place``, where that is not built."""
+    """As ``mobilevit_fast._C.are_in_place``, where that is not built."""
     return (
         all(map(is_, map(dict.get, owners, names), values))
         and list(map(len, sized)) == sizes
-        and not any(map(_training, modules))
-        and not any(hooks)
-        and not any(map(contains, modules, repeat("forward")))
+        and all(map(is_, map(type, modules), kinds))
     )

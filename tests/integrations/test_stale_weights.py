@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mobilevit_fast as mvf
+from mobilevit_fast.acceleration import watch
 from mobilevit_fast.acceleration.fused import Fused
 from testing.tolerance import close
 from tests.integrations import zoo
@@ -77,6 +79,78 @@ def _through_numpy(model: nn.Module) -> None:
     _first_linear(model).weight.detach().numpy()[:] *= 1.5
 
 
+def _transposed_in_place(model: nn.Module) -> None:
+    """At the same address: the first linear layer is square."""
+    weight = _first_linear(model).weight
+    address = weight.data_ptr()
+    weight.data = weight.data.t()
+    assert weight.data_ptr() == address
+
+
+def _one_number_for_all(model: nn.Module) -> None:
+    """And back: only strides change."""
+    bias = _first_linear(model).bias
+    bias.data = bias.data.as_strided(bias.shape, (1 - bias.stride(0),))
+
+
+def _turned_windows(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.transpose(2, 3)
+
+
+def _plain_tensor(model: nn.Module) -> None:
+    """In place of the parameter, and later of the tensor before."""
+    linear = _first_linear(model)
+    weight = linear.weight.detach() * 1.5
+    del linear.weight
+    linear.weight = weight
+
+
+def _plain_tensor_in_place(model: nn.Module) -> None:
+    linear = _first_linear(model)
+    if "weight" in linear._parameters:
+        weight = linear.weight.detach().clone()
+        del linear.weight
+        linear.weight = weight
+    linear.weight.data.mul_(1.5)
+
+
+def _in_front_of_the_parameter(model: nn.Module) -> None:
+    """Which stays where it is: an attribute is found first."""
+    linear = _first_linear(model)
+    linear.__dict__["weight"] = linear.weight.detach() * 1.5
+
+
+def _in_front_of_the_statistics(model: nn.Module) -> None:
+    norm = _norm(model)
+    norm.__dict__["running_mean"] = norm.running_mean + 0.5
+
+
+class _Larger(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.5 * super().forward(x)
+
+
+class _MuchLarger(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x)
+
+
+def _class(model: nn.Module) -> None:
+    linear = next(m for m in model.modules() if isinstance(m, nn.Linear))
+    linear.__class__ = _MuchLarger if type(linear) is _Larger else _Larger
+
+
+def _class_of_an_activation(model: nn.Module) -> None:
+    activation = next(m for m in model.modules() if isinstance(m, nn.SiLU | nn.ReLU))
+    activation.__class__ = nn.ReLU if type(activation) is nn.SiLU else nn.SiLU
+
+
+def _epsilon(model: nn.Module) -> None:
+    _norm(model).eps += 0.5
+
+
 def _storage(model: nn.Module) -> None:
     """As FSDP frees memory and fills it again."""
     weight = _first_linear(model).weight
@@ -98,8 +172,19 @@ CHANGES = [
     _gradient_of_few_numbers,
     _in_place_past_the_counter,
     _through_numpy,
+    _transposed_in_place,
+    _one_number_for_all,
+    _turned_windows,
+    _plain_tensor,
+    _plain_tensor_in_place,
+    _in_front_of_the_parameter,
+    _in_front_of_the_statistics,
+    _class,
+    _class_of_an_activation,
+    _epsilon,
     _storage,
 ]
+TOLD_BY_NUMBERS = [_batch_norm_function, _in_place_past_the_counter, _through_numpy, _storage]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
@@ -113,6 +198,19 @@ def test_the_next_call_computes_with_them(change: Callable[[nn.Module], None]) -
         assert not torch.equal(after, before)
         before = after
     close(after, zoo.run(mvf.restore(model), x))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change for change in CHANGES if change not in TOLD_BY_NUMBERS],
+    ids=lambda change: change.__name__.strip("_"),
+)
+def test_so_it_does_without_the_native_library(
+    change: Callable[[nn.Module], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose part of the watching has a counterpart in Python, except that nothing reads a tensor's numbers."""
+    monkeypatch.setattr(watch, "native", SimpleNamespace(extension=lambda: None))
+    test_the_next_call_computes_with_them(change)
 
 
 def test_a_module_whose_twin_trains() -> None:
@@ -149,8 +247,26 @@ def test_a_freed_parameter_is_refused() -> None:
     assert zoo.run(model, x).isfinite().all()
 
 
-def test_nothing_is_derived_again_without_a_change() -> None:
-    model = mvf.accelerate(zoo.SMALL["native"]())
+def test_gradients_of_a_plain_tensor() -> None:
+    """One that is computed from others: a fused block would give them none."""
+    block = mvf.accelerate(zoo.SMALL["native"]().requires_grad_(False)).mobilevit.encoder.layer[2]
+    x = torch.randn(1, block.downsampling_layer.expand_1x1.convolution.in_channels, 8, 8)
+    before = block(x)
+    linear = _first_linear(block)
+    factor = torch.ones((), requires_grad=True)
+    weight = linear.weight.detach() * factor
+    del linear.weight
+    linear.weight = weight
+    after = block(x)
+    close(after, before)
+    after.square().sum().backward()
+    assert factor.grad is not None
+    assert factor.grad != 0
+
+
+@pytest.mark.parametrize("name", zoo.SMALL)
+def test_nothing_is_derived_again_without_a_change(name: str) -> None:
+    model = mvf.accelerate(zoo.SMALL[name]())
     x = zoo.images(1)
 
     def derived() -> list[Tensor]:
