@@ -128,7 +128,24 @@ def other_module(model: nn.Module) -> None:
     model.head.fc = nn.Linear(model.head.fc.in_features, model.head.fc.out_features).eval()
 
 
-@pytest.mark.parametrize("change", [scaled, other_tensor, other_memory, other_state, other_module])
+def plain_tensor(model: nn.Module) -> None:
+    weight = model.stem.conv.weight.detach() * 2
+    del model.stem.conv.weight
+    model.stem.conv.weight = weight
+
+
+def other_class(model: nn.Module) -> None:
+    model.stem.bn.act.__class__ = nn.ReLU
+
+
+def other_setting(model: nn.Module) -> None:
+    model.stem.bn.eps += 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [scaled, other_tensor, other_memory, other_state, other_module, plain_tensor, other_class, other_setting],
+)
 def test_other_weights_are_noticed(change: Callable[[nn.Module], None], device: Recorded) -> None:
     model, x = accelerated(), zoo.images()
     before = zoo.run(model, x)
