@@ -114,7 +114,7 @@ class State:
 
     def bounds_for(self, rule: Rule, module: nn.Module, x: Tensor) -> dict[str, Bound] | None:
         """The bound kernels for this input, or None where the original modules must run."""
-        if module.training:
+        if module.training or x.dim() != 4:  # which the original modules refuse in PyTorch's own words
             return None
         if torch.is_grad_enabled() and _needs_gradient(rule, module, x):
             self.derived.clear()  # a step of an optimiser may follow that nothing tells of

@@ -11,10 +11,15 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.support import Support
 
+ACTIVATIONS = ("none", "relu", "silu")
+"""Those that kernels know; the reference knows more."""
+
+_OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16
+
 
 @dataclass(frozen=True)
 class Packing:
-    """That a C++ kernel takes its parameters in an order of its own, made once: its schema has one more argument.
+    """A C++ kernel's order of the weights, made once: its schema has one more argument.
 
     Where C++ packs, by ``<backend>_pack``, that is ``Tensor? packed``, and the kernel packs by itself where it is None.
     Where Python does, it is ``Tensor packed``.
@@ -37,8 +42,8 @@ class Kernel:
 
     ``available(device)`` says whether it runs on a device of this machine, ``takes(dtype, arguments)`` whether it takes
     a floating point type and the operator's arguments by name, of which the images may be missing. Both serve the
-    automatic choice, the report and the error message alike. ``implementation`` is a Python function with the
-    operator's signature, or None where a C++ library registers the kernel.
+    automatic choice, the report and the error message alike. ``implementation`` is a Python function of the operator's
+    images, its weights as one tuple, and its settings, or None where a C++ library registers the kernel.
     """
 
     backend: str
@@ -48,10 +53,20 @@ class Kernel:
     packing: Packing | None = None
 
 
+def new_enough(device: torch.device) -> Support:
+    """Whether a GPU, where it is NVIDIA's, is one that the kernels are written for."""
+    if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(device)
+        if (properties.major, properties.minor) < _OLDEST:
+            found = f"{properties.major}.{properties.minor}"
+            return Support(False, f"expected an NVIDIA GPU of compute capability 8.0 or later, got {found}")
+    return Support(True)
+
+
 def takes_types(
-    dtypes: Sequence[torch.dtype], activations: Sequence[str], *, bytes_too: bool = False
+    dtypes: Sequence[torch.dtype], *, bytes_too: bool = False
 ) -> Callable[[torch.dtype, dict[str, Any]], Support]:
-    """Of a kernel that takes these types and, in every argument that names one, these activations.
+    """The predicate of a kernel that takes these types and, in every argument that names one, ``ACTIVATIONS``.
 
     With ``bytes_too`` it takes images of bytes where the operator does.
     """
@@ -63,8 +78,8 @@ def takes_types(
         if dtype not in dtypes:
             return Support(False, f"expected one of {', '.join(map(str, dtypes))}, got {dtype}")
         for name, value in arguments.items():
-            if name.endswith("activation") and value not in activations:
-                return Support(False, f"expected {name} among {', '.join(activations)}, got {value!r}")
+            if name.endswith("activation") and value not in ACTIVATIONS:
+                return Support(False, f"expected {name} among {', '.join(ACTIVATIONS)}, got {value!r}")
         return Support(True)
 
     return takes

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from torch import Tensor
 
 HEADS = 4
-"""Of a MobileViT's transformers."""
+"""Attention heads of a MobileViT's transformers."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Shape:
 
 
 def factors(*sizes: int | str) -> Shape:
-    """Of a weight that inputs are multiplied with, in the input's type."""
+    """Shape of a weight that inputs are multiplied with, in the input's type."""
     return Shape(sizes)
 
 
 def vector(*sizes: int | str) -> Shape:
-    """Of scales, biases and norms, which may be float32."""
+    """Shape of scales, biases and norms, which may be float32."""
     return Shape(sizes, float32=True)
 
 
 class ConvWeights(NamedTuple):
-    """Of a convolution, activation(scale·conv(x) + bias)."""
+    """Weights of a convolution, activation(scale·conv(x) + bias)."""
 
     weight: Annotated[Tensor, factors("outputs", "inputs", "kernel height", "kernel width")]
     scale: Annotated[Tensor | None, vector("outputs")]
@@ -42,7 +42,7 @@ class ConvWeights(NamedTuple):
 
 
 class DepthwiseWeights(NamedTuple):
-    """Of a convolution of every channel by itself."""
+    """Weights of a convolution of every channel by itself."""
 
     weight: Annotated[Tensor, factors("channels", 1, "kernel height", "kernel width")]
     scale: Annotated[Tensor | None, vector("channels")]
@@ -50,7 +50,7 @@ class DepthwiseWeights(NamedTuple):
 
 
 class SeparableWeights(NamedTuple):
-    """Of a depthwise convolution and the pointwise one behind it."""
+    """Weights of a depthwise convolution and the pointwise one behind it."""
 
     depthwise_weight: Annotated[Tensor, factors("channels", 1, "kernel height", "kernel width")]
     depthwise_scale: Annotated[Tensor | None, vector("channels")]
@@ -61,7 +61,7 @@ class SeparableWeights(NamedTuple):
 
 
 class ResidualWeights(NamedTuple):
-    """Of an inverted residual."""
+    """Weights of an inverted residual."""
 
     expand_weight: Annotated[Tensor, factors("expanded channels", "channels", 1, 1)]
     expand_scale: Annotated[Tensor | None, vector("expanded channels")]
@@ -81,7 +81,7 @@ class ResidualWeights(NamedTuple):
 
 
 class HeadWeights(NamedTuple):
-    """Of a classifier head: 1×1 expansion and linear layer."""
+    """Weights of a classifier head: 1×1 expansion and linear layer."""
 
     expand_weight: Annotated[Tensor, factors("expanded channels", "channels", 1, 1)]
     expand_scale: Annotated[Tensor | None, vector("expanded channels")]
@@ -91,7 +91,7 @@ class HeadWeights(NamedTuple):
 
 
 class AsppWeights(NamedTuple):
-    """Of atrous spatial pyramid pooling."""
+    """Weights of atrous spatial pyramid pooling (ASPP)."""
 
     pointwise_weight: Annotated[Tensor, factors("features", "channels", 1, 1)]
     pointwise_scale: Annotated[Tensor | None, vector("features")]
@@ -108,7 +108,7 @@ class AsppWeights(NamedTuple):
 
 
 class StackWeights(NamedTuple):
-    """Of a transformer stack between 1×1 convolutions; layers are stacked along the first dimension."""
+    """Weights of a transformer stack between 1×1 convolutions; layers are stacked along the first dimension."""
 
     in_weight: Annotated[Tensor, factors("width", "channels", 1, 1)]
     in_bias: Annotated[Tensor | None, vector("width")]

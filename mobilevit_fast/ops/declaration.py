@@ -1,4 +1,4 @@
-"""What follows from the declaration of an operator's weights (``kernels/weights.py``): its schema and its checks."""
+"""Schema and checks that follow from the declaration of an operator's weights (``kernels/weights.py``)."""
 
 from __future__ import annotations
 

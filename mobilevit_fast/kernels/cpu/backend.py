@@ -20,5 +20,4 @@ def _cpu_available(device: torch.device) -> Support:
 
 def cpu_kernel(packing: Packing | None = None) -> Kernel:
     """A kernel of the C++ CPU library."""
-    takes = takes_types((torch.float32, torch.bfloat16), ("none", "relu", "silu"))
-    return Kernel("cpu", _cpu_available, takes, packing=packing)
+    return Kernel("cpu", _cpu_available, takes_types((torch.float32, torch.bfloat16)), packing=packing)

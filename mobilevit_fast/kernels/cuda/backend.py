@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 
-from mobilevit_fast.kernels.kernel import Kernel, Packing, takes_types
+from mobilevit_fast.kernels.kernel import Kernel, Packing, new_enough, takes_types
 from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.native import status as native_status
 
 DEVICE_TYPES = ["cuda", "meta"]
 """Of tensors that the kernels take: one without values may come to lie on a GPU. An emulator adds the CPU."""
 
-_OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16
-_types = takes_types((torch.float16, torch.bfloat16), ("none", "relu", "silu"), bytes_too=True)
+_types = takes_types((torch.float16, torch.bfloat16), bytes_too=True)
 
 
 def _available(device: torch.device) -> Support:
@@ -24,12 +23,7 @@ def _available(device: torch.device) -> Support:
     library = native_status()["cuda"]
     if not library.loaded:
         return Support(False, f"the CUDA library is not loaded: {library.reason}")
-    if device.type == "cuda" and torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(device)
-        if (properties.major, properties.minor) < _OLDEST:
-            found = f"{properties.major}.{properties.minor}"
-            return Support(False, f"expected a GPU of compute capability 8.0 or later, got {found}")
-    return Support(True)
+    return new_enough(device)
 
 
 def cuda_kernel(takes: Callable[[dict[str, Any]], Support], packing: Packing) -> Kernel:

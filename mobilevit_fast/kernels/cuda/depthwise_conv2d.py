@@ -21,11 +21,13 @@ _TILE, _CHANNELS = 8, 64  # of the smallest block
 
 
 def pack(w: DepthwiseWeights) -> Tensor:
+    """Windows by tap, scales and biases in float32."""
     taps = w.weight.flatten(1).t().float()  # (kh·kw, C)
     return joined([taps, affine(w.scale, w.weight, 1, 1.0), affine(w.bias, w.weight, 1, 0.0)])
 
 
 def takes(arguments: dict[str, Any]) -> Support:
+    """Whether the kernel takes these arguments, of which the image may be missing."""
     weight = arguments.get("weight")
     if weight is None:
         return Support(True)

@@ -53,6 +53,7 @@ def _separable_parts(depthwise: ConvWeights, project: ConvWeights) -> list[Tenso
 
 
 def pack_separable(w: SeparableWeights) -> Tensor:
+    """Windows, scales and biases; the projection in fragments, its scales and biases."""
     return joined(_separable_parts(part(w, "depthwise"), part(w, "pointwise")))
 
 
@@ -67,6 +68,7 @@ def _sm90_parts(w: ResidualWeights) -> list[Tensor]:
 
 
 def pack(w: ResidualWeights) -> Tensor:
+    """The expansion in chunks of channels, the separable convolution behind it, and what sm90's kernels take."""
     expand = fragments(w.expand_weight.flatten(1), _CHUNK)  # (C / 16, E / 16, 32, 8)
     parts = [
         expand.unflatten(1, (-1, 2)).transpose(0, 1),  # (E / 32, C / 16, 2, 32, 8)
@@ -103,6 +105,7 @@ def _takes_window(arguments: dict[str, Any], inputs: int) -> Support:
 
 
 def takes(arguments: dict[str, Any]) -> Support:
+    """Whether the kernels take these arguments of ``inverted_residual``, of which the image may be missing."""
     if "expand_weight" not in arguments:
         return Support(True)
     expanded, inputs = arguments["expand_weight"].shape[:2]
@@ -112,6 +115,7 @@ def takes(arguments: dict[str, Any]) -> Support:
 
 
 def takes_separable(arguments: dict[str, Any]) -> Support:
+    """The same for ``depthwise_separable_conv2d``."""
     if "pointwise_weight" not in arguments:
         return Support(True)
     outputs, inputs = arguments["pointwise_weight"].shape[:2]

@@ -12,14 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevit_fast.kernels.kernel import Kernel, takes_types
+from mobilevit_fast.kernels.kernel import Kernel, new_enough, takes_types
 from mobilevit_fast.kernels.support import Support
 
-ACTIVATIONS = ("none", "relu", "silu")
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-_OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16
-_types = takes_types(_DTYPES, ACTIVATIONS)
-
+_types = takes_types((torch.float16, torch.bfloat16, torch.float32))
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
@@ -33,14 +29,7 @@ def _device_support(device: torch.device) -> Support:
         return Support(False, f"expected a GPU tensor, got one on {device.type}")
     if not INSTALLED:
         return Support(False, "Triton is not installed (`pip install triton`)")
-    if interpreted:
-        return Support(True)
-    if device.type == "cuda" and torch.version.cuda and torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(device)
-        if (properties.major, properties.minor) < _OLDEST:
-            found = f"{properties.major}.{properties.minor}"
-            return Support(False, f"expected an NVIDIA GPU of compute capability 8.0 or later, got {found}")
-    return Support(True)
+    return Support(True) if interpreted else new_enough(device)
 
 
 def triton_kernel(op: str, takes: Callable[[dict[str, Any]], Support]) -> Kernel:

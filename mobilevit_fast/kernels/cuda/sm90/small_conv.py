@@ -6,16 +6,12 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import pair_tiles
-
-CHANNELS = (48, 64, 80, 96, 128, 160)
-"""Of the one or two inputs, and as many outputs (``ConvShapes``)."""
+from mobilevit_fast.kernels.cuda.sm90 import conv3x3
 
 
 def has(weight: Tensor) -> bool:
-    """Whether the kernel convolves with such a weight (O, C, kh, kw)."""
-    outputs, inputs, *window = weight.shape
-    known = window == [3, 3] and outputs in CHANNELS and inputs in (outputs, 2 * outputs)
-    return known and weight.dtype == torch.float16
+    """Whether the kernel convolves with such a weight (O, C, kh, kw): those of many images (``ConvShapes``)."""
+    return conv3x3.has(weight) and weight.dtype == torch.float16
 
 
 def pack(weight: Tensor) -> Tensor:
