@@ -1,5 +1,6 @@
 """Writing files that are whole or not there, and that belong together, whenever their writer is killed."""
 
+import errno
 import io
 import os
 import re
@@ -20,7 +21,7 @@ except ImportError:  # not on POSIX: then writers do not see each other, and lef
 _JOURNAL = ".mobilevit_fast.journal"
 """Lists the temporary files of a save, one a line."""
 _MAX_JOURNAL_BYTES = 1 << 20
-_TEMPORARY = re.compile(r"\.(?P<name>[^/\\]+)\.[0-9a-f]+\.tmp")
+_TEMPORARY = re.compile(r"\.(?P<name>[^/\\\0]+)\.[0-9a-f]+\.tmp")
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -120,16 +121,32 @@ def _committed(folder: Path) -> dict[str, Path]:
 
     A journal counts while the place of the first file that it lists is empty: else the old one was not removed yet, all
     is in place, or somebody else wrote there since.
+
+    Raises:
+        OSError: nobody can tell what there is. It must not pass for nothing, since that would be removed.
     """
     try:
         with (folder / _JOURNAL).open("rb") as file:
             names = os.fsdecode(file.read(_MAX_JOURNAL_BYTES)).split("\n")
-    except (OSError, ValueError):  # the latter for a path that no file can have
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a path that no file can have
         return {}
     listed = {match["name"]: folder / match[0] for match in map(_TEMPORARY.fullmatch, names) if match}
-    there = {name: path for name, path in listed.items() if os.path.exists(path)}
+    there = {name: path for name, path in listed.items() if _is_there(path)}
     first = next(iter(listed), None)
-    return there if first in there and not os.path.lexists(folder / first) else {}
+    return there if first in there and not _is_there(folder / first) else {}
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of this name; where that cannot be told, the error."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+    return True
 
 
 def _finish(folder: Path, committed: Mapping[str, Path]) -> None:
@@ -156,9 +173,11 @@ def _written(folder: Path, name: str, content: bytes) -> Iterator[Path]:
         os.fsync(descriptor)
         yield path
     finally:
-        if path not in _committed(folder).values():
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
+        try:
+            if path not in _committed(folder).values():
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 def _create(folder: Path, name: str) -> tuple[Path, int]:

@@ -1,5 +1,6 @@
 """Files that belong together, after saves that came to no end, one or two of them: killed, failed or interrupted."""
 
+import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -104,3 +105,51 @@ def test_an_error_at_every_step(error: BaseException, folder: Path, monkeypatch:
         write_three(folder, 0)
         assert sorted(contents(folder)) == ["a", "b", "c"]
     assert seen == {(0, error), (1, error), (1, None)}
+
+
+def torn_three(folder: Path) -> dict[str, bytes]:
+    """A folder whose save of state 1 was killed just after it was committed."""
+    write_three(folder, 0)
+    for _ in killed_at_every_step(folder, lambda: write_three(folder, 1)):
+        if sorted(in_place(folder)) == ["b", "c"]:
+            return contents(folder)
+    raise AssertionError("no save was killed there")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO], ids=errno.errorcode.get)
+def test_a_journal_that_cannot_be_opened_is_there(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever time it is opened; else a save that was committed would be taken for none, and removed."""
+    torn, opened = torn_three(folder), Path.open
+    for name in "abc":
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", failing_for_the_journal(opened, number, 1))
+            with pytest.raises(OSError, match=os.strerror(number)):
+                find(folder / name)
+    for write in (write_three, lambda folder, state: write_atomically(folder / "d", b"%d" % state)):
+        for failure in itertools.count(1):
+            put(folder, torn)
+            raised = None
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "open", failing_for_the_journal(opened, number, failure))
+                try:
+                    write(folder, 2)
+                except OSError as error:
+                    raised = error.errno
+            if raised is None:
+                break
+            assert raised == number
+            if failure == 1:
+                assert contents(folder) == torn
+            assert state_of_three(folder) in (1, 2)
+        assert failure > 2
+
+
+def failing_for_the_journal(opened: Callable[..., Any], number: int, failure: int) -> Callable[..., Any]:
+    calls = itertools.count(1)
+
+    def call(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name.endswith(".journal") and next(calls) == failure:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *arguments, **options)
+
+    return call

@@ -148,9 +148,11 @@ def test_a_reader_never_sees_files_of_two_writers(tmp_path: Path) -> None:
         b"./../outside.12.tmp",
         b".a/../../outside.12.tmp",
         b"." + b"a" * 5000 + b".12.tmp",
+        b"." + b"a" * 250 + b".12.tmp",
+        b".a\0b.12.tmp\n.b.34.tmp",
         b".config.json.12.tmp\n" * 99999,
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_a_journal_that_lists_what_is_not_there(folder: Path, journal: bytes) -> None:
     outside = folder.parent / "outside.12.tmp"
