@@ -32,7 +32,7 @@ class Labels:
         path: of the file. `image` is a path as given on the command line, relative to a folder given there, or a bare
             file name, with or without `./` before it; `label` is the index of a class or its name.
         id2label: names of the classes by index.
-        photos: the images, of which no two may be meant by the same row.
+        photos: the images, of which no two may be meant by the same row, and none by rows of different classes.
 
     Raises:
         ValueError: the file is no such table, or ambiguous; the message names the line.
@@ -102,6 +102,14 @@ class Labels:
                     f"of {photo.path}",
                     rows[name].line,
                 )
+        for photo in photos:
+            names = [name for name in photo.names if name in rows and meant.get(name, photo) is photo]
+            for name in names[1:]:
+                if self._labels[name] != self._labels[names[0]]:
+                    found = " and ".join(
+                        f"{shortened(rows[one].text)} for {shortened(one)}" for one in (names[0], name)
+                    )
+                    raise self._error(f"expected one class of {photo.path}, got {found}", rows[name].line)
 
     def _error(self, message: str, line: int | None = None) -> ValueError:
         return ValueError(f"{self._path}{'' if line is None else f', line {line}'}: {message}")

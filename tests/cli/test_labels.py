@@ -103,6 +103,22 @@ def test_one_name_for_two_photos(tmp_path: Path) -> None:
     assert [labels.of(photo) for photo in both] == [0, 2]
 
 
+def test_two_names_for_one_photo(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (70, 70)).save(tmp_path / "a" / "x.png")
+    table = tmp_path / "labels.csv"
+    found = collect([tmp_path])[0]
+    for rows in ("a/x.png,cat\nx.png,10\n", "x.png,10\na/x.png,cat\n", f"a/x.png,10\n{tmp_path}/a/x.png,cat\n"):
+        table.write_text(f"image,label\n{rows}")
+        with pytest.raises(ValueError, match=r"line \d: expected one class of \S+/a/x\.png, got '\w+' for '") as error:
+            Labels(table, NUMBERED, found)
+        assert "\n" not in str(error.value)
+    table.write_text("image,label\na/x.png,cat\nx.png,cat\n")
+    assert Labels(table, NUMBERED, found).of(found[0]) == 2
+    table.write_text("image,label\na/x.png,cat\nb/x.png,10\n")  # the latter is another photo, of another time
+    assert Labels(table, NUMBERED, found).of(found[0]) == 2
+
+
 def test_the_accuracy_of_a_model_with_such_a_class(classifier: Path, tmp_path: Path) -> None:
     Image.new("RGB", (70, 70)).save(tmp_path / "x.png")
     arguments = ["classify", str(tmp_path / "x.png"), "--json", "--model"]
