@@ -148,10 +148,14 @@ def test_tests_and_benchmarks_share_what_is_beside_them() -> None:
 def included(path: Path) -> Iterator[Path]:
     """What a C++ file of csrc includes of csrc: by name of its own folder, else by the path."""
     for name in re.findall(r'(?m)^#include "([^"]+)"', path.read_text(encoding="utf-8")):
-        beside = path.parent / name
-        found = beside if beside.exists() else CSRC / name
+        found = in_csrc(path, name)
         if found.exists():  # not the emulator's
             yield found
+
+
+def in_csrc(path: Path, name: str) -> Path:
+    beside = path.parent / name
+    return beside if beside.exists() else CSRC / name
 
 
 def test_native_code_of_a_device_knows_no_other() -> None:
@@ -163,14 +167,35 @@ def test_native_code_of_a_device_knows_no_other() -> None:
         assert tops <= allowed[path.relative_to(CSRC).parts[0]], path
 
 
-def test_what_is_compiled_for_each_instruction_set_includes_no_torch() -> None:
+PLAIN_HEADERS = {"cstdint", "cstring", "immintrin.h"}
+"""Types, functions of C and instructions: nothing of the C++ library that could be compiled here and used elsewhere."""
+
+
+def others_headers(path: Path) -> list[str]:
+    """What a file includes that is neither in csrc nor one of the plain headers."""
+    names = re.findall(r"(?m)^[ \t]*#[ \t]*include[ \t]*(.*)$", path.read_text(encoding="utf-8"))
+    own = {f'"{name}"' for name in re.findall(r'"([^"]+)"', "\n".join(names)) if in_csrc(path, name).exists()}
+    plain = {f"<{name}>" for name in PLAIN_HEADERS}
+    return [name for name in names if name.strip() not in own | plain]
+
+
+def test_what_is_compiled_for_each_instruction_set_includes_plain_headers_alone() -> None:
     kernels = sorted((CSRC / "cpu").rglob("*_kernel.cpp"))
     assert len(kernels) >= 7
     for kernel in kernels:
         seen, stack = {kernel}, [kernel]
         while stack:
             path = stack.pop()
-            assert not re.search(r"#include <(torch|ATen|c10)/", path.read_text(encoding="utf-8")), (kernel, path)
+            assert others_headers(path) == [], (kernel, path)
             new = set(included(path)) - seen
             seen |= new
             stack += new
+
+
+@pytest.mark.parametrize(
+    "line", ["#include <vector>", '# include "vector"', "  #include <torch/csrc/stable/ops.h>", "#include MVF_HEADER"]
+)
+def test_an_include_of_a_library_is_found(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "some_kernel.cpp"
+    file.write_text(f'#include <cstring>\n#include "cpu/simd.h"\n{line}\n#include <cstdint>\n')
+    assert others_headers(file) == [line.split("include ")[1]]
