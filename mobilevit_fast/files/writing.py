@@ -1,6 +1,7 @@
 """Writing files that are whole or not there, and that belong together, whenever their writer is killed."""
 
 import errno
+import hashlib
 import io
 import os
 import re
@@ -19,9 +20,13 @@ except ImportError:  # not on POSIX: then writers do not see each other, and lef
     fcntl = None  # type: ignore[assignment]
 
 _JOURNAL = ".mobilevit_fast.journal"
-"""Lists the temporary files of a save, one a line."""
+"""Lists the temporary files of a save: what is written, what its place held before, and the name of that."""
 _MAX_JOURNAL_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\.(?P<name>[^/\\\0]+)\.[0-9a-f]+\.tmp")
+_ENTRY = re.compile(
+    r"(?P<path>\.[^/\\\0]+\.[0-9a-f]+\.tmp)/(?P<old>[a-z0-9]+)/(?P<name>(?!\.{1,2}\Z)[^/\\\0]+)",
+)
+_ABSENT = "absent"
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -42,7 +47,8 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     where there is none, commits the save: from there on `find` gives the new files, in their places or not, and whoever
     writes to the folder next with this function puts the rest into their places, the first file last. Programs that
     know nothing of the journal may find the first file missing, for a moment or, after a kill, until the next save;
-    wherever they find it, all others are of the same save. What they write in its place counts from then on.
+    wherever they find it, all others are of the same save. What they write counts from then on: in the place of the
+    first file, instead of all that is not in its place yet; in that of another one, instead of this one.
 
     What is there already with the same content is not touched, and a single file that changes is renamed over the old
     one: then none is ever missing. Several writers of one folder, threads or processes, take turns in that, so that the
@@ -104,12 +110,14 @@ def encoded_picture(picture: "Image.Image", kind: str) -> bytes:
 
 def _commit(folder: Path, changed: Mapping[str, Path]) -> None:
     """Have `find` give these temporary files from now on, whatever happens."""
-    listed = "\n".join(path.name for path in changed.values())
+    first = next(iter(changed))
+    old = {name: _ABSENT if name == first else _digest(folder / name) for name in changed}
+    listed = "\0".join(f"{path.name}/{old[name]}/{name}" for name, path in changed.items())
     with _written(folder, _JOURNAL, os.fsencode(listed)) as journal:
         os.replace(journal, folder / _JOURNAL)
         try:
             _sync(folder)
-            (folder / next(iter(changed))).unlink(missing_ok=True)
+            (folder / first).unlink(missing_ok=True)
         except BaseException:
             if not _committed(folder):
                 (folder / _JOURNAL).unlink()
@@ -120,20 +128,39 @@ def _committed(folder: Path) -> dict[str, Path]:
     """Temporary files of a committed save by the names whose places they have not taken yet, the first one first.
 
     A journal counts while the place of the first file that it lists is empty: else the old one was not removed yet, all
-    is in place, or somebody else wrote there since.
+    is in place, or somebody else wrote there since. An entry counts while its place is empty, too, or holds what it
+    held; by the content, since copies of a folder have other inodes, and many file systems when mounted again.
 
     Raises:
         OSError: nobody can tell what there is. It must not pass for nothing, since that would be removed.
     """
     try:
         with (folder / _JOURNAL).open("rb") as file:
-            names = os.fsdecode(file.read(_MAX_JOURNAL_BYTES)).split("\n")
+            entries = os.fsdecode(file.read(_MAX_JOURNAL_BYTES)).split("\0")
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a path that no file can have
         return {}
-    listed = {match["name"]: folder / match[0] for match in map(_TEMPORARY.fullmatch, names) if match}
-    there = {name: path for name, path in listed.items() if _is_there(path)}
+    listed = {entry["name"]: entry for entry in map(_ENTRY.fullmatch, entries) if entry}
     first = next(iter(listed), None)
-    return there if first in there and not _is_there(folder / first) else {}
+    if first is None or not _is_there(folder / listed[first]["path"]) or _is_there(folder / first):
+        return {}
+    return {
+        name: folder / entry["path"]
+        for name, entry in listed.items()
+        if _is_there(folder / entry["path"]) and _digest(folder / name) in (_ABSENT, entry["old"])
+    }
+
+
+def _digest(path: Path) -> str:
+    """What tells whether a place still holds what it held."""
+    try:
+        if not path.is_file():
+            return "other" if _is_there(path) else _ABSENT
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:  # by now
+        return _ABSENT
+    except PermissionError:  # of a file that can be replaced and not read
+        return "unreadable"
 
 
 def _is_there(path: Path) -> bool:

@@ -235,6 +235,21 @@ def test_what_others_write_over_a_killed_save_counts(before: str, folder: Path) 
         assert (model_weights(folder), processor_state(folder)) == (state, state)
 
 
+def test_a_configuration_that_others_write_over_a_killed_save_counts(folder: Path) -> None:
+    """With the weights and the image processor of the save, which belong together as before."""
+    kind = KINDS["converted"]
+    foreign(folder, 0)
+    theirs = json.dumps(CONFIGS[0].to_dict() | {"output_stride": 16})
+    for _ in killed_at_every_step(folder, lambda: kind.write(folder, 1)):
+        state = kind.read(folder)
+        (folder / "config.json").write_text(theirs)
+        for _ in range(2):
+            assert read_checkpoint(folder).config.output_stride == 16
+            assert (model_weights(folder), processor_state(folder)) == (state, state)
+            write_atomically(folder / "labels.txt", b"cat")
+        assert (folder / "config.json").read_text() == theirs
+
+
 def model_weights(folder: Path) -> int:
     """Which model's weights a folder holds, whatever its configuration."""
     return [len(model.classifier.bias) for model in MODELS].index(

@@ -144,6 +144,55 @@ def test_a_journal_that_cannot_be_opened_is_there(number: int, folder: Path, mon
         assert failure > 2
 
 
+def write_in_place(path: Path) -> None:
+    path.write_bytes(b"mine")
+
+
+def write_beside_and_rename(path: Path) -> None:
+    path.with_name("new").write_bytes(b"mine")
+    path.with_name("new").rename(path)
+
+
+@pytest.mark.parametrize("write", [write_in_place, write_beside_and_rename])
+@pytest.mark.parametrize("name", ["b", "c"])
+@pytest.mark.parametrize("there_before", [True, False])
+def test_what_others_write_over_one_file_counts(
+    there_before: bool, name: str, write: Callable[[Path], object], folder: Path
+) -> None:
+    """Whichever step the save was killed at, and the others stay together."""
+    write_three(folder, 0)
+    if not there_before:
+        (folder / name).unlink()
+    others, seen = [one for one in "abc" if one != name], []
+    for _ in killed_at_every_step(folder, lambda: write_three(folder, 1)):
+        write(folder / name)
+        states = []
+        for _ in range(2):
+            found = {one: (find(folder / one) or folder / one).read_bytes() for one in "abc"}
+            assert found[name] == b"mine"
+            states += {found[other] for other in others}
+            write_atomically(folder / "d", b"")
+        assert len(states) == 2
+        assert states[0] == states[1]
+        seen.append(int(states[0]))
+        write_three(folder, 2)
+        assert sorted(contents(folder)) == ["a", "b", "c", "d"]
+        (folder / "d").unlink()
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1}
+
+
+def test_a_torn_save_that_was_copied_elsewhere(folder: Path) -> None:
+    """Where files have other inodes and times: the content of what is in its place tells that it is the old one."""
+    torn = torn_three(folder)
+    put(folder, torn)
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+    assert state_of_three(folder) == 1
+    write_atomically(folder / "d", b"")
+    assert in_place(folder) == {"a": b"1", "b": b"1", "c": b"1", "d": b""}
+
+
 def failing_for_the_journal(opened: Callable[..., Any], number: int, failure: int) -> Callable[..., Any]:
     calls = itertools.count(1)
 

@@ -144,15 +144,17 @@ def test_a_reader_never_sees_files_of_two_writers(tmp_path: Path) -> None:
     [
         b"",
         b"\0\xff\n" * 99,
-        b".model.safetensors.12.tmp\n.config.json.34.tmp",
-        b"./../outside.12.tmp",
-        b".a/../../outside.12.tmp",
-        b"." + b"a" * 5000 + b".12.tmp",
-        b"." + b"a" * 250 + b".12.tmp",
-        b".a\0b.12.tmp\n.b.34.tmp",
-        b".config.json.12.tmp\n" * 99999,
+        b".model.safetensors.12.tmp/absent/model.safetensors\0.config.json.34.tmp/absent/config.json",
+        b"./../outside.12.tmp/absent/new",
+        b".a/../../outside.12.tmp/absent/new",
+        b".a.12.tmp/absent/..",
+        b"." + b"a" * 5000 + b".12.tmp/absent/new",
+        b"." + b"a" * 250 + b".12.tmp/absent/new",
+        b".a.12.tmp/absent/" + b"a" * 5000,
+        b".config.json.12.tmp/absent/config.json\0" * 29999,
+        b"".join(b".%d.12.tmp/absent/%d\0" % (number, number) for number in range(29999)),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_a_journal_that_lists_what_is_not_there(folder: Path, journal: bytes) -> None:
     outside = folder.parent / "outside.12.tmp"
