@@ -1,3 +1,3 @@
-"""Measurements. `python -m benchmarks.run` compares models and operators, and `python -m benchmarks.report` shows it;
+"""Measurements. `python -m benchmarks run` compares models and operators, and `python -m benchmarks report` shows it;
 `python -m pytest benchmarks` runs the microbenchmarks.
 """

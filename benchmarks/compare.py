@@ -1,4 +1,4 @@
-"""What moved between two files of results: `python -m benchmarks.compare OLD.json NEW.json [--threshold 5]`.
+"""What moved between two files of results: `python -m benchmarks compare OLD.json NEW.json [--threshold 5]`.
 
 A row of this package regressed if it is slower by more than the threshold and outside the noise, its p20 being above
 the p80 of before, or if its error is more than twice what it was. Libraries beside it are the measure of the machine:
@@ -364,7 +364,3 @@ def main(
     console.print(summary(comparison, threshold))
     if comparison.regressed(threshold):
         raise typer.Exit(FAILURE)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""What the compilers make of the Triton kernels: `python -m benchmarks.compile_report [--out FILE]`; needs no GPU.
+"""What the compilers make of the Triton kernels: `python -m benchmarks compile-report [--out FILE]`; needs no GPU.
 
 Every kernel that the three sizes launch for batches of 1 to 256, in every type, for every chip: registers, shared
 memory, spilled bytes, instructions of matrix units, programs that a processor holds at once.
@@ -67,7 +67,3 @@ def report(
     typer.echo("\n".join([f"{len(rows)} kernels, written to {out.name}", *found]))
     if found:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    typer.run(report)

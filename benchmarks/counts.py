@@ -1,4 +1,4 @@
-"""What the CUDA kernels do for an image, counted by the emulator: `python -m benchmarks.counts [--preset SIZE]`.
+"""What the CUDA kernels do for an image, counted by the emulator: `python -m benchmarks counts [--preset SIZE]`.
 
 Every operator of a classification model at full size, for one image (half of two where tiles have two): bytes of
 images against the least there are (each read once, each written once); weights, which come from the second-level
@@ -99,7 +99,3 @@ def main(preset: str = "small", processors: int = 1) -> None:
         total = [t + new for t, new in zip(total, times, strict=True)]
         typer.echo(line + "".join(f" {t:.2f} |" for t in times))
     typer.echo("| all |" + " |" * 8 + "".join(f" {t:.2f} |" for t in total))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""The README's tables and the pictures of docs/plots, from committed results: `python -m benchmarks.report`.
+"""The README's tables and the pictures of docs/plots, from committed results: `python -m benchmarks report`.
 
 `--update` writes them; `--check` writes nothing and exits with 1, naming what differs from the data.
 """
@@ -22,7 +22,7 @@ from mobilevit_fast.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"cpu": ("*-cpu-*.json",), "cuda": ("*-cuda-*.json", "gpu-*/gpu-*.json")}
-"""Where the results of a device are: those of `benchmarks.run`, and the folders of `benchmarks.gpu`."""
+"""Where the results of a device are: those of `run`, and the folders of `session`."""
 
 
 class Sources(NamedTuple):
@@ -132,9 +132,5 @@ def report(
     for path in [*differing, *stale]:
         note(f"{'written' if update else 'error: differs from the data'}: {path.name}")
     if check and not update and (differing or stale):
-        note("`python -m benchmarks.report --update` writes them")
+        note("`python -m benchmarks report --update` writes them")
         raise typer.Exit(FAILURE)
-
-
-if __name__ == "__main__":
-    typer.run(report)

@@ -1,4 +1,4 @@
-"""The least time of a model on a chip, region by region: `python -m benchmarks.roofline --size S --chip h100`; no GPU.
+"""The least time of a model on a chip, region by region: `python -m benchmarks roofline --size S --chip h100`; no GPU.
 
 A region is an operator of the accelerated model. What is counted, and where the numbers of the chips are from, stands
 in `benchmarks/floors.py`. Those of `cpu` are measured when the command runs, as the best matrix product and the best
@@ -159,7 +159,3 @@ def roofline(
     console.print(table_of(rows, totals, title))
     rates = ", ".join(f"{name.replace('_', ' ')} {n:,.0f}" for name, n in totals["images_s"].items() if n is not None)
     console.print(f"images/s at most: {rates}")
-
-
-if __name__ == "__main__":
-    typer.run(roofline)

@@ -1,10 +1,9 @@
-"""The benchmark: `python -m benchmarks.run models|ops [--device cpu|cuda] [--size S XS] [--out FILE]`.
+"""The benchmark: `python -m benchmarks run models|ops [--device cpu|cuda] [--size S XS] [--out FILE]`.
 
 Every provider of the registry in turn, in interleaved rounds of one process, with its error against float64 and its
 share of the least possible time in the same row.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,9 +37,6 @@ def default_out(what: str, dtypes: Sequence[str], device: str, threads: int) -> 
     return RESULTS / f"{what}-{'-'.join(dtypes)}-{device}-{slug(machine)}-torch{version}.json"
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").partition("\n\n")[2])
-
-
 def _option(text: str, default: object = None, metavar: str | None = None, **arguments: Any) -> Any:
     return typer.Option(
         help=text, metavar=metavar, show_default=False if default is None else str(default), **arguments
@@ -52,20 +48,18 @@ def _words(names: Iterable[object]) -> str:
 
 
 Device = Annotated[str, _option(f"One of {', '.join(DEVICES)}.", "cpu")]
-Sizes = Annotated[list[str] | None, _option("Models.", _words(MODELS), "NAME ...")]
 WITH_OPERATORS = {
     "cpu": tuple(name for name, model in MODELS.items() if model.preset is not None),
     "cuda": tuple(SIZES),
 }
 """Models whose operators are measured."""
-OperatorSizes = Annotated[
-    list[str] | None, _option("Models.", f"{_words(WITH_OPERATORS['cpu'])}, on a GPU {_words(SIZES)}", "NAME ...")
-]
+What = Annotated[str, typer.Argument(metavar="models|ops", help="Whole models, or their operators.")]
+Sizes = Annotated[list[str] | None, _option("Models.", f"{_words(MODELS)}; those with operators", "NAME ...")]
 Batches = Annotated[list[int] | None, _option("Images in a call.", "1 8, on a GPU 1 256", "N ...", min=1)]
 Types = Annotated[list[str] | None, _option("Types to compute in.", "those of the device", "TYPE ...")]
-Peers = Annotated[list[str] | None, _option("What to compare with.", "all; slow ones in a few cases", "NAME ...")]
-Threads = Annotated[int, _option("Threads of every library, on a CPU.", "torch's", min=1)]
-Rounds = Annotated[int, _option("Measurements of each provider, on a CPU.", _DEFAULT.rounds, min=1)]
+Peers = Annotated[list[str] | None, _option("What models are beside.", "all; slow ones in a few cases", "NAME ...")]
+Threads = Annotated[int | None, _option("Threads of every library, on a CPU.", "torch's", min=1)]
+Rounds = Annotated[int | None, _option("Measurements of each provider, on a CPU.", _DEFAULT.rounds, min=1)]
 Minutes = Annotated[float, _option("After which rounds end early; compilers end when they end.", _DEFAULT.minutes)]
 ImageSize = Annotated[int | None, _option("Pixels in height and width.", "the model's", min=32)]
 Out = Annotated[Path | None, _option("JSON file to write.", "in benchmarks/results")]
@@ -73,75 +67,45 @@ Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Run the oper
 Resume = Annotated[bool, typer.Option("--resume", help="Keep the cases that the file has.")]
 
 
-@app.command()
-def models(
+def run(
+    what: What,
     device: Device = "cpu",
     size: Sizes = None,
     batch: Batches = None,
     dtype: Types = None,
     peers: Peers = None,
-    threads: Threads = _DEFAULT.threads,
-    rounds: Rounds = _DEFAULT.rounds,
+    threads: Threads = None,
+    rounds: Rounds = None,
     minutes: Minutes = _DEFAULT.minutes,
     image_size: ImageSize = None,
     out: Out = None,
-    verify: Verify = True,
+    verified: Verify = True,
     resume: Resume = False,
 ) -> None:
-    """Measure whole models against every other way to run them.
+    """Measure whole models against every other way to run them, or every operator against plain PyTorch and its floor.
 
     Options that name several things take them one after the other: --size S XS.
     """
-    _run("models", device, size, batch, dtype, peers, threads, rounds, minutes, image_size, out, verify, resume)
-
-
-@app.command()
-def ops(
-    device: Device = "cpu",
-    size: OperatorSizes = None,
-    batch: Batches = None,
-    dtype: Types = None,
-    threads: Threads = _DEFAULT.threads,
-    rounds: Rounds = _DEFAULT.rounds,
-    minutes: Minutes = _DEFAULT.minutes,
-    image_size: ImageSize = None,
-    out: Out = None,
-    verify: Verify = True,
-    resume: Resume = False,
-) -> None:
-    """Measure every operator by itself, against the same region in plain PyTorch and against its floor."""
-    _run("ops", device, size, batch, dtype, None, threads, rounds, minutes, image_size, out, verify, resume)
-
-
-def _run(
-    what: str,
-    device: str,
-    sizes: Sequence[str] | None,
-    batches: Sequence[int] | None,
-    dtypes: Sequence[str] | None,
-    peers: Sequence[str] | None,
-    threads: int,
-    rounds: int,
-    minutes: float,
-    image_size: int | None,
-    out: Path | None,
-    verified: bool,
-    resume: bool,
-) -> None:
+    _known("run", [what], ("models", "ops"))
     _known("--device", [device], DEVICES)
     on_gpu = device == "cuda"
     known: Sequence[str] = DTYPES_ON[device]
     if on_gpu and what == "ops":
         known = (str(GPU_OPERATOR_DTYPE).removeprefix("torch."),)
     usual = tuple(MODELS) if what == "models" else WITH_OPERATORS[device]
-    sizes, batches, dtypes = sizes or usual, batches or BATCHES_ON[device], dtypes or known
+    sizes, batches, dtypes = size or usual, batch or BATCHES_ON[device], dtype or known
     _known("--size", sizes, usual)
     _known("--dtype", dtypes, known)
     _known("--peers", peers or (), peers_on(device))
+    if what == "ops" and peers:
+        raise usage_error("--peers: operators are compared with PyTorch alone")
     if on_gpu and not gpu_device.available():
         note("error: --device cuda: expected a GPU that torch can use, found none")
         raise typer.Exit(FAILURE)
-    target = (out or default_out(what, dtypes, device, threads)).resolve()
+    settings = Settings(
+        sizes, batches, dtypes, threads or _DEFAULT.threads, rounds or _DEFAULT.rounds, minutes, peers, image_size
+    )
+    target = (out or default_out(what, dtypes, device, settings.threads)).resolve()
     if verified:
         check(device)
     if on_gpu:
@@ -149,7 +113,6 @@ def _run(
         gpu = gpu_device.Gpu()
         gpu_measuring.run(what, tasks, image_size, target, gpu, verified=verified, resume=resume)
     else:
-        settings = Settings(sizes, batches, dtypes, threads, rounds, minutes, peers, image_size)
         try:
             results = measuring.run(what, settings, target, verified=verified, resume=resume)
         except ValueError as error:
@@ -172,28 +135,3 @@ def check(device: str) -> None:
         typer.echo(failure, err=True)
         note("error: the operators' tests fail; nothing was measured (--no-verify measures all the same)")
         raise typer.Exit(FAILURE)
-
-
-_SEVERAL = ("--size", "--batch", "--dtype", "--peers")
-
-
-def repeat_options(arguments: Sequence[str]) -> list[str]:
-    """`--size S XS` as `--size S --size XS`, the only form that the option parser has."""
-    repeated: list[str] = []
-    option = None
-    for argument in arguments:
-        if argument.startswith("--"):
-            option = argument if argument in _SEVERAL else None
-        elif option is not None and repeated[-1] != option:
-            repeated.append(option)
-        repeated.append(argument)
-    return repeated
-
-
-def main() -> None:
-    """Run the command line of this process."""
-    app(args=repeat_options(sys.argv[1:]), prog_name="python -m benchmarks.run")
-
-
-if __name__ == "__main__":
-    main()

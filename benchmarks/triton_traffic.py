@@ -1,4 +1,4 @@
-"""Bytes that the Triton kernels move, and the time that takes at least: `python -m benchmarks.triton_traffic`; no GPU.
+"""Bytes that the Triton kernels move, and the time that takes at least: `python -m benchmarks traffic`; no GPU.
 
 Every tensor of a launch counts once, tensors that are read and written twice: neighbouring windows, blocks of columns
 and keys are taken to come from the cache. Weights are shared by the images of a batch.
@@ -48,7 +48,3 @@ def traffic(
     """Print what each size moves in float16 and the least time that takes."""
     for preset in PRESETS:
         typer.echo(f"{preset}, batch {batch}\n\n{table(preset, batch, bandwidth, rate)}\n")
-
-
-if __name__ == "__main__":
-    typer.run(traffic)

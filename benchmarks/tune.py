@@ -1,4 +1,4 @@
-"""Find the fastest tiles of the Triton kernels on this GPU: `python -m benchmarks.tune`; writes the package's table.
+"""Find the fastest tiles of the Triton kernels on this GPU: `python -m benchmarks tune`; writes the package's table.
 
 For every launch of the presets' models, from the tile in use: change one number at a time and keep what is faster,
 until no change is. About fifteen measurements a launch, a second each with its compilation.
@@ -97,7 +97,7 @@ def tune(
 ) -> None:
     """Measure on the current GPU and add the best tiles to the table."""
     if not torch.cuda.is_available():
-        sys.exit("python -m benchmarks.tune: expected a GPU that torch can use, found none")
+        sys.exit("python -m benchmarks tune: expected a GPU that torch can use, found none")
     device = torch.device("cuda", torch.cuda.current_device())
     end = time.monotonic() + 60 * minutes
     table = json.loads(out.read_text(encoding="utf-8"))
@@ -113,7 +113,3 @@ def tune(
                     continue
                 chip.setdefault(name, {})[key] = descend(one.tile, _milliseconds(one))[0]
             write_atomically(out, (json.dumps(table, indent=1) + "\n").encode())
-
-
-if __name__ == "__main__":
-    typer.run(tune)

@@ -1,11 +1,10 @@
-"""Peak memory of a forward on the CPU: `python -m benchmarks.cpu.memory`.
+"""Peak memory of a forward on the CPU: `python -m benchmarks memory`.
 
 What a forward adds to the resident memory of a process that holds the model and its images already. Every number comes
 from a process of its own. It warms up with a small image first, so that code, threads and packed weights are not
 counted, but all working memory is, also what threads keep for later calls.
 """
 
-import argparse
 import ctypes
 import gc
 import json
@@ -15,6 +14,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from benchmarks.registry import SIZES
 
@@ -28,7 +30,7 @@ def forward_peak(kind: str, size: str, batch: int, image_size: int = 256, thread
     """10⁶ bytes that a forward of transformers' model needs at its peak, "eager" or "accelerated", in a new process."""
     wanted = json.dumps([kind, size, batch, image_size, threads])
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.cpu.memory", "--measure", wanted],
+        [sys.executable, "-m", "benchmarks.cpu.memory", wanted],
         cwd=_REPOSITORY,
         env={**os.environ, **_MALLOC},
         capture_output=True,
@@ -74,23 +76,18 @@ def _measure(kind: str, size: str, batch: int, image_size: int, threads: int) ->
         return added_by(lambda: model(images))
 
 
-def main() -> None:
+def memory(
+    batch: Annotated[int, typer.Option(help="Images in a call.", min=1)] = 8,
+    image_size: Annotated[int, typer.Option(help="Pixels in height and width.", min=32)] = 256,
+    threads: Annotated[int, typer.Option(help="Threads of PyTorch.", min=1)] = 2,
+) -> None:
     """Print the peak of every size, eager and accelerated."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu.memory", description=main.__doc__)
-    parser.add_argument("--batch", type=int, default=8, help="images in a call")
-    parser.add_argument("--image-size", type=int, default=256, help="pixels in height and width")
-    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
-    parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.measure is not None:
-        print(_measure(*arguments.measure))
-        return
-    print(f"peak memory of a forward, batch {arguments.batch}, {arguments.image_size} pixels, MB")
+    print(f"peak memory of a forward, batch {batch}, {image_size} pixels, MB")
     print(f"{'model':8}" + "".join(f"{kind:>14}" for kind in KINDS))
     for size in SIZES:
-        peaks = [forward_peak(k, size, arguments.batch, arguments.image_size, arguments.threads) for k in KINDS]
+        peaks = [forward_peak(kind, size, batch, image_size, threads) for kind in KINDS]
         print(f"{size:8}" + "".join(f"{peak:14.1f}" for peak in peaks))
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # the process that measures
+    print(_measure(*json.loads(sys.argv[1])))

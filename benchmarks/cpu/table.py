@@ -1,4 +1,4 @@
-"""The README's tables of a CPU, from results; `python -m benchmarks.report` writes them."""
+"""The README's tables of a CPU, from results; `python -m benchmarks report` writes them."""
 
 import re
 from collections.abc import Iterator

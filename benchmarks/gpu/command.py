@@ -25,7 +25,7 @@ from benchmarks.gpu.timing import reason_of
 from mobilevit_fast.cli.console import FAILURE, note, stdout, usage_error
 from mobilevit_fast.files import write_atomically
 
-NO_GPU = "python -m benchmarks.gpu: expected a GPU that torch can use, found none; --dry-run needs none"
+NO_GPU = "python -m benchmarks session: expected a GPU that torch can use, found none; --dry-run needs none"
 _CAPTION = "Time that steps and stages leave goes to those after them; 0: only if some is left."
 _MOST_WAITING = 60.0
 """Seconds that models wait for compilers that began with the first stage."""
@@ -94,11 +94,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)  # by an exception: the program at work is ended with this one
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.command()
-def gpu(
+def session(
     out: Annotated[Path, typer.Option(help="Folder for the results; a file for each stage, and summary.json.")],
     minutes: Annotated[float, typer.Option(help="For everything together.", min=0.1)] = 12.0,
     stages: Annotated[str, typer.Option(help="Which, separated by commas.")] = ",".join(STAGES),

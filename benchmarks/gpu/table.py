@@ -1,4 +1,4 @@
-"""The README's tables of a GPU, from results; `python -m benchmarks.report` writes them."""
+"""The README's tables of a GPU, from results; `python -m benchmarks report` writes them."""
 
 from typing import Any
 

@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from benchmarks import compare, ratios
+from benchmarks.__main__ import app
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 Row = dict[str, Any]
@@ -22,8 +23,6 @@ def row(provider: str, median: float, spread: float = 0.01, **others: Any) -> Ro
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
     """Compares rows, or whole contents."""
-    app = typer.Typer()
-    app.command()(compare.main)
 
     def invoke(old: Any, new: Any, *options: str) -> Result:
         paths = []
@@ -32,7 +31,7 @@ def run(tmp_path: Path) -> Any:
             content = {"rows": content} if isinstance(content, list) else content
             text = content if isinstance(content, str) else json.dumps(content)
             paths[-1].write_text(text, encoding="utf-8")
-        return CliRunner().invoke(app, [*map(str, paths), *options])
+        return CliRunner().invoke(app, ["compare", *map(str, paths), *options])
 
     return invoke
 

@@ -42,7 +42,7 @@ def test_the_committed_report_is_of_the_compiler_that_the_project_pins() -> None
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("chip", CHIPS)
 def test_the_committed_report_is_of_these_kernels(chip: str, mode: str, report: list[dict[str, Any]]) -> None:
-    """Same kernels to the letter, same tiles, same constants; `python -m benchmarks.compile_report` renews it."""
+    """Same kernels to the letter, same tiles, same constants; `python -m benchmarks compile-report` renews it."""
     present = {tuple(identity(chip, mode, one).values()) for one in distinct(model_launches(chip, mode, BATCHES))}
     reported = {tuple(row[name] for name in IDENTITY) for row in report if (row["chip"], row["mode"]) == (chip, mode)}
     assert present == reported

@@ -18,6 +18,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from benchmarks.__main__ import app
 from benchmarks.gpu import command, device, models, plan, process, providers, report, steps, timing
 from benchmarks.gpu.process import Outcome
 from benchmarks.gpu.results import Results
@@ -41,7 +42,7 @@ class Ticking:
 
 @pytest.mark.parametrize("minutes", [1.0, 12.0, 60.0])
 def test_a_dry_run_lists_everything_within_the_minutes(minutes: float) -> None:
-    outcome = CliRunner().invoke(command.app, ["--out", "somewhere", "--minutes", str(minutes), "--dry-run"])
+    outcome = CliRunner().invoke(app, ["session", "--out", "somewhere", "--minutes", str(minutes), "--dry-run"])
     assert outcome.exit_code == 0, outcome.output
     assert not Path("somewhere").exists()
     begun: dict[str, list[float]] = {}
@@ -70,8 +71,8 @@ def test_chosen_stages_share_all_the_time_in_their_order() -> None:
 
 
 def test_prebuilt_libraries_are_loaded_and_not_built() -> None:
-    arguments = ["--out", "somewhere", "--dry-run", "--stages", "build", "--prebuilt"]
-    outcome = CliRunner().invoke(command.app, arguments)
+    arguments = ["session", "--out", "somewhere", "--dry-run", "--stages", "build", "--prebuilt"]
+    outcome = CliRunner().invoke(app, arguments)
     assert "setup.py" not in outcome.output
     assert "load: python -c" in outcome.output
 
@@ -114,14 +115,14 @@ def test_steps_take_what_they_need_in_order() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it would measure")
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
-    outcome = CliRunner().invoke(command.app, ["--out", str(tmp_path / "out")])
+    outcome = CliRunner().invoke(app, ["session", "--out", str(tmp_path / "out")])
     assert outcome.exit_code == 1
     assert "expected a GPU that torch can use, found none" in outcome.output
     assert not (tmp_path / "out").exists()
 
 
 def test_unknown_stages_are_refused() -> None:
-    outcome = CliRunner().invoke(command.app, ["--out", "somewhere", "--stages", "build,nothing"])
+    outcome = CliRunner().invoke(app, ["session", "--out", "somewhere", "--stages", "build,nothing"])
     assert outcome.exit_code == 2
     assert "--stages: expected some of build, test, models, ops, sanitize, counters, got nothing" in outcome.output
 
@@ -228,7 +229,7 @@ def test_a_stage_that_fails_does_not_keep_the_next_from_running(
     monkeypatch.setattr(device, "available", lambda: True)
     monkeypatch.setattr(device, "architecture", lambda: "90")
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    outcome = CliRunner().invoke(command.app, ["--out", str(tmp_path), "--minutes", "1", "--stages", "models,build"])
+    outcome = CliRunner().invoke(app, ["session", "--out", str(tmp_path), "--minutes", "1", "--stages", "models,build"])
     assert outcome.exit_code == 1, outcome.output
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert {stage: found["reason"] for stage, found in summary["stages"].items()} == {

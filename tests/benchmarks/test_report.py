@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from benchmarks import plots, report, speedups
+from benchmarks.__main__ import app
 from benchmarks.cpu import table as cpu_table
 from benchmarks.gpu import table as gpu_table
 from testing.paths import REPOSITORY
 
-app = typer.Typer()
-app.command()(report.report)
-
 
 def invoke(*words: str) -> Any:
-    return CliRunner().invoke(app, words)
+    return CliRunner().invoke(app, ["report", *words])
 
 
 def test_the_readme_and_the_pictures_are_those_of_the_committed_results() -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner, Result
 
 from benchmarks import floors, roofline
+from benchmarks.__main__ import app
 from mobilevit_fast.ops import OPS
 from testing.shapes import InvertedResidualShape, all_calls, inverted_residuals, preset_calls
 
@@ -22,10 +22,8 @@ TOTALS = {
 CHIP = floors.Chip("a chip", 1e12, {"float16": 1e14}, 100, 1e9)
 
 
-def app(*arguments: str) -> Result:
-    command = typer.Typer()
-    command.command()(roofline.roofline)
-    return CliRunner().invoke(command, arguments)
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["roofline", *arguments])
 
 
 def works(preset: str, **settings: Any) -> list[floors.Work]:
@@ -105,7 +103,7 @@ def test_everything_is_proportional_to_the_images() -> None:
 
 
 def test_rows_and_totals_for_programs() -> None:
-    result = app("--size", "XXS", "--chip", "H100", "--bandwidth", "2", "--rate", "100", "--batch", "2", "--json")
+    result = invoke("--size", "XXS", "--chip", "H100", "--bandwidth", "2", "--rate", "100", "--batch", "2", "--json")
     assert result.exit_code == 0, result.output
     content = json.loads(result.output)
     assert content["conditions"]["bandwidth_b_s"] == 2e12
@@ -121,7 +119,7 @@ def test_rows_and_totals_for_programs() -> None:
 
 @pytest.mark.parametrize("chip", [*floors.CHIPS, "RTX 4090"])
 def test_a_table_for_every_chip(chip: str) -> None:
-    result = app("--size", "XXS", "--chip", chip, "--dtype", "bfloat16", "--segmentation")
+    result = invoke("--size", "XXS", "--chip", chip, "--dtype", "bfloat16", "--segmentation")
     assert result.exit_code == 0, result.output
     assert "aspp 80→256→256, 16×16" in result.output
     assert "images/s at most: memory" in result.output
@@ -133,7 +131,7 @@ def test_the_cpu_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "matmul_rate", lambda dtype, *_: rates[dtype])
     assert roofline.measured_cpu("bfloat16").rates == {"bfloat16": 200e9}
     assert roofline.measured_cpu("float16").rates == {"float16": 50e9}
-    result = app("--size", "XXS", "--chip", "cpu", "--dtype", "float32", "--image-size", "64")
+    result = invoke("--size", "XXS", "--chip", "cpu", "--dtype", "float32", "--image-size", "64")
     assert result.exit_code == 0, result.output
     assert "0.01 TB/s, 0.05·10¹² products/s" in result.output
 
@@ -149,7 +147,7 @@ def test_the_cpu_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_bad_options(words: str, message: str) -> None:
-    result = app(*words.split())
+    result = invoke(*words.split())
     assert result.exit_code == 2
     assert message in result.stderr
 

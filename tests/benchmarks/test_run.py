@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks import registry, run, verify
+from benchmarks.__main__ import app, repeat_options
 from benchmarks.cpu import measuring
 from benchmarks.cpu import providers as cpu_providers
 from benchmarks.gpu import measuring as gpu_measuring
@@ -19,7 +20,7 @@ from benchmarks.gpu.process import Outcome
 
 
 def invoke(*words: str) -> Any:
-    return CliRunner().invoke(run.app, run.repeat_options(words))
+    return CliRunner().invoke(app, ["run", *words])
 
 
 def test_the_registry_names_everybody_once() -> None:
@@ -68,7 +69,7 @@ def test_tasks_of_a_gpu() -> None:
 def test_options_that_take_several_values() -> None:
     words = "ops --size S XS --rounds 3 --no-verify --batch 1 8 --out f.json --size XXS"
     expected = "ops --size S --size XS --rounds 3 --no-verify --batch 1 --batch 8 --out f.json --size XXS"
-    assert run.repeat_options(words.split()) == expected.split()
+    assert repeat_options(words.split(), {"--size", "--batch"}) == expected.split()
 
 
 @pytest.mark.parametrize("option", ["--size", "--dtype", "--peers", "--device"])

@@ -7,6 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks import tune
+from benchmarks.__main__ import app
 from mobilevit_fast.kernels.triton.tiles import Tile
 
 
@@ -54,10 +55,6 @@ def test_launches_of_a_forward_are_few() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it would measure")
 def test_without_a_gpu_it_says_so() -> None:
-    import typer
-
-    app = typer.Typer()
-    app.command()(tune.tune)
-    outcome = CliRunner().invoke(app, [])
+    outcome = CliRunner().invoke(app, ["tune"])
     assert outcome.exit_code == 1
     assert "expected a GPU that torch can use, found none" in str(outcome.exception)
