@@ -4,7 +4,7 @@ Every provider of the registry in turn, in interleaved rounds of one process, wi
 share of the least possible time in the same row.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,8 @@ from benchmarks.cpu.table import machine_text, markdown, slug
 from benchmarks.gpu import device as gpu_device
 from benchmarks.gpu import measuring as gpu_measuring
 from benchmarks.gpu.ops import DTYPE as GPU_OPERATOR_DTYPE
-from benchmarks.registry import BATCHES_ON, DTYPES_ON, MODELS, SIZES, peers_on
+from benchmarks.gpu.timing import ROUNDS as GPU_ROUNDS
+from benchmarks.registry import BATCHES_ON, DTYPES_ON, MODELS, SIZES, batches_of, peers_on, providers_on
 from benchmarks.verify import verify
 from mobilevit_fast import info
 from mobilevit_fast.cli.console import FAILURE, note, usage_error
@@ -97,8 +98,11 @@ def run(
     _known("--size", sizes, usual)
     _known("--dtype", dtypes, known)
     _known("--peers", peers or (), peers_on(device))
-    if what == "ops" and peers:
-        raise usage_error("--peers: operators are compared with PyTorch alone")
+    for unused in (
+        *_unused(what, device, peers, threads, rounds),
+        *_without_a_case(device, size or (), batch or (), sizes, dtypes, peers or ()),
+    ):
+        raise usage_error(unused)
     if on_gpu and not gpu_device.available():
         note("error: --device cuda: expected a GPU that torch can use, found none")
         raise typer.Exit(FAILURE)
@@ -119,6 +123,36 @@ def run(
             raise usage_error(f"--resume: {error}") from error
         typer.echo(markdown(results, operators=what == "ops"))
     note(f"written: {target}")
+
+
+def _unused(
+    what: str, device: str, peers: Sequence[str] | None, threads: int | None, rounds: int | None
+) -> Iterator[str]:
+    """Options that were given and that a run of this kind has no use for."""
+    if device == "cuda" and threads is not None:
+        yield "--threads: not used on cuda, where the host only launches kernels"
+    if device == "cuda" and rounds is not None:
+        yield f"--rounds: not used on cuda, where each provider has {GPU_ROUNDS}, or fewer in little time (--minutes)"
+    if what == "ops" and peers:
+        yield "--peers: not used by ops, which are compared with PyTorch alone"
+
+
+def _without_a_case(
+    device: str,
+    named: Sequence[str],
+    batches: Sequence[int],
+    sizes: Sequence[str],
+    dtypes: Sequence[str],
+    peers: Sequence[str],
+) -> Iterator[str]:
+    """Values that were given and that no case of the run would have."""
+    for name in named:
+        if batches and not batches_of(name, batches):
+            yield f"--batch: expected some of {_words(MODELS[name].batches)} for {name}, got {_words(batches)}"
+    for peer in peers:
+        provider = providers_on(device)[peer]
+        if not (any(map(provider.has, sizes)) and set(provider.dtypes) & set(dtypes)):
+            yield f"--peers: {peer} runs none of {', '.join(sizes)} in {', '.join(dtypes)}"
 
 
 def _known(option: str, values: Iterable[str], names: Iterable[str]) -> None:

@@ -133,3 +133,25 @@ def test_operators_of_what_has_none_are_refused(tmp_path: Path) -> None:
     outcome = invoke("ops", "--size", "ResNet-50", "--no-verify", "--out", str(tmp_path / "f.json"))
     assert outcome.exit_code == 2
     assert "--size: expected some of S, XS, XXS, XXS-segmentation, got ResNet-50" in " ".join(outcome.output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("models --device cuda --threads 2", "--threads: not used on cuda"),
+        ("ops --device cuda --rounds 3", "--rounds: not used on cuda, where each provider has 15"),
+        ("ops --peers timm", "--peers: not used by ops"),
+        ("models --size XXS-segmentation --batch 8", "--batch: expected some of 1 for XXS-segmentation, got 8"),
+        ("models --size S XXS-segmentation --peers resnet50-max-autotune --device cuda", "--peers: resnet50-max-auto"),
+        ("models --peers openvino openvino-float32 --dtype float32", "--peers: openvino-float32 runs none of"),
+    ],
+)
+def test_options_that_would_not_be_used_are_refused(
+    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run.gpu_device, "available", lambda: pytest.fail("went on all the same"))
+    monkeypatch.setattr(run, "check", lambda device: pytest.fail("went on all the same"))
+    outcome = invoke(*words.split(), "--out", str(tmp_path / "f.json"))
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith(f"error: {expected}")
+    assert outcome.stderr.count("\n") == 1
