@@ -27,6 +27,8 @@ _ENTRY = re.compile(
     r"(?P<path>\.[^/\\\0]+\.[0-9a-f]+\.tmp)/(?P<old>[a-z0-9]+)/(?P<name>(?!\.{1,2}\Z)[^/\\\0]+)",
 )
 _ABSENT = "absent"
+_LONGEST_NAME = 100
+"""Bytes of a file's name that stand in the temporary one, which else would be too long where the former just fits."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -209,11 +211,19 @@ def _written(folder: Path, name: str, content: bytes) -> Iterator[Path]:
 
 def _create(folder: Path, name: str) -> tuple[Path, int]:
     while True:
-        path = folder / f".{name}.{secrets.token_hex(8)}.tmp"
+        path = folder / f".{_beginning(name)}.{secrets.token_hex(8)}.tmp"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # less what the umask takes
         if _lock(descriptor, wait=False) is not False and path.exists():
             return path, descriptor
         os.close(descriptor)  # another writer took it for a leftover before it was locked
+
+
+def _beginning(name: str) -> str:
+    """As much of a file's name as stands in a temporary one."""
+    short = name[:_LONGEST_NAME]
+    while len(os.fsencode(short)) > _LONGEST_NAME:
+        short = short[:-1]
+    return short
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool | None:
@@ -251,10 +261,11 @@ def _open_folder(folder: Path) -> int | None:
 
 def _remove_leftovers(folder: Path, names: Mapping[str, bytes]) -> None:
     """Remove temporary files of these names that no writer holds any more."""
+    written = {_beginning(name) for name in (*names, _JOURNAL)}
     with suppress(OSError):
         for found in os.listdir(folder):
             match = _TEMPORARY.fullmatch(found)
-            if match is None or match["name"] not in {*names, _JOURNAL}:
+            if match is None or match["name"] not in written:
                 continue
             with suppress(OSError):
                 descriptor = os.open(folder / found, os.O_RDWR)

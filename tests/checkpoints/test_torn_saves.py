@@ -193,6 +193,32 @@ def test_a_torn_save_that_was_copied_elsewhere(folder: Path) -> None:
     assert in_place(folder) == {"a": b"1", "b": b"1", "c": b"1", "d": b""}
 
 
+LONG = ["x" * 244, "x" * 255, "\u00e9" * 122 + "x", "\U0001f4f7" * 63, "\udcff" * 240]
+
+
+@pytest.mark.parametrize("long", LONG, ids=len)
+def test_names_as_long_as_they_can_be(long: str, folder: Path) -> None:
+    names = [long, long[:-1] + "y", "a\nb"]
+    for name in names:
+        (folder / name).write_bytes(b"0")
+
+    def write(state: int) -> None:
+        write_together(folder, dict.fromkeys(names, b"%d" % state))
+
+    seen = []
+    for _ in killed_at_every_step(folder, lambda: write(1)):
+        (state,) = {(find(folder / name) or folder / name).read_bytes() for name in names}
+        seen.append(int(state))
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1}
+    write_atomically(folder / long, b"2")
+    write(3)
+    assert contents(folder) == dict.fromkeys(names, b"3")
+    with pytest.raises(OSError, match="too long"):
+        write_together(folder, {long: b"4", "x" * 256: b"4"})
+    assert contents(folder) == dict.fromkeys(names, b"3")
+
+
 def failing_for_the_journal(opened: Callable[..., Any], number: int, failure: int) -> Callable[..., Any]:
     calls = itertools.count(1)
 
