@@ -117,7 +117,8 @@ def test_threads_that_write_into_one_folder(tmp_path: Path) -> None:
         assert_same_tensors(loaded.state_dict(), expected[loaded.config.num_labels])
 
 
-def test_a_reader_never_sees_files_of_two_writers(tmp_path: Path) -> None:
+def test_a_reader_never_sees_files_of_two_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mobilevit_fast.checkpoints.io._READINGS", 1 << 30)  # the writer makes no pauses
     models = [small_model(labels=2 + index, seed=index) for index in range(2)]
     expected = {model.config.num_labels: model.state_dict() for model in models}
     processors = [MobileViTImageProcessor(size=30 + index) for index in range(2)]
@@ -125,9 +126,11 @@ def test_a_reader_never_sees_files_of_two_writers(tmp_path: Path) -> None:
     done = threading.Event()
 
     def save() -> None:
-        for index in range(40):
-            write_checkpoint(models[index % 2], tmp_path, processor=processors[index % 2])
-        done.set()
+        try:
+            for index in range(40):
+                write_checkpoint(models[index % 2], tmp_path, processor=processors[index % 2])
+        finally:
+            done.set()
 
     writer = threading.Thread(target=save)
     writer.start()
