@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -155,17 +156,39 @@ def test_how_a_program_ended_is_said_in_words() -> None:
 
 
 def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
-    written = tmp_path / "written"
-    child = f"import time; time.sleep(1.5); open({str(written)!r}, 'w')"
-    outcome = python(
-        f"import subprocess, sys, time; print('begun'); subprocess.Popen([sys.executable, '-c', {child!r}]); "
-        "time.sleep(60)",
-        limit=1.0,
+    held = tmp_path / "held"  # by a lock, as long as the child lives
+    child = (
+        f"import fcntl, time; file = open({str(held)!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "file.write('locked'); file.flush(); time.sleep(600)"
     )
-    assert (outcome.code, outcome.reason) == (None, "took longer than the 1 s it had")
+    code = (
+        f"import subprocess, sys, time; print('begun'); subprocess.Popen([sys.executable, '-c', {child!r}]); "
+        "time.sleep(600)"
+    )
+    for limit in (1, 8, 60):  # until it is enough for the child to start in
+        outcome = python(code, limit)
+        assert (outcome.code, outcome.reason) == (None, f"took longer than the {limit} s it had")
+        if held.exists() and held.read_text() == "locked":
+            break
+    assert held.read_text() == "locked"
     assert outcome.output == "begun\n"
-    time.sleep(1.6)
-    assert not written.exists()
+    with held.open() as file:
+        assert until(lambda: is_free(file), 30.0)
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def is_free(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def test_rounds_are_interleaved_and_calls_counted_by_their_time() -> None:
