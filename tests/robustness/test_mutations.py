@@ -1,4 +1,4 @@
-"""500 damaged files of each kind: an answer or one clear line, within 10 seconds and 2 GB each."""
+"""500 damaged files of each kind: an answer or one clear line, within 10 seconds of the processor and 2 GB each."""
 
 import json
 import subprocess
