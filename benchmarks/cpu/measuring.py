@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.cpu import ops as operators
-from benchmarks.cpu.environment import environment
 from benchmarks.cpu.floors import floor_ms
 from benchmarks.cpu.measure import better, interleaved, machine_peak, peak_for, statistics
 from benchmarks.cpu.memory import KINDS, forward_peak
 from benchmarks.cpu.models import Case, make_case
 from benchmarks.cpu.providers import Prepared, prepare
+from benchmarks.environment import head
 from benchmarks.gpu.results import Results
 from benchmarks.networks import Networks
 from benchmarks.registry import BATCHES_ON, DTYPES, DTYPES_ON, MODELS, SIZES, batches_of, chosen
@@ -24,7 +24,6 @@ from testing.threads import using_threads
 LEAST_SECONDS = 30.0
 """Of rounds, also in a case whose time went into compilers."""
 NO_TIME = "no time was left for it"
-_STAMPED = ("torch", "transformers", "timm", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -61,26 +60,22 @@ def cases(settings: Settings, what: str) -> list[Key]:
 
 
 def head_of(settings: Settings, what: str, verified: bool) -> dict[str, Any]:
-    """What holds for every row of a run: machine, versions, commit, date."""
-    found = environment(settings.threads)
-    found |= {"what": what, "rounds": settings.rounds, "verified": verified}
-    found["image_size"] = settings.image_size or {name: MODELS[name].image_size for name in settings.models}
-    versions = {name: found["versions"].get(name) for name in _STAMPED}
-    stamp = {"device": found["cpu"]["name"], "driver": None, "threads": settings.threads, **versions}
-    return {"environment": found, "stamp": {**stamp, "commit": found["git"]["commit"], "date": found["date"]}}
+    """What holds for every row of a run."""
+    image_size = settings.image_size or {name: MODELS[name].image_size for name in settings.models}
+    return head(settings.threads, what=what, rounds=settings.rounds, verified=verified, image_size=image_size)
 
 
-def begin(results: Results, head: dict[str, Any], resume: bool) -> set[Key]:
+def begin(results: Results, common: dict[str, Any], resume: bool) -> set[Key]:
     """Make the file, or go on with one that is there; returns the cases that it has.
 
     Raises:
         ValueError: the file was not measured on the same machine, with the same versions, at the same commit.
     """
     if not (resume and results.path.exists()):
-        results.create(head)
+        results.create(common)
         return set()
     have = results.load().get("stamp", {})
-    other = [name for name, value in head["stamp"].items() if name != "date" and have.get(name) != value]
+    other = [name for name, value in common["stamp"].items() if name != "date" and have.get(name) != value]
     if other:
         raise ValueError(f"{results.path.name} cannot be gone on with: measured with another {', '.join(other)}")
     return {Key(row["model"], row["dtype"], row["batch"]) for row in results.rows}

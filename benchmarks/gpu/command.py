@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.cpu.environment import environment
+from benchmarks.environment import head
 from benchmarks.gpu import device
 from benchmarks.gpu.plan import STAGES, Allowance, budgets, planned
 from benchmarks.gpu.process import Background
@@ -46,19 +46,10 @@ def dry_run(names: Sequence[str], seconds: float, out: Path, prebuilt: bool = Fa
     yield _CAPTION
 
 
-def head() -> dict[str, Any]:
-    """What holds for every row of a run: machine, versions, commit, date."""
-    found = environment(torch.get_num_threads()) | {"gpu": device.facts()}
-    versions = {name: found["versions"].get(name) for name in ("torch", "triton", "transformers", "timm")}
-    gpu = {name: found["gpu"][name] for name in ("driver", "cuda")}
-    stamp = {"device": found["gpu"]["name"], **gpu, **versions}
-    return {"environment": found, "stamp": {**stamp, "commit": found["git"]["commit"], "date": found["date"]}}
-
-
 def run(names: Sequence[str], seconds: float, out: Path, prebuilt: bool = False) -> dict[str, Any]:
     """Run stages one after the other; returns the summary, which is in a file after each of them."""
     allowance = Allowance(budgets(names, seconds), seconds)
-    common, architecture = head(), device.architecture()
+    common, architecture = head(torch.get_num_threads(), device.facts()), device.architecture()
     summary: dict[str, Any] = {**common, "minutes": seconds / 60, "stages": {}, "models": [], "operators": []}
     with tempfile.TemporaryDirectory() as scratch, Background(ahead() if "models" in names else []) as compilers:
         for stage in budgets(names, seconds):

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import models, ops
-from benchmarks.gpu.command import head
+import torch
+
+from benchmarks.environment import head
+from benchmarks.gpu import device, models, ops
 from benchmarks.gpu.results import Results
 from benchmarks.registry import (
     COMPILED_OPERATORS,
@@ -56,10 +58,9 @@ def run(
     what: str, chosen: Sequence[Any], image_size: int | None, out: Path, gpu: Any, *, verified: bool, resume: bool
 ) -> dict[str, Any]:
     """Measure tasks one after the other; rows are in the file at once; returns everything in it."""
-    results, common = Results(out), head()
-    common["environment"] |= {"what": what, "verified": verified}
+    results = Results(out)
     if not (resume and out.exists()):  # both modules measure only the rows that the file does not have yet
-        results.create(common)
+        results.create(head(torch.get_num_threads(), device.facts(), what=what, verified=verified))
     module: Any = models if what == "models" else ops
     if not any(row["kind"] == "ceiling" for row in results.rows):
         results.append(ops.ceilings(gpu))

@@ -133,11 +133,11 @@ def test_a_task_has_a_row_for_every_provider(task: models.Task, results: Results
 def test_a_run_in_this_process_compares_models_with_the_device(
     task: models.Task, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = {"environment": {}, "stamp": {"device": "a GPU"}}
-    monkeypatch.setattr(measuring, "head", lambda: common)
+    monkeypatch.setattr(device, "facts", lambda: {"name": "a GPU", "driver": "580", "cuda": None})
     short = task._replace(batches=(2,), providers=("transformers-channels-last", "broken"), seconds=60.0)
     found = measuring.run("models", [short], SIZE, results.path, Host(), verified=False, resume=False)
-    assert found["environment"] == {"what": "models", "verified": False}
+    environment = found["environment"]
+    assert (environment["what"], environment["verified"], environment["gpu"]["name"]) == ("models", False, "a GPU")
     ceiling, *rows = found["rows"]
     assert [row["provider"] for row in rows] == ["broken", "transformers-channels-last"]
     measured = rows[1]

@@ -10,7 +10,27 @@ from typing import Any
 from mobilevit_fast import info
 
 _PEERS = ("openvino", "onnxruntime", "onnx", "onnxscript")
-_REPOSITORY = Path(__file__).resolve().parents[2]
+_STAMPED = {
+    "cpu": ("torch", "transformers", "timm", "onnxruntime", "openvino"),
+    "cuda": ("torch", "triton", "transformers", "timm"),
+}
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def head(threads: int, gpu: dict[str, Any] | None = None, **facts: Any) -> dict[str, Any]:
+    """What holds for every row of a run: machine, versions, commit, date, and other ``facts`` of the run.
+
+    The stamp is the part of it that every row carries.
+    """
+    found = environment(threads)
+    if gpu is None:
+        device = {"device": found["cpu"]["name"], "driver": None, "threads": threads}
+    else:
+        found["gpu"] = gpu
+        device = {"device": gpu["name"], "driver": gpu["driver"], "cuda": gpu["cuda"]}
+    versions = {name: found["versions"].get(name) for name in _STAMPED["cpu" if gpu is None else "cuda"]}
+    stamp = {**device, **versions, "commit": found["git"]["commit"], "date": found["date"]}
+    return {"environment": found | facts, "stamp": stamp}
 
 
 def environment(threads: int) -> dict[str, Any]:
