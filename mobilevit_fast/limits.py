@@ -27,6 +27,9 @@ MAX_DILATION = 1 << 10
 MAX_TENSORS = 10_000
 """Entries of a checkpoint's state dict; a MobileViT has fewer than 500."""
 
+MAX_PICKLE_INSTRUCTIONS = 1_000_000
+"""Instructions of a pickle of PyTorch, which are followed one by one; a MobileViT has fewer than 20,000."""
+
 MAX_WRAPPERS = 8
 """Dictionaries around a state dict, each inside another."""
 

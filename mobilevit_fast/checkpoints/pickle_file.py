@@ -9,12 +9,15 @@ loaded.
 import io
 import pickle
 import pickletools
+import sys
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from mobilevit_fast import limits
 
 _ARCHIVE = b"PK\x03\x04"
 _HEADER_PICKLES = 3  # of the older format, before the one with the tensors: a magic number, a version, the machine
@@ -31,6 +34,9 @@ _CALLS = {
     "torch._utils._rebuild_meta_tensor_no_storage",
 }
 """What a pickle may call: these take time and memory of no more than their arguments."""
+
+_MANY_OF_ONE_HASH = sys.hash_info.modulus
+"""From here on many whole numbers have the same hash, and a dictionary of them takes the square of their number."""
 
 _ARGUMENTS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -104,7 +110,8 @@ class _Rehearsal:
         below: list[list[Any]] = []  # stacks put aside by marks
         memo: dict[int, Any] = {}
         argument: Any
-        for opcode, argument, _ in pickletools.genops(self._file):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(self._file), start=1):
+            limits.check("MAX_PICKLE_INSTRUCTIONS", number, "its pickle")
             items: list[Any] = []
             if opcode.stack_before[-1:] == [pickletools.stackslice]:
                 items, stack = stack, below.pop()
@@ -161,6 +168,8 @@ class _Rehearsal:
         self._parts_left -= 1
         if self._parts_left < 0:
             raise ValueError("its keys and arguments have more parts than it has bytes")
+        if type(value) is int and abs(value) >= _MANY_OF_ONE_HASH:
+            raise ValueError(f"a key or an argument of {abs(value).bit_length()} bits")
         if type(value) in (tuple, list):
             for part in value:
                 self.count(part)
@@ -176,6 +185,8 @@ class _Rehearsal:
             raise pickle.UnpicklingError(f"GLOBAL {function.name}")
         if function.name == _ENCODED and arguments[1:] != ("latin1",):  # others return more than they take
             raise pickle.UnpicklingError(f"GLOBAL {function.name}")
+        if function.name == _ENCODED:
+            self._parts_left -= len(arguments[0])  # which is copied
         if function.name in _REBUILT:
             _check_reach(*arguments[:4])
         if function.name == _SIZE:

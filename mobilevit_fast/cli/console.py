@@ -5,6 +5,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -106,6 +107,9 @@ class Commands(TyperGroup):
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run a command line."""
         interrupt_by_exceptions()
+        if sys.stdout is None:
+            note("error: expected a standard output to write to, found it closed")
+            sys.exit(FAILURE)
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a name that the terminal has no letters for must not end a command
                 stream.reconfigure(errors="backslashreplace")
@@ -158,4 +162,5 @@ def _asks_for_json(arguments: Sequence[str]) -> bool:
 
 def _fail_in_json(ctx: Any, message: str) -> None:
     if ctx.meta[__name__]:
-        say_json({"error": message})
+        with suppress(OSError):  # where stdout itself is what failed
+            say_json({"error": message})

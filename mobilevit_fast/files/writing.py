@@ -206,6 +206,7 @@ def _written(folder: Path, name: str, content: bytes) -> Iterator[Path]:
             if path not in _committed(folder).values():
                 path.unlink(missing_ok=True)
         finally:
+            _unlock(descriptor)
             os.close(descriptor)
 
 
@@ -227,7 +228,7 @@ def _beginning(name: str) -> str:
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool | None:
-    """Whether the lock was taken; None where there are none. It ends with the descriptor, or with the process."""
+    """Whether the lock was taken; None where there are none. It ends with `_unlock`, or with the process."""
     if fcntl is None:
         return None
     try:
@@ -237,6 +238,13 @@ def _lock(descriptor: int, *, wait: bool) -> bool | None:
     except OSError:  # a file system without locks
         return None
     return True
+
+
+def _unlock(descriptor: int) -> None:
+    """End a lock, which a process that was forked meanwhile would keep where the descriptor is only closed."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 @contextmanager
@@ -249,6 +257,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
+            _unlock(descriptor)
             os.close(descriptor)
 
 

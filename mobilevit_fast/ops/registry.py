@@ -252,9 +252,10 @@ class _ReferenceGradient(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         arguments = list(ctx.others)
         again = torch.is_grad_enabled()
+        saved = ctx.saved_tensors  # once: checkpoints of activations give each only once
         wanted = [p for p in ctx.positions if ctx.needs_input_grad[p + 2]]
-        with torch.enable_grad(), _without_autocast(ctx.saved_tensors[0]):
-            for position, tensor in zip(ctx.positions, ctx.saved_tensors, strict=True):
+        with torch.enable_grad(), _without_autocast(saved[0]):
+            for position, tensor in zip(ctx.positions, saved, strict=True):
                 # A view of its own, since one tensor may be several arguments.
                 own = tensor.view_as(tensor) if again else tensor.detach().requires_grad_(position in wanted)
                 arguments[position] = own

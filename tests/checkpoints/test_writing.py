@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -303,3 +305,20 @@ def test_a_file_that_changes_while_it_is_read(folder: Path, monkeypatch: pytest.
                 read_safetensors(path)
         path.write_bytes(whole)
     read_safetensors(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked on POSIX alone")
+def test_a_process_forked_during_a_save_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """As workers of a data loader are: it has the lock's descriptor until it ends."""
+    with files._alone_in(tmp_path):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        began = time.monotonic()
+        write_atomically(tmp_path / "a.txt", b"a")
+        assert time.monotonic() - began < 30
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

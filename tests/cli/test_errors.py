@@ -410,3 +410,16 @@ def test_an_interrupt_is_an_exception_once_a_command_runs() -> None:
         "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("redirected", ["> /dev/full", ">&-"])
+def test_an_output_that_cannot_be_written_to(classifier: Path, tmp_path: Path, redirected: str) -> None:
+    Image.new("RGB", (70, 70)).save(tmp_path / "a.png")
+    command = (
+        f"{sys.executable} -m mobilevit_fast.cli classify {tmp_path}/a.png --model {classifier} --json {redirected}"
+    )
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1

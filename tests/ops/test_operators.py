@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mobilevit_fast import nn as mvf_nn
 from mobilevit_fast import ops
@@ -179,6 +180,20 @@ def test_autocast_around_an_operator_changes_nothing(op: str) -> None:
         expected = call(op, backend, sample.arguments)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(call(op, backend, sample.arguments), expected)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpoints_of_activations(use_reentrant: bool) -> None:
+    """Saved tensors are given once, and computed again."""
+    x, weight = torch.randn(1, 4, 5, 5, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
+
+    def call(given: Tensor) -> Tensor:
+        return ops.depthwise_conv2d(given, weight, activation="silu").square()
+
+    expected = torch.autograd.grad(call(x).sum(), (x, weight))
+    checkpoint(call, x, use_reentrant=use_reentrant).sum().backward()
+    for tensor, gradient in zip((x, weight), expected, strict=True):
+        torch.testing.assert_close(tensor.grad, gradient)
 
 
 def test_a_differentiated_operator_compiles() -> None:

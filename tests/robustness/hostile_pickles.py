@@ -71,6 +71,12 @@ def many_hex_digits(times: int = 32) -> bytes:
     return imported("_codecs", "encode") + digits + (b"h\x02h\x01" + text("hex") + b"\x86Rq\x01") * times
 
 
+def long_text_as_bytes(length: int = 10**6, times: int = 4000) -> bytes:
+    """A list of as many copies of a text."""
+    first = imported("_codecs", "encode") + b"q\x01" + text("a" * length) + b"q\x02" + text("latin1") + b"q\x03\x86R"
+    return b"](" + first + b"h\x01h\x02h\x03\x86R" * (times - 1) + b"e"
+
+
 DICTIONARY = imported("collections", "OrderedDict") + b")R"
 WIDE = tensor([1, 2**33], [0, 0])
 ARCHIVES = {
@@ -105,7 +111,12 @@ ARCHIVES = {
         )
     ),
     "a key in half a million tuples": b"})" + b"\x85" * 500_000 + b"Ns",
+    "a long text as bytes": entry(long_text_as_bytes()),
+    "numbers of one hash": b"}(" + b"".join(number(i * sys.hash_info.modulus) + b"N" for i in range(40_000)) + b"u",
+    "two million instructions": entry(b"](" + b"N" * 2_000_000 + b"e"),
 }
+LARGE = {"a key in half a million tuples", "a long text as bytes", "numbers of one hash", "two million instructions"}
+"""Files that are not small; they ask for far more than they are."""
 OLDER = {
     "a version": {"version": b"\x80\x02" + doubled() + b"."},
     "storages to read": {"keys": b"\x80\x02]" + doubled() + b"a."},
