@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -225,7 +226,9 @@ def _grouped(skipped: list[Region]) -> str:
 def _check_model(model: nn.Module, caller: str) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{caller}: expected a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, torch._dynamo.OptimizedModule):
+    # Nothing is compiled where nobody imported this, which takes a second and keeps the frames of who asked first.
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and isinstance(model, dynamo.OptimizedModule):
         raise TypeError(f"{caller}: expected a model before torch.compile, got a compiled one")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -121,3 +123,17 @@ def test_a_deleted_model_is_gone_at_once(use: Callable[[nn.Module], None]) -> No
     use(model)
     del model
     assert not any(part() is not None for part in parts)
+
+
+def test_so_is_the_first_one_of_a_process() -> None:
+    """What is imported late must not keep the frames of whoever asked first."""
+    code = (
+        "import gc, weakref, mobilevit_fast as mvf\n"
+        "gc.disable()\n"
+        "model = mvf.MobileViTForImageClassification(mvf.MobileViTConfig.preset('xx_small')).eval()\n"
+        "mvf.report(mvf.accelerate(model)), mvf.plan(model)\n"
+        "parts = [weakref.ref(module) for module in model.modules()]\n"
+        "del model\n"
+        "assert not any(part() is not None for part in parts)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
