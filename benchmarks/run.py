@@ -17,8 +17,8 @@ from benchmarks.cpu.table import machine_text, markdown, slug
 from benchmarks.gpu import device as gpu_device
 from benchmarks.gpu import measuring as gpu_measuring
 from benchmarks.gpu.ops import DTYPE as GPU_OPERATOR_DTYPE
-from benchmarks.gpu.timing import ROUNDS as GPU_ROUNDS
 from benchmarks.registry import BATCHES_ON, DTYPES_ON, MODELS, SIZES, batches_of, peers_on, providers_on
+from benchmarks.timing import ROUNDS as GPU_ROUNDS
 from benchmarks.verify import verify
 from mobilevit_fast import info
 from mobilevit_fast.cli.console import FAILURE, note, usage_error

@@ -1,70 +1,14 @@
-"""Timing in interleaved rounds, and what the machine can do at best."""
+"""What the machine can do at best."""
 
-import gc
-import math
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from testing.threads import using_threads
 
-WARM_UP_CALLS = 2
-LEAST_ROUNDS = 3
 CEILING_SECONDS = 1.0
-REST_SECONDS = 0.05
-"""After each turn of a library. Waiting threads of OpenMP and ONNX Runtime spin for up to 20 ms before they sleep."""
-
-
-def interleaved(
-    calls: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    seed: int = 0,
-    rest: float = REST_SECONDS,
-    limit: float = math.inf,
-) -> dict[str, list[float]]:
-    """Seconds of each call in each round; after so many seconds (``limit``) only the first rounds are still made.
-
-    A round measures every call once, in an order drawn anew, so that whatever else the machine does meets all of them
-    alike. Threads of the library before it have time to fall asleep. Then, directly before its measurement, each call
-    runs once unmeasured: it finds in the caches what it left there itself and its threads awake, as in a program that
-    uses one library only.
-    """
-    end = time.monotonic() + limit
-    shuffle = random.Random(seed).shuffle
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        for _ in range(WARM_UP_CALLS):
-            call()
-    collecting = gc.isenabled()
-    gc.disable()  # a collection would fall on whichever call happens to trigger it
-    try:
-        for done in range(rounds):
-            if done >= LEAST_ROUNDS and time.monotonic() > end:
-                break
-            order = list(calls)
-            shuffle(order)
-            for name in order:
-                call = calls[name]
-                call()
-                start = time.perf_counter()
-                call()
-                seconds[name].append(time.perf_counter() - start)
-                time.sleep(rest)
-    finally:
-        if collecting:
-            gc.enable()
-    return seconds
-
-
-def statistics(seconds: list[float], share: int = 1) -> dict[str, float]:
-    """Median, 20th and 80th percentile and minimum in milliseconds, each divided by ``share`` (images in a call)."""
-    p20, median, p80 = np.percentile(seconds, (20, 50, 80))
-    named = {"median_ms": median, "p20_ms": p20, "p80_ms": p80, "min_ms": min(seconds)}
-    return {name: float(f"{1e3 * value / share:.5g}") for name, value in named.items()}
 
 
 def matmul_rate(dtype: torch.dtype, threads: int, size: int = 1536, repeats: int = 8) -> float:

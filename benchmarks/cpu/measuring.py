@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.cpu import ops as operators
 from benchmarks.cpu.floors import floor_ms
-from benchmarks.cpu.measure import better, interleaved, machine_peak, peak_for, statistics
+from benchmarks.cpu.measure import better, machine_peak, peak_for
 from benchmarks.cpu.memory import KINDS, forward_peak
 from benchmarks.cpu.models import Case, make_case
 from benchmarks.cpu.providers import Prepared, prepare
@@ -18,6 +18,7 @@ from benchmarks.environment import head
 from benchmarks.gpu.results import Results
 from benchmarks.networks import Networks
 from benchmarks.registry import BATCHES_ON, DTYPES, DTYPES_ON, MODELS, SIZES, batches_of, chosen
+from benchmarks.timing import HostClock, interleaved, statistics
 from mobilevit_fast.cli.console import note
 from testing.threads import using_threads
 
@@ -140,13 +141,14 @@ def measure_models(case: Case, settings: Settings, seconds: float) -> list[dict[
         late = provider.slow and time.monotonic() > end
         prepared[provider.name] = Prepared(None, None, NO_TIME) if late else prepare(provider, case)
     calls = {name: one.call for name, one in prepared.items() if one.call is not None}
-    taken = interleaved(calls, settings.rounds, limit=max(end - time.monotonic(), LEAST_SECONDS))
+    left = max(end - time.monotonic(), LEAST_SECONDS)
+    timed = interleaved(calls, HostClock(), left, settings.rounds, most_calls=1)
     rows = []
     for provider in providers:
         _, error, reason, agreement = prepared[provider.name]
         times: dict[str, Any] = {}
-        if provider.name in taken:
-            times = {**statistics(taken[provider.name], case.batch), "rounds": len(taken[provider.name])}
+        if taken := timed.seconds.get(provider.name):
+            times = {**statistics(taken, case.batch), "rounds": len(taken)}
             rate = case.gmac / times["median_ms"] * 1e3
             times["gmac_s"] = float(f"{rate:.4g}")
         rows.append(
@@ -162,7 +164,7 @@ def measure_models(case: Case, settings: Settings, seconds: float) -> list[dict[
                 **times,
                 "error": None if error is None else float(f"{error:.3g}"),
                 "top1_agreement": agreement,
-                "reason": reason,
+                "reason": timed.reasons.get(provider.name, reason),
             }
         )
     return rows

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import mobilevit_fast as mvf
 from benchmarks.cpu.floors import work_of
-from benchmarks.cpu.measure import interleaved, statistics
 from benchmarks.cpu.models import Case, exact_and_gmac, relative_error
+from benchmarks.timing import HostClock, interleaved, statistics
 from mobilevit_fast.ops import OPS
 from testing.shapes import OperatorCall, operator_calls, within_inverted_residual
 
@@ -114,12 +114,14 @@ def _row(case: Case, work: Work, rounds: int, seconds: float) -> dict[str, Any]:
     calls = {"ours": lambda: call.overload(*call.arguments), "plain": lambda: plain(*channels_last)}
     with torch.inference_mode():
         errors = {name: relative_error(run(), exact) for name, run in calls.items()}
-        taken = interleaved(calls, rounds, rest=0, limit=seconds)
-        times = {name: statistics(values) for name, values in taken.items()}
+        timed = interleaved(calls, HostClock(rest=0), seconds, rounds, most_calls=1)
+    if timed.reasons:
+        raise RuntimeError(f"{call.op}: {timed.reasons}")
+    times = {name: statistics(values) for name, values in timed.seconds.items()}
     rate = gmac / times["ours"]["median_ms"] * 1e3
     return {
         "kind": "operator",
-        "rounds": len(taken["ours"]),
+        "rounds": len(timed.seconds["ours"]),
         "model": case.size,
         "batch": case.batch,
         "dtype": case.dtype_name,

@@ -21,7 +21,7 @@ from benchmarks.gpu.report import short, tables
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.stages import run_stage
 from benchmarks.gpu.steps import ahead, file_of, steps
-from benchmarks.gpu.timing import reason_of
+from benchmarks.timing import reason_of
 from mobilevit_fast.cli.console import FAILURE, note, stdout, usage_error
 from mobilevit_fast.files import write_atomically
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from benchmarks.gpu.cases import CHECKED_IMAGES, Case, errors
 from benchmarks.gpu.providers import ANCHOR, BUILDERS, PROVIDERS
 from benchmarks.gpu.results import Results
-from benchmarks.gpu.timing import interleaved, reason_of, times_of
 from benchmarks.networks import Networks
 from benchmarks.registry import DTYPES, YARDSTICK, Provider
+from benchmarks.timing import interleaved, reason_of, times_of
 
 MOST_GRAPHS = 8
 """Captured for a pool; where it has more batches, every replay comes with a copy of its images into the graph's."""

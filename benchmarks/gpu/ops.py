@@ -13,11 +13,11 @@ from benchmarks.cpu.table import shape_text
 from benchmarks.floors import Chip, bytes_of, work_of
 from benchmarks.gpu.models import DeviceLost, check
 from benchmarks.gpu.results import Results
-from benchmarks.gpu.timing import interleaved, reason_of, times_of
 from benchmarks.operators import builder, materialized
 from benchmarks.registry import COMPILED_OPERATORS as COMPILED
 from benchmarks.registry import OPERATOR_BACKENDS as BACKENDS
 from benchmarks.registry import SIZES
+from benchmarks.timing import interleaved, reason_of, times_of
 from mobilevit_fast.ops import OPS
 from testing.shapes import OperatorCall, different, preset_calls
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import registry
+from benchmarks import registry, timing
 from benchmarks.cpu import floors, measure, measuring, models, ops, providers, table
 from benchmarks.networks import Networks
 from benchmarks.registry import Provider
@@ -216,15 +216,16 @@ def test_calibrated_features_are_no_denormals(case: models.Case) -> None:
 
 def test_every_call_is_measured_once_in_each_round() -> None:
     made: list[str] = []
-    seconds = measure.interleaved({name: lambda name=name: made.append(name) for name in "abc"}, 4)
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 4, "b": 4, "c": 4}
-    rounds = made[3 * measure.WARM_UP_CALLS :]
+    calls = {name: lambda name=name: made.append(name) for name in "abc"}
+    timed = timing.interleaved(calls, timing.HostClock(), 60, 4, most_calls=1)
+    assert {name: len(values) for name, values in timed.seconds.items()} == {"a": 4, "b": 4, "c": 4}
+    rounds = made[3 * (1 + timing.WARM_UP_CALLS) :]
     assert rounds[::2] == rounds[1::2]  # the unmeasured call comes directly before the measured one
     assert all(set(rounds[start : start + 6]) == set("abc") for start in range(0, len(rounds), 6))
 
 
 def test_statistics_are_per_image_in_milliseconds() -> None:
-    values = measure.statistics([0.004, 0.002, 0.006], share=2)
+    values = timing.statistics([0.004, 0.002, 0.006], share=2)
     assert values == {"median_ms": 2.0, "p20_ms": 1.4, "p80_ms": 2.6, "min_ms": 1.0}
 
 
@@ -237,9 +238,21 @@ def test_rates_are_those_of_the_machine() -> None:
     assert measure.better(rates, again) == {"peak_gmac_s": {"float32": {"2": 100.0}, "bfloat16": {"2": 60.0}}}
 
 
-def test_rounds_end_when_the_time_is_up_but_for_the_first() -> None:
-    seconds = measure.interleaved({"a": lambda: None}, 10, rest=0, limit=0.0)
-    assert len(seconds["a"]) == measure.LEAST_ROUNDS
+def test_a_provider_that_fails_while_it_is_measured_has_a_reason(
+    case: models.Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(8))
+    peer = measuring.Prepared(lambda: next(calls), 0.0, None, 1.0)
+    ours = measuring.Prepared(lambda: None, 0.0, None, 1.0)
+    monkeypatch.setattr(measuring, "prepare", lambda provider, case: ours if provider.ours else peer)
+    rows = measuring.measure_models(case, measuring.Settings(rounds=4, peers=["timm"]), 1.0)
+    assert [(row["provider"], row.get("rounds")) for row in rows if row["reason"] is None] == [
+        ("ours", 4),
+        ("ours-channels-last", 4),
+        ("ours-reference", 4),
+    ]
+    assert rows[-1]["reason"].startswith("StopIteration")
+    assert "median_ms" not in rows[-1]
 
 
 def test_a_floor_is_the_slowest_of_what_has_to_be_done() -> None:

@@ -19,8 +19,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from benchmarks import timing
 from benchmarks.__main__ import app
-from benchmarks.gpu import command, device, models, plan, process, providers, report, steps, timing
+from benchmarks.gpu import command, device, models, plan, process, providers, report, steps
 from benchmarks.gpu.process import Outcome
 from benchmarks.gpu.results import Results
 

@@ -1,11 +1,13 @@
-"""Timing in interleaved rounds with a clock of the device's."""
+"""Timing in interleaved rounds, with the host's clock or the device's."""
 
+import gc
 import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from benchmarks.cpu.measure import statistics
+import numpy as np
+
 from benchmarks.gpu.process import without_folders
 
 WARM_UP_CALLS = 3
@@ -21,6 +23,33 @@ class Clock(Protocol):
         """Seconds of the device for so many calls, one after the other."""
 
 
+class HostClock:
+    """That of a CPU.
+
+    Threads of the library before have time to fall asleep (``rest``: seconds after a turn; those of OpenMP and ONNX
+    Runtime spin for up to 20 ms before they do). Then, directly before its measurement, a call runs once unmeasured: it
+    finds in the caches what it left there itself and its threads awake, as in a program that uses one library only.
+    """
+
+    def __init__(self, rest: float = 0.05) -> None:
+        self.rest = rest
+
+    def elapsed(self, call: Callable[[], Any], count: int) -> float:
+        """Seconds for so many calls, one after the other."""
+        collecting = gc.isenabled()
+        gc.disable()  # a collection would fall on whichever call happens to trigger it
+        try:
+            call()
+            start = time.perf_counter()
+            for _ in range(count):
+                call()
+            return time.perf_counter() - start
+        finally:
+            if collecting:
+                gc.enable()
+            time.sleep(self.rest)
+
+
 class Timed(NamedTuple):
     """What rounds gave: seconds of a call in each round; or, of those that failed, why."""
 
@@ -33,19 +62,16 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {without_folders(str(error).strip() or 'no message')}"
 
 
-def calls_in_a_turn(once: float) -> int:
-    """How many calls of so many seconds."""
-    return max(1, min(MOST_CALLS, round(TURN_SECONDS / once))) if once > 0 else MOST_CALLS
-
-
 def interleaved(
     calls: Mapping[str, Callable[[], Any]],
     clock: Clock,
     seconds: float,
     rounds: int = ROUNDS,
     now: Callable[[], float] = time.monotonic,
+    most_calls: int = MOST_CALLS,
 ) -> Timed:
-    """Time every call once in each round, in an order drawn anew, so that a GPU's changing clock meets all alike.
+    """Time every call in a turn of each round, in an order drawn anew: a GPU's changing clock, and whatever else a
+    machine does, meets all alike.
 
     Rounds end early, but for the first three, when the time is up. A call that raises is out, with its reason; the
     others go on.
@@ -65,11 +91,12 @@ def interleaved(
             return None
 
     for name in calls:
-        if measure(name, WARM_UP_CALLS) is not None:
-            once = measure(name, 1)
-            if once is not None:
-                counts[name] = calls_in_a_turn(once)
-                timed.seconds[name] = []
+        taken = measure(name, WARM_UP_CALLS)
+        if taken is not None and most_calls > 1:
+            taken = measure(name, 1)
+        if taken is not None:
+            counts[name] = max(1, min(most_calls, round(TURN_SECONDS / taken))) if taken > 0 else most_calls
+            timed.seconds[name] = []
     for done in range(rounds):
         if done >= LEAST_ROUNDS and now() > end:
             break
@@ -80,6 +107,13 @@ def interleaved(
             if taken is not None:
                 timed.seconds[name].append(taken / counts[name])
     return timed
+
+
+def statistics(seconds: list[float], share: int = 1) -> dict[str, float]:
+    """Median, 20th and 80th percentile and minimum in milliseconds, each divided by ``share`` (images in a call)."""
+    p20, median, p80 = np.percentile(seconds, (20, 50, 80))
+    named = {"median_ms": median, "p20_ms": p20, "p80_ms": p80, "min_ms": min(seconds)}
+    return {name: float(f"{1e3 * value / share:.5g}") for name, value in named.items()}
 
 
 def times_of(seconds: list[float], images: int) -> dict[str, Any]:
