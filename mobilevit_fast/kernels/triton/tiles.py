@@ -1,6 +1,6 @@
 """Block sizes: from a table by chip and shape where one was measured, else by rules. Nothing is tuned inside a call.
 
-``python -m benchmarks.tune`` measures on a GPU and writes the table, ``tiles.json``:
+``python -m benchmarks tune`` measures on a GPU and writes the table, ``tiles.json``:
 chip → kernel → shape, as :func:`shape_key` writes it → tile.
 """
 
