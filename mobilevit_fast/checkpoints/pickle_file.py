@@ -35,6 +35,7 @@ _CALLS = {
 }
 """What a pickle may call: these take time and memory of no more than their arguments."""
 
+_WITH_KEYS = {"collections.OrderedDict", "collections.Counter", "builtins.set"}
 _MANY_OF_ONE_HASH = sys.hash_info.modulus
 """From here on many whole numbers have the same hash, and a dictionary of them takes the square of their number."""
 
@@ -143,10 +144,10 @@ class _Rehearsal:
                     stack[-1].extend(items)
                 case "SETITEM":
                     items = [stack.pop(-2), stack.pop()]
-                    self.count(items[0])
+                    self.count(items[0], hashed=True)
                     stack[-1].extend(items)
                 case "SETITEMS":
-                    self.count(items[::2])
+                    self.count(items[::2], hashed=True)
                     stack[-1].extend(items)
                 case "GLOBAL":
                     stack.append(_Global(argument.replace(" ", ".").replace("__builtin__.", "builtins.")))
@@ -163,22 +164,25 @@ class _Rehearsal:
                     raise pickle.UnpicklingError(f"expected an instruction that torch.load knows, got {name}")
         raise EOFError
 
-    def count(self, value: Any) -> None:
-        """Take the parts of a value from those that are left, of which one that contains itself has too many."""
+    def count(self, value: Any, *, hashed: bool = False) -> None:
+        """Take the parts of a value from those that are left, of which one that contains itself has too many.
+
+        With ``hashed`` they are, or hold, keys, of which many may not have one hash.
+        """
         self._parts_left -= 1
         if self._parts_left < 0:
             raise ValueError("its keys and arguments have more parts than it has bytes")
-        if type(value) is int and abs(value) >= _MANY_OF_ONE_HASH:
-            raise ValueError(f"a key or an argument of {abs(value).bit_length()} bits")
+        if hashed and type(value) is int and abs(value) >= _MANY_OF_ONE_HASH:
+            raise ValueError(f"a key of {abs(value).bit_length()} bits")
         if type(value) in (tuple, list):
             for part in value:
-                self.count(part)
+                self.count(part, hashed=hashed)
 
     def _called(self, function: object, arguments: Any) -> Any:
         """What stands for the result of a call."""
-        self.count(arguments)
         if not isinstance(function, _Global):
             raise pickle.UnpicklingError("expected the name of a function")
+        self.count(arguments, hashed=function.name in _WITH_KEYS)
         if function.name == _WITH_ATTRIBUTES:  # the function, a class, the function's arguments, attributes
             return self._called(arguments[0], arguments[2])
         if function.name not in self._calls:

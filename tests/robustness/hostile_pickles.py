@@ -113,9 +113,21 @@ ARCHIVES = {
     "a key in half a million tuples": b"})" + b"\x85" * 500_000 + b"Ns",
     "a long text as bytes": entry(long_text_as_bytes()),
     "numbers of one hash": b"}(" + b"".join(number(i * sys.hash_info.modulus) + b"N" for i in range(40_000)) + b"u",
+    "a set of numbers of one hash": entry(
+        imported("__builtin__", "set")
+        + b"]("
+        + b"".join(number(i * sys.hash_info.modulus) for i in range(40_000))
+        + b"e\x85R"
+    ),
     "two million instructions": entry(b"](" + b"N" * 2_000_000 + b"e"),
 }
-LARGE = {"a key in half a million tuples", "a long text as bytes", "numbers of one hash", "two million instructions"}
+LARGE = {
+    "a key in half a million tuples",
+    "a long text as bytes",
+    "numbers of one hash",
+    "a set of numbers of one hash",
+    "two million instructions",
+}
 """Files that are not small; they ask for far more than they are."""
 OLDER = {
     "a version": {"version": b"\x80\x02" + doubled() + b"."},
