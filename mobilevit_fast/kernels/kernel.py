@@ -63,10 +63,20 @@ def new_enough(device: torch.device) -> Support:
     return Support(True)
 
 
+def image_of(arguments: dict[str, Any]) -> Tensor | None:
+    """The image where it is given, but not in a graph, which may be meant for other sizes too."""
+    return None if torch.compiler.is_compiling() else arguments.get("x")
+
+
 def takes_types(
-    dtypes: Sequence[torch.dtype], *, bytes_too: bool = False
+    dtypes: Sequence[torch.dtype],
+    takes_arguments: Callable[[dict[str, Any]], Support] | None = None,
+    *,
+    bytes_too: bool = False,
 ) -> Callable[[torch.dtype, dict[str, Any]], Support]:
     """The predicate of a kernel that takes these types and, in every argument that names one, ``ACTIVATIONS``.
+
+    ``takes_arguments`` answers for the operator's arguments by name, whatever their type.
 
     With ``bytes_too`` it takes images of bytes where the operator does.
     """
@@ -80,6 +90,6 @@ def takes_types(
         for name, value in arguments.items():
             if name.endswith("activation") and value not in ACTIVATIONS:
                 return Support(False, f"expected {name} among {', '.join(ACTIVATIONS)}, got {value!r}")
-        return Support(True)
+        return Support(True) if takes_arguments is None else takes_arguments(arguments)
 
     return takes

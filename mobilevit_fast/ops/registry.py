@@ -84,7 +84,7 @@ class Op:
                 self._define_packing(kernel.backend, kernel.packing, kernel.packing.floats, settings)
             if kernel.implementation is not None:
                 key = "CPU" if kernel.backend == "cpu" else "CompositeExplicitAutograd"
-                LIBRARY.impl(overload, self._checked(kernel.backend, kernel.implementation), key)
+                LIBRARY.impl(overload, self._checked(kernel.backend), key)
             torch.library.register_fake(f"{NAMESPACE}::{overload}", self._fake, lib=LIBRARY)
         self.argument_names = [argument.name for argument in self.overload("reference")._schema.arguments]
         OPS[name] = self
@@ -113,12 +113,16 @@ class Op:
         self.declaration.check(self.name, weights[0] if x.dtype == torch.uint8 else x, weights, sizes)
         return tuple(shape)
 
-    def reference(self, *arguments: Any) -> Tensor:
-        """The result in plain PyTorch."""
+    def call_python(self, backend: str, arguments: Sequence[Any]) -> Tensor:
+        """A backend's Python function on arguments of the schema, past the dispatcher and its checks."""
         images, weights, settings = self.split(arguments)
-        implementation = self.kernels["reference"].implementation
+        implementation = self.kernels[backend].implementation
         assert implementation is not None
         return implementation(*images, weights, *settings)
+
+    def reference(self, *arguments: Any) -> Tensor:
+        """The result in plain PyTorch."""
+        return self.call_python("reference", arguments)
 
     def _define_packing(self, backend: str, packing: Packing, floats: Callable[..., int], settings: str) -> None:
         declared = {argument.split()[-1]: argument for argument in settings.split(", ")}
@@ -140,8 +144,8 @@ class Op:
         packing = self.kernels[backend].packing
         if packing is None:
             return None
-        _, weights, settings = self.split(arguments)
-        named = dict(zip(self.argument_names[len(arguments) - len(settings) :], settings, strict=True))
+        _, weights, _ = self.split(arguments)
+        named = self.named(arguments)
         others = [named[name] for name in packing.settings]
         packed: Tensor
         if packing.implementation:
@@ -219,7 +223,7 @@ class Op:
         x = arguments[0]
         return torch.empty(shape, dtype=result_dtype(arguments), device=x.device, memory_format=layout)
 
-    def _checked(self, backend: str, implementation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def _checked(self, backend: str) -> Callable[..., Tensor]:
         def kernel(*arguments: Any) -> Tensor:
             self.output_shape(*arguments)
             check_stored(self.name, self.argument_names, arguments)
@@ -228,8 +232,7 @@ class Op:
             if not support.ok:
                 raise ValueError(f"{NAMESPACE}.{self.name}: {support.reason} (x.shape={tuple(arguments[0].shape)})")
             with _without_autocast(arguments[0]):
-                images, weights, settings = self.split(arguments)
-                return as_channels_last(implementation(*images, weights, *settings), arguments)
+                return as_channels_last(self.call_python(backend, arguments), arguments)
 
         return kernel
 

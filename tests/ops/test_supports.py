@@ -100,7 +100,7 @@ def test_what_triton_does_not_take_goes_to_the_next_backend(named: dict[str, Any
     with pytest.raises(BackendError, match=message):
         op("triton", *arguments)
     with pytest.raises(ValueError, match=message):  # the overload, which has no tensors without values
-        op._checked("triton", op.kernels["triton"].implementation)(*arguments)
+        op._checked("triton")(*arguments)
 
 
 @needs_triton

@@ -14,7 +14,7 @@ from mobilevit_fast.native import status as native_status
 DEVICE_TYPES = ["cuda", "meta"]
 """Of tensors that the kernels take: one without values may come to lie on a GPU. An emulator adds the CPU."""
 
-_types = takes_types((torch.float16, torch.bfloat16), bytes_too=True)
+_DTYPES = (torch.float16, torch.bfloat16)
 
 
 def _available(device: torch.device) -> Support:
@@ -28,9 +28,4 @@ def _available(device: torch.device) -> Support:
 
 def cuda_kernel(takes: Callable[[dict[str, Any]], Support], packing: Packing) -> Kernel:
     """A kernel of the CUDA library; ``takes`` answers for the operator's arguments by name, whatever their type."""
-
-    def takes_all(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
-        support = _types(dtype, arguments)
-        return takes(arguments) if support.ok else support
-
-    return Kernel("cuda", _available, takes_all, packing=packing)
+    return Kernel("cuda", _available, takes_types(_DTYPES, takes, bytes_too=True), packing=packing)

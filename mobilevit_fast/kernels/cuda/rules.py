@@ -7,8 +7,8 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from mobilevit_fast.kernels.kernel import image_of
 from mobilevit_fast.kernels.support import Support
 
 SHARED_BYTES = 99 << 10
@@ -35,11 +35,6 @@ def has_sm90(device: torch.device) -> bool:
         properties = torch.cuda.get_device_properties(device)
         return (properties.major, properties.minor) == (9, 0)
     return device.type in SM90_DEVICE_TYPES
-
-
-def image_of(arguments: dict[str, Any]) -> Tensor | None:
-    """The image where it is given, but not in a graph, which may be meant for other sizes too."""
-    return None if torch.compiler.is_compiling() else arguments.get("x")
 
 
 def countable(**sizes: int) -> Support:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mobilevit_fast.kernels.kernel import Kernel, new_enough, takes_types
 from mobilevit_fast.kernels.support import Support
 
-_types = takes_types((torch.float16, torch.bfloat16, torch.float32))
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
@@ -38,10 +38,6 @@ def triton_kernel(op: str, takes: Callable[[dict[str, Any]], Support]) -> Kernel
     ``takes`` answers for the operator's arguments by name, whatever their type.
     """
 
-    def takes_all(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
-        support = _types(dtype, arguments)
-        return takes(arguments) if support.ok else support
-
     @functools.cache
     def launcher() -> Callable[..., Tensor]:
         found: Callable[..., Tensor] = getattr(importlib.import_module(f"mobilevit_fast.kernels.triton.{op}"), op)
@@ -50,4 +46,4 @@ def triton_kernel(op: str, takes: Callable[[dict[str, Any]], Support]) -> Kernel
     def implementation(*arguments: Any) -> Tensor:
         return launcher()(*arguments)
 
-    return Kernel("triton", _device_support, takes_all, implementation)
+    return Kernel("triton", _device_support, takes_types(_DTYPES, takes), implementation)

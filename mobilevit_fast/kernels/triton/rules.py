@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from mobilevit_fast.kernels.kernel import image_of
 from mobilevit_fast.kernels.support import Support
 
 MAX_SIDE, MAX_POSITIONS = 2**30 - 1, 2**31 - 1
@@ -20,11 +20,8 @@ MAX_HEAD_DIM = 512
 
 
 def _images(arguments: dict[str, Any], padding: Sequence[int] = (0, 0), patch: Sequence[int] = (1, 1)) -> str:
-    """The reason why positions in these images do not fit 32 bits; nothing where they do.
-
-    The image counts where it is given, but in a graph, which may be meant for other sizes too.
-    """
-    x = None if torch.compiler.is_compiling() else arguments.get("x")
+    """The reason why positions in these images do not fit 32 bits; nothing where they do."""
+    x = image_of(arguments)
     batch, *size = (1, 1, 1) if x is None else (x.shape[0], *x.shape[2:])
     height, width = (-(-size[i] // patch[i]) * patch[i] for i in (0, 1))
     rows, columns = height + 2 * padding[0], width + 2 * padding[1]
