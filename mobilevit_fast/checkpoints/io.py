@@ -18,8 +18,7 @@ from mobilevit_fast.checkpoints.names import Naming, detect_naming, is_head, to_
 from mobilevit_fast.checkpoints.sources import Source, locate, read_json
 from mobilevit_fast.checkpoints.tensors import check_tensors, read_tensors
 from mobilevit_fast.config import MobileViTConfig
-from mobilevit_fast.files import HubOptions, parse_json_object
-from mobilevit_fast.files.writing import find
+from mobilevit_fast.files import HubOptions, find, parse_json_object
 from mobilevit_fast.limits import shortened
 
 if TYPE_CHECKING:

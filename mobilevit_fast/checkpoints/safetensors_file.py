@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mobilevit_fast import limits
-from mobilevit_fast.files import parse_json_object
-from mobilevit_fast.files.writing import find, open_found
+from mobilevit_fast.files import find, open_found, parse_json_object
 
 CONFIG_KEY = "mobilevit_config"
 """The entry of the file's metadata in which this package keeps the text of config.json."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
-from mobilevit_fast.files import HUB_ERRORS, HubOptions, download, read_json_object, reason, user_path
-from mobilevit_fast.files.writing import find
+from mobilevit_fast.files import HUB_ERRORS, HubOptions, download, find, read_json_object, reason, user_path
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

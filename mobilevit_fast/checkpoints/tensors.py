@@ -16,7 +16,7 @@ from mobilevit_fast import limits
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
 from mobilevit_fast.checkpoints.pickle_file import read_pickle
 from mobilevit_fast.checkpoints.safetensors_file import CONFIG_KEY, read_safetensors
-from mobilevit_fast.files.writing import open_found
+from mobilevit_fast.files import open_found
 
 # Where training scripts keep the state dict, averaged weights first: both ml-cvnets and timm evaluate those.
 _WRAPPERS = (

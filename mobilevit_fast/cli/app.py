@@ -35,8 +35,7 @@ from mobilevit_fast.cli.loading import DIGITS, find_processor, load, parse_devic
 from mobilevit_fast.cli.photos import collect
 from mobilevit_fast.cli.predictions import Answer, Results, classify
 from mobilevit_fast.export import ONNX_MODELS, ExportError, export_onnx
-from mobilevit_fast.files import encoded_picture, user_path, write_atomically
-from mobilevit_fast.files.writing import find
+from mobilevit_fast.files import encoded_picture, find, user_path, write_atomically
 from mobilevit_fast.images import ImageError
 from mobilevit_fast.images.inputs import read_image
 

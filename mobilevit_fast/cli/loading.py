@@ -7,8 +7,7 @@ import torch
 from mobilevit_fast.acceleration import accelerate
 from mobilevit_fast.checkpoints import Checkpoint, CheckpointError, build_model, read_checkpoint
 from mobilevit_fast.cli.console import note, usage_error
-from mobilevit_fast.files import user_path
-from mobilevit_fast.files.writing import find
+from mobilevit_fast.files import find, user_path
 from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.images.processor import PREPROCESSOR_CONFIG
 from mobilevit_fast.models import MobileViTPreTrainedModel

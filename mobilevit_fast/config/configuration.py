@@ -19,8 +19,14 @@ from mobilevit_fast.config.checks import (
     parse_label2id,
     require,
 )
-from mobilevit_fast.files import HUB_ERRORS, HubOptions, download, read_json_object, reason, user_path, write_atomically
-from mobilevit_fast.files.writing import find
+from mobilevit_fast.files import (
+    HubOptions,
+    download_or_explain,
+    find,
+    read_json_object,
+    user_path,
+    write_atomically,
+)
 
 CONFIG_FILE = "config.json"
 
@@ -277,14 +283,8 @@ class MobileViTConfig:
         if path.is_dir():
             path = path / CONFIG_FILE
         elif not path.exists() and find(path) is None:
-            try:
-                hub = HubOptions(revision, token, cache_dir, local_files_only)
-                path = download(os.fspath(folder_or_id), CONFIG_FILE, hub)
-            except HUB_ERRORS as error:
-                raise OSError(
-                    f"{os.fspath(folder_or_id)}: expected a folder, a JSON file or the id of a model on the hub; "
-                    f"the hub gave: {reason(error)}"
-                ) from error
+            hub = HubOptions(revision, token, cache_dir, local_files_only)
+            path = download_or_explain(folder_or_id, CONFIG_FILE, hub)
         return cls.from_json_file(path, **overrides)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Files on the disk and on the hub: written whole, read within limits."""
 
-from mobilevit_fast.files.hub import HUB_ERRORS, HubOptions, download, reason
+from mobilevit_fast.files.hub import HUB_ERRORS, HubOptions, download, download_or_explain, reason
 from mobilevit_fast.files.json_object import parse_json_object, read_json_object
-from mobilevit_fast.files.writing import encoded_picture, user_path, write_atomically, write_together
+from mobilevit_fast.files.writing import encoded_picture, find, open_found, user_path, write_atomically, write_together
 
 __all__ = [
     "HUB_ERRORS",
     "HubOptions",
     "download",
+    "download_or_explain",
     "encoded_picture",
+    "find",
+    "open_found",
     "parse_json_object",
     "read_json_object",
     "reason",

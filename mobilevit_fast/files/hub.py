@@ -54,6 +54,28 @@ def download(model_id: str, filename: str, options: HubOptions) -> Path:
     return Path(path)
 
 
+def download_or_explain(
+    source: str | os.PathLike[str], filename: str, options: HubOptions, *, holding: str = ""
+) -> Path:
+    """`download` for a source that is neither a folder nor a file here.
+
+    Args:
+        source: what the user named.
+        filename: of the model's file.
+        options: as for `download`.
+        holding: what the error says of the model that was expected.
+
+    Raises:
+        OSError: there is nothing on the hub either.
+    """
+    name = os.fspath(source)
+    try:
+        return download(name, filename, options)
+    except HUB_ERRORS as error:
+        expected = f"a folder, a JSON file or the id of a model on the hub{holding}"
+        raise OSError(f"{name}: expected {expected}; the hub gave: {reason(error)}") from error
+
+
 def reason(error: Exception) -> str:
     """The first line of an error's message that says something, or the name of its class."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -7,8 +7,7 @@ from typing import Any
 
 from PIL.Image import Resampling
 
-from mobilevit_fast.files import read_json_object
-from mobilevit_fast.files.writing import find
+from mobilevit_fast.files import find, read_json_object
 from mobilevit_fast.images.settings import ImageSettings
 from mobilevit_fast.limits import shortened
 

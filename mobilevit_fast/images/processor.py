@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mobilevit_fast.config.configuration import CONFIG_FILE
-from mobilevit_fast.files import HUB_ERRORS, HubOptions, download, read_json_object, reason, user_path, write_atomically
-from mobilevit_fast.files.writing import find
+from mobilevit_fast.files import (
+    HubOptions,
+    download_or_explain,
+    find,
+    read_json_object,
+    user_path,
+    write_atomically,
+)
 from mobilevit_fast.images.families import family_settings
 from mobilevit_fast.images.features import BatchFeature
 from mobilevit_fast.images.inputs import list_images
@@ -246,14 +252,10 @@ class MobileViTImageProcessor:
             if find(path) is None:
                 raise FileNotFoundError(f"expected a file {PREPROCESSOR_CONFIG} in {os.fspath(folder_or_id)}, got none")
         elif find(path) is None:
-            try:
-                hub = HubOptions(revision, token, cache_dir, local_files_only)
-                path = download(os.fspath(folder_or_id), PREPROCESSOR_CONFIG, hub)
-            except HUB_ERRORS as error:
-                raise OSError(
-                    f"{os.fspath(folder_or_id)}: expected a folder, a JSON file or the id of a model on the hub that "
-                    f"holds {PREPROCESSOR_CONFIG}; the hub gave: {reason(error)}"
-                ) from error
+            hub = HubOptions(revision, token, cache_dir, local_files_only)
+            path = download_or_explain(
+                folder_or_id, PREPROCESSOR_CONFIG, hub, holding=f" that holds {PREPROCESSOR_CONFIG}"
+            )
         values = read_json_object(path)
         try:
             return cls.from_dict(values, **overrides)

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from mobilevit_fast.files import write_atomically, write_together
-from mobilevit_fast.files.writing import find
+from mobilevit_fast.files import find, write_atomically, write_together
 from tests.checkpoints.killing import contents, dying_at, forked, in_place, killed_at_every_step, put, wait
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="writers are forked")
