@@ -20,6 +20,7 @@ from mobilevit_fast.acceleration.class_swap import Before, original_class
 from mobilevit_fast.acceleration.copying import copy_weights
 from mobilevit_fast.acceleration.fused import Fused, State, read_parts
 from mobilevit_fast.acceleration.parts import Unsupported
+from mobilevit_fast.acceleration.rules import find_rule
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models.layers import initialize_weights
 from mobilevit_fast.ops.registry import check_backend
@@ -59,8 +60,6 @@ class Constructible(Fused):
             ValueError: it has other sizes or settings than this one, or is not what its class says (hooks, quantised
                 children, ...). Nothing is copied.
         """
-        from mobilevit_fast.acceleration.rules import find_rule
-
         caller = f"{type(self).__name__}.copy_weights_from"
         source = find_rule(original_class(module))
         if source is None or source.fused.kind != self.kind:
@@ -86,8 +85,6 @@ class Constructible(Fused):
 
 
 def _parts(module: nn.Module) -> Any:
-    from mobilevit_fast.acceleration.rules import find_rule
-
     rule = find_rule(original_class(module))
     assert rule is not None, "asked for before"
     return read_parts(module, rule)
@@ -97,8 +94,6 @@ _classes: dict[type[Constructible], type[Any]] = {}
 
 
 def _class_for(cls: type[Constructible]) -> type[Any]:
-    from mobilevit_fast.acceleration.rules import find_rule
-
     rule = find_rule(cls.plain)
     assert rule is not None, "this package's own modules have rules"
     if issubclass(cls, rule.fused):

@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from mobilevit_fast.checkpoints import load_pretrained, write_checkpoint
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.config.size import check_size
 from mobilevit_fast.models.block import MobileViTLayer
@@ -104,9 +105,7 @@ class MobileViTPreTrainedModel(nn.Module):
             mobilevit_fast.checkpoints.CheckpointError: there is no such checkpoint, or it does not fit.
             TypeError: an option that is neither listed here nor a field of the configuration.
         """
-        from mobilevit_fast import checkpoints
-
-        return checkpoints.load_pretrained(
+        return load_pretrained(
             cls,
             folder_or_id,
             config=config,
@@ -127,6 +126,4 @@ class MobileViTPreTrainedModel(nn.Module):
             folder: made if it does not exist.
             naming: names of the tensors in the file: "huggingface", "cvnets" or "timm".
         """
-        from mobilevit_fast import checkpoints
-
-        checkpoints.write_checkpoint(self, folder, naming=naming)
+        write_checkpoint(self, folder, naming=naming)
