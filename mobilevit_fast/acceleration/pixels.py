@@ -46,7 +46,9 @@ class PixelNormalization:
 
     @classmethod
     def from_processor(cls, processor: Any) -> Self:
-        """The settings of an image processor, this package's or transformers'.
+        """What an image processor does to pixels, this package's or transformers'.
+
+        transformers' MobileViT processors have `do_normalize`, `image_mean` and `image_std`, and never normalise.
 
         Raises:
             TypeError: an object without an image processor's settings.
@@ -57,7 +59,7 @@ class PixelNormalization:
                 f"{type(processor).__name__}"
             )
         means, stds = (getattr(processor, name, None) for name in ("image_mean", "image_std"))
-        normalizes = bool(getattr(processor, "do_normalize", False))
+        normalizes = bool(getattr(processor, "do_normalize", False)) and not _ignores_do_normalize(processor)
         return cls(
             rescale_factor=processor.rescale_factor if processor.do_rescale else 1.0,
             mean=means if normalizes and means is not None else 0.0,
@@ -118,3 +120,11 @@ class PixelNormalization:
             weight.new_full((len(weight),), factor, dtype=torch.float32) if conv.scale is None else conv.scale * factor
         )
         return AffineConv(weights, scale, conv.bias)
+
+
+def _ignores_do_normalize(processor: Any) -> bool:
+    """Whether pixels are processed by the code of transformers' MobileViT, not by that of a subclass."""
+    for cls in type(processor).__mro__:
+        if vars(cls).keys() & {"_preprocess", "preprocess", "normalize"}:
+            return cls.__module__.startswith("transformers.models.mobilevit.")
+    return False

@@ -1,6 +1,7 @@
 """Reading checkpoints of three code bases into models."""
 
 import functools
+import inspect
 import logging
 import os
 from collections import Counter
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
 from mobilevit_fast.checkpoints.infer import ARCHITECTURES, infer_config, task_of
 from mobilevit_fast.checkpoints.names import Naming, detect_naming, is_head, to_huggingface
+from mobilevit_fast.checkpoints.options import check_reading, floating_dtype
 from mobilevit_fast.checkpoints.sources import Source, locate, read_json
 from mobilevit_fast.checkpoints.tensors import check_tensors, read_tensors
 from mobilevit_fast.config import MobileViTConfig
@@ -168,6 +170,7 @@ def load_weights(
     state_dict: Mapping[str, Tensor],
     *,
     strict: bool = True,
+    ignore_mismatched_sizes: bool = False,
     source: str = "state dict",
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -180,6 +183,7 @@ def load_weights(
         model: one of this package's models.
         state_dict: tensors by name. They become the model's own, without a copy where they have the model's type.
         strict: refuse missing and unknown names and differing shapes; else log them and load the rest.
+        ignore_mismatched_sizes: log differing shapes alone and load the rest.
         source: what errors call the state dict.
         dtype: floating point type of the model; None takes the widest of the state dict, to which the others are cast,
             and logs that. float64 is that only where most numbers have it. Whole numbers stay what they are.
@@ -208,14 +212,14 @@ def load_weights(
     mismatched = [name for name in own if name in given and given[name].shape != own[name].shape]
     problems = [f"{len(missing)} missing ({first_few(missing)})"] if missing else []
     problems += [f"{len(unknown)} unknown ({first_few(unknown)})"] if unknown else []
-    problems += [
-        f"{name} has shape {tuple(given[name].shape)}, expected {tuple(own[name].shape)}" for name in mismatched[:1]
-    ]
-    problems += [f"{len(mismatched) - 1} more shapes differ"] if len(mismatched) > 1 else []
-    if problems:
-        message = f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}"
-        if strict:
+    shapes = [f"{name} has shape {tuple(given[name].shape)}, expected {tuple(own[name].shape)}" for name in mismatched]
+    differing = [*shapes[:1], *([f"{len(shapes) - 1} more shapes differ"] if len(shapes) > 1 else [])]
+    if problems or differing:
+        message = f"{source} does not fit {type(model).__name__}: {'; '.join(problems + differing)}"
+        if strict and problems:
             raise CheckpointError(f"{message} (strict=False loads the rest)")
+        if strict and not ignore_mismatched_sizes:
+            raise CheckpointError(f"{message} (ignore_mismatched_sizes=True loads the rest)")
         logger.warning("%s; left as they were", message)
     fitting = {name: given[name] for name in given if name in own and name not in mismatched}
     for name, tensor in fitting.items():
@@ -245,45 +249,61 @@ def _common_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
 
 
 def load_pretrained(
-    build: Callable[[MobileViTConfig], ModelT],
+    build: Callable[..., ModelT],
     source: str | os.PathLike[str],
     *,
-    config: MobileViTConfig | None = None,
+    config: MobileViTConfig | str | os.PathLike[str] | None = None,
     strict: bool = True,
+    ignore_mismatched_sizes: bool = False,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     mmap: bool = False,
-    dtype: torch.dtype | None = None,
-    **config_overrides: Any,
+    dtype: torch.dtype | str | None = None,
+    torch_dtype: torch.dtype | str | None = None,
+    **options: Any,
 ) -> ModelT:
     """Build a model, in evaluation mode, with the weights of a checkpoint.
 
     Args:
         build: makes the model from its configuration; usually a class of `mobilevit_fast.models`.
         source: as in `read_checkpoint`, and so are revision, token, cache_dir, local_files_only and mmap.
-        config: replaces the checkpoint's configuration.
-        strict: as in `load_weights`.
-        dtype: as in `load_weights`.
-        **config_overrides: fields to replace in the configuration, such as `num_labels` or `output_stride`.
+        config: replaces the checkpoint's configuration; also a file, folder or hub id that has one.
+        strict, ignore_mismatched_sizes: as in `load_weights`.
+        dtype, torch_dtype: as in `load_weights`, or the name of a type, or "auto": the configuration's.
+        **options: fields to replace in the configuration, such as `num_labels` or `output_stride`; arguments of
+            `build`; options of transformers that ask for nothing else than what is done here.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or does not fit.
         ValueError: a field of the configuration does not fit.
-        TypeError: there is no such field.
+        TypeError: there is no such field or option, or one that is not done here.
     """
-    unknown = sorted(set(config_overrides) - MobileViTConfig.field_names())
-    if unknown:
-        raise TypeError(f"from_pretrained: expected options or fields of MobileViTConfig, got {', '.join(unknown)}")
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise TypeError(f"from_pretrained: expected dtype to be a floating point torch.dtype, got {dtype!r}")
-    checkpoint = _read_checkpoint(source, HubOptions(revision, token, cache_dir, local_files_only), mmap)
-    config = checkpoint.config if config is None else config
-    if config_overrides:
-        config = MobileViTConfig.from_dict(config.to_dict(), **config_overrides)
-    model = build(config)
-    load_weights(model, checkpoint.state_dict, strict=strict, source=str(checkpoint.path), dtype=dtype)
+    fields, parameters = MobileViTConfig.field_names(), inspect.signature(build).parameters
+    overrides = {name: options.pop(name) for name in fields & options.keys()}
+    arguments = {name: options.pop(name) for name in set(parameters) & options.keys() - {"config"}}
+    check_reading(options)
+    floating_dtype(dtype, torch_dtype, None)  # a wrong one is said before the checkpoint is read
+    hub = HubOptions(revision, token, cache_dir, local_files_only)
+    checkpoint = _read_checkpoint(source, hub, mmap)
+    if isinstance(config, (str, os.PathLike)):
+        config = MobileViTConfig.from_pretrained(
+            config, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+    config = checkpoint.config if config is None else MobileViTConfig.converted(config, "from_pretrained")
+    if overrides:
+        config = MobileViTConfig.from_dict(config.to_dict(), **overrides)
+    model = build(config, **arguments)
+    load_weights(
+        model,
+        checkpoint.state_dict,
+        strict=strict,
+        ignore_mismatched_sizes=ignore_mismatched_sizes,
+        source=str(checkpoint.path),
+        dtype=floating_dtype(dtype, torch_dtype, config.dtype),
+    )
+    model.name_or_path = os.fspath(source)  # type: ignore[assignment]  # what peft keeps of a model's origin
     return model.eval()
 
 

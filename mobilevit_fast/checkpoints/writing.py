@@ -1,11 +1,12 @@
 """Writing checkpoints: everything is made in memory first, then the files take their places together."""
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from mobilevit_fast.checkpoints.errors import CheckpointError
 from mobilevit_fast.checkpoints.infer import ARCHITECTURES
@@ -25,6 +26,7 @@ def write_checkpoint(
     folder: str | os.PathLike[str],
     naming: str = "huggingface",
     processor: "MobileViTImageProcessor | None" = None,
+    state_dict: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write model.safetensors and config.json: a process that is killed leaves all files of a save or none.
 
@@ -39,13 +41,14 @@ def write_checkpoint(
         naming: "huggingface", which transformers reads too; "cvnets" or "timm" for the weights' names of these
             with the same config.json, which this package reads.
         processor: settings for images to write along with them, as preprocessor_config.json.
+        state_dict: weights to write in place of the model's own, under the names that these have.
 
     Raises:
         CheckpointError: the model has no MobileViT configuration, the naming has no names for it, a tensor cannot be
             written, or the folder is a file. Nothing was written.
         OSError: the files cannot be written.
     """
-    contents = checkpoint_contents(model, naming)
+    contents = checkpoint_contents(model, naming, state_dict)
     if processor is not None:
         contents[processor.file_name] = processor.to_json_string().encode()
     path = user_path(folder)
@@ -55,10 +58,12 @@ def write_checkpoint(
     write_together(path, contents)
 
 
-def checkpoint_contents(model: nn.Module, naming: str = "huggingface") -> dict[str, bytes]:
+def checkpoint_contents(
+    model: nn.Module, naming: str = "huggingface", state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, bytes]:
     """The files of a checkpoint by name; arguments and errors as in `write_checkpoint`."""
     config = _config_to_write(model).to_json_string()
-    state_dict = from_huggingface(model.state_dict(), naming)
+    state_dict = from_huggingface(model.state_dict() if state_dict is None else state_dict, naming)
     for name, tensor in state_dict.items():
         check_tensor(name, tensor)
     # Copies on the CPU: the format takes neither shared nor strided storage.

@@ -82,8 +82,11 @@ class MobileViTConfig:
         aspp_out_channels, atrous_rates, aspp_dropout_prob: the DeepLabV3 head (arXiv 1706.05587): channels, the three
             dilations, dropout.
         semantic_loss_ignore_index: label of pixels that the segmentation loss leaves out.
-        num_labels: classes. 0 leaves out the classifier. Default: as many as `id2label` has, else 2.
+        num_labels: classes. 0 leaves out the classifier. Default: as many as `id2label` has, else 2. Where `id2label`
+            has another number of names, these count and a warning says so.
         id2label, label2id: names of the classes. Keys of `id2label` may be numbers written as strings, as in JSON.
+            `label2id` by itself names the classes too, unless `num_labels` is another number (in transformers it never
+            does).
         problem_type: "regression", "single_label_classification", "multi_label_classification", or None to tell from
             `num_labels` and the dtype of the labels.
         return_dict: whether models return a `ModelOutput` (else a tuple) when the call does not say.
@@ -169,18 +172,25 @@ class MobileViTConfig:
     def _set_labels(self, num_labels: Any, id2label: Any, label2id: Any) -> None:
         names = None if id2label is None else parse_id2label(id2label)
         indices = None if label2id is None else parse_label2id(label2id)
-        if names is None and indices is not None:
+        count = None if num_labels is None else len(default_id2label(num_labels))
+        if names is not None and count not in (None, len(names)):
+            warnings.warn(
+                f"MobileViTConfig.num_labels: expected {len(names)}, the number of names in id2label, which count; "
+                f"got {count}",
+                stacklevel=3,
+            )
+        elif names is None and indices is not None and count in (None, len(indices)):
             names = {index: name for name, index in indices.items()}
         elif names is None:
-            names = default_id2label(2 if num_labels is None else num_labels)
+            names = default_id2label(2 if count is None else count)
+            if indices is not None:
+                warnings.warn(
+                    f"MobileViTConfig.num_labels: {count} replaces the {len(indices)} names of label2id", stacklevel=3
+                )
+                indices = None
         if indices is None:
             indices = {name: index for index, name in names.items()}
         self.id2label, self.label2id = names, indices
-        if num_labels is not None and num_labels != len(names):
-            warnings.warn(
-                f"MobileViTConfig.num_labels: {num_labels} replaces the {len(names)} names of id2label", stacklevel=3
-            )
-            self.num_labels = num_labels
 
     def _keep_extra(self, extra: dict[str, Any]) -> None:
         model_type = extra.pop("model_type", self.model_type)
@@ -222,6 +232,19 @@ class MobileViTConfig:
         if name not in PRESETS:
             raise ValueError(f"MobileViTConfig.preset: expected one of {', '.join(PRESETS)}, got {name!r}")
         return cls(**{**PRESETS[name], **overrides})
+
+    @classmethod
+    def converted(cls, config: Any, caller: str) -> "MobileViTConfig":
+        """`config` itself where it is of this class, else one of the same values as transformers' MobileViTConfig.
+
+        Raises:
+            TypeError: something else; the message begins with `caller`.
+        """
+        if isinstance(config, MobileViTConfig):
+            return config
+        if getattr(config, "model_type", None) != cls.model_type or not hasattr(config, "to_dict"):
+            raise TypeError(f"{caller}: expected a MobileViTConfig, got {type(config).__name__}")
+        return cls.from_dict({name: value for name, value in config.to_dict().items() if not name.startswith("_")})
 
     @classmethod
     def field_names(cls) -> set[str]:

@@ -91,6 +91,7 @@ class MobileViTForImageClassification(MobileViTPreTrainedModel):
 
     def __init__(self, config: MobileViTConfig) -> None:
         super().__init__(config)
+        config = self.config
         self.num_labels = config.num_labels
         self.mobilevit = MobileViTModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)

@@ -70,6 +70,7 @@ class MobileViTModel(MobileViTPreTrainedModel):
 
     def __init__(self, config: MobileViTConfig, expand_output: bool = True) -> None:
         super().__init__(config)
+        config = self.config
         self.expand_output = expand_output
         channels = config.neck_hidden_sizes
         self.conv_stem = MobileViTConvLayer(config, config.num_channels, channels[0], kernel_size=3, stride=2)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -13,7 +13,22 @@ class ModelOutput(Mapping[str, Any]):
     `output.logits`, `output["logits"]` and, by position among the fields that are present, `output[0]` or
     `output[:2]` read the same tensors. As with any mapping, iterating gives the names; `to_tuple()` gives the values.
     Every subclass is a pytree node, so outputs pass through `torch.export` and `torch.compile`.
+
+    As with transformers' outputs, tools may assign entries, also of names that are no fields, and make an output of a
+    mapping of its fields: `type(output)({name: value.float() for name, value in output.items()})`.
     """
+
+    _first_field: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        given = getattr(self, self._first_field)
+        if isinstance(given, dict):
+            setattr(self, self._first_field, None)
+            for name, value in given.items():
+                self[name] = value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self, key, value)
 
     def __getitem__(self, key: str | int | slice) -> Any:
         if isinstance(key, str):
@@ -36,8 +51,9 @@ class ModelOutput(Mapping[str, Any]):
 
     def _present(self) -> list[tuple[str, Any]]:
         # `fields` accepts instances of dataclasses only, which every subclass is.
-        named = [(field.name, getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]
-        return [(name, value) for name, value in named if value is not None]
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        named = {name: getattr(self, name) for name in names} | vars(self)  # entries that are no fields come last
+        return [(name, value) for name, value in named.items() if value is not None]
 
 
 @dataclass(eq=False)
@@ -103,6 +119,7 @@ class SemanticSegmenterOutput(ModelOutput):
 
 
 for _output_class in (EncoderOutput, MobileViTModelOutput, ImageClassifierOutput, SemanticSegmenterOutput):
+    _output_class._first_field = fields(_output_class)[0].name
     torch.export.register_dataclass(
         _output_class, serialized_type_name=f"{_output_class.__module__}.{_output_class.__qualname__}"
     )

@@ -108,6 +108,7 @@ class MobileViTForSemanticSegmentation(MobileViTPreTrainedModel):
 
     def __init__(self, config: MobileViTConfig) -> None:
         super().__init__(config)
+        config = self.config
         if config.num_labels < 1:
             raise ValueError(
                 f"MobileViTConfig.num_labels: expected at least 1 for segmentation, got {config.num_labels}"

@@ -9,7 +9,7 @@ import torch
 
 from mobilevit_fast.config import PRESETS, MobileViTConfig
 from mobilevit_fast.config.checks import RULES
-from mobilevit_fast.models import MobileViTModel
+from mobilevit_fast.models import MobileViTForImageClassification, MobileViTModel
 from testing.peers import import_transformers
 
 LABELS = {"id2label": {0: "cat", 1: "dog", 2: "eel"}, "label2id": {"cat": 0, "dog": 1, "eel": 2}}
@@ -104,8 +104,47 @@ def test_num_labels_and_names() -> None:
     config.num_labels = 3
     assert config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
     assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
-    with pytest.warns(UserWarning, match=r"MobileViTConfig\.num_labels: 5 replaces the 3 names of id2label"):
-        assert MobileViTConfig(**LABELS, num_labels=5).id2label[4] == "LABEL_4"
+
+
+@pytest.mark.parametrize("keys", [int, str])
+def test_names_of_classes_count_more_than_their_number(keys: type, tmp_path: Path) -> None:
+    """As in transformers 4 and, in later ones, in from_pretrained, whose constructor drops the names."""
+    names = {keys(0): "cat", keys(1): "dog"}
+    message = r"num_labels: expected 2, the number of names in id2label, which count; got 3"
+    MobileViTConfig(**LABELS).save_pretrained(tmp_path)
+    (tmp_path / "both.json").write_text(json.dumps({"num_labels": 3, "id2label": names}))
+    for make in (
+        lambda: MobileViTConfig(num_labels=3, id2label=names),
+        lambda: MobileViTConfig.preset("xx_small", num_labels=3, id2label=names),
+        lambda: MobileViTConfig.from_pretrained(tmp_path, num_labels=3, id2label=names),
+        lambda: MobileViTConfig.from_pretrained(tmp_path / "both.json"),
+    ):
+        with pytest.warns(UserWarning, match=message):
+            config = make()
+        assert (config.num_labels, config.id2label) == (2, {0: "cat", 1: "dog"})
+        assert config.label2id == {"cat": 0, "dog": 1}
+    theirs = their_config(**LABELS)
+    theirs.save_pretrained(tmp_path)
+    assert type(theirs).from_pretrained(tmp_path, num_labels=3, id2label={0: "cat", 1: "dog"}).num_labels == 2
+
+
+def test_label2id_by_itself_names_as_many_classes_as_there_are() -> None:
+    indices = {"cat": 0, "dog": 1}
+    assert MobileViTConfig(label2id=indices, num_labels=2).id2label == {0: "cat", 1: "dog"}
+    with pytest.warns(UserWarning, match=r"num_labels: 3 replaces the 2 names of label2id"):
+        config = MobileViTConfig(label2id=indices, num_labels=3)
+    assert config.id2label == their_config(label2id=indices, num_labels=3).id2label
+    assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
+
+
+def test_configurations_of_transformers_are_converted() -> None:
+    theirs = their_config(**LABELS, hidden_sizes=[8, 12, 16], output_stride=16)
+    model = MobileViTModel(theirs)
+    assert MobileViTForImageClassification(theirs).classifier.out_features == 3
+    assert model.config == MobileViTConfig(**MobileViTConfig.converted(theirs, "test").to_dict())
+    assert (model.config.output_stride, model.config.id2label) == (16, LABELS["id2label"])
+    with pytest.raises(TypeError, match="MobileViTModel: expected a MobileViTConfig, got ViTConfig"):
+        MobileViTModel(import_transformers().ViTConfig())
 
 
 def test_overriding_num_labels_of_a_file_renames_the_classes(tmp_path: Path) -> None:
