@@ -7,9 +7,9 @@ from mobilevit_fast.checkpoints.io import (
     build_model,
     load_model,
     load_pretrained,
-    load_weights,
     read_checkpoint,
 )
+from mobilevit_fast.checkpoints.loading import load_weights
 from mobilevit_fast.checkpoints.names import NAMINGS, Naming, detect_naming, from_huggingface, to_huggingface
 from mobilevit_fast.checkpoints.writing import write_checkpoint
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mobilevit_fast.checkpoints.errors import CheckpointError
-from mobilevit_fast.checkpoints.names import MOBILENET_BLOCKS
+from mobilevit_fast.checkpoints.names import MOBILENET_BLOCKS, is_known_head
 from mobilevit_fast.config import PRESETS, MobileViTConfig
 from mobilevit_fast.config.size import TRANSFORMER_DEPTHS, make_divisible
 
@@ -26,9 +26,10 @@ _OUTPUT_STRIDE = {"base": 32, "classification": 32, "segmentation": 16}
 
 def task_of(state_dict: Mapping[str, Tensor]) -> str:
     """The task of a state dict with Hugging Face's names: "base", "classification" or "segmentation"."""
-    if any(name.startswith("segmentation_head.") for name in state_dict):
+    heads = [name for name in state_dict if is_known_head(name)]
+    if any(name.startswith("segmentation_head.") for name in heads):
         return "segmentation"
-    return "classification" if "classifier.weight" in state_dict else "base"
+    return "classification" if heads else "base"
 
 
 def infer_config(state_dict: Mapping[str, Tensor]) -> MobileViTConfig:

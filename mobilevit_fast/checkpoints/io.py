@@ -1,11 +1,9 @@
 """Reading checkpoints of three code bases into models."""
 
-import functools
 import inspect
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,11 +13,13 @@ from torch import Tensor, nn
 
 from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
 from mobilevit_fast.checkpoints.infer import ARCHITECTURES, infer_config, task_of
-from mobilevit_fast.checkpoints.names import Naming, detect_naming, is_head, to_huggingface
+from mobilevit_fast.checkpoints.loading import load_weights
+from mobilevit_fast.checkpoints.names import Naming, detect_naming, is_head, is_known_head, to_huggingface
 from mobilevit_fast.checkpoints.options import check_reading, floating_dtype
 from mobilevit_fast.checkpoints.sources import Source, locate, read_json
-from mobilevit_fast.checkpoints.tensors import check_tensors, read_tensors
+from mobilevit_fast.checkpoints.tensors import read_tensors
 from mobilevit_fast.config import MobileViTConfig
+from mobilevit_fast.config.checks import default_id2label, parse_id2label
 from mobilevit_fast.files import HubOptions, find, parse_json_object
 from mobilevit_fast.limits import shortened
 
@@ -43,12 +43,17 @@ class Checkpoint:
         config: from config.json, or inferred from the shapes of the tensors.
         naming: the code base whose names the file uses.
         path: the (first) weights file.
+        unused: names of tensors in the file that no MobileViT of this code base has, which `state_dict` lacks. Files
+            with Hugging Face's names keep theirs in `state_dict`.
+        key: where the file had its state dict, such as "state_dict_ema"; None where it was nothing else.
     """
 
     state_dict: dict[str, Tensor]
     config: MobileViTConfig
     naming: Naming
     path: Path
+    unused: tuple[str, ...] = ()
+    key: str | None = None
 
 
 def read_checkpoint(
@@ -112,7 +117,8 @@ def _read(files: Source, mmap: bool) -> Checkpoint:
     path = files.weights[0]
     try:
         naming = detect_naming(content.tensors)
-        state_dict = to_huggingface(content.tensors, naming)
+        unused: list[str] = []
+        state_dict = to_huggingface(content.tensors, naming, unused)
         if files.config is not None and find(files.config) is not None:
             config = _read_config(files.config, state_dict)
         elif content.config is not None:
@@ -121,7 +127,7 @@ def _read(files: Source, mmap: bool) -> Checkpoint:
             config = infer_config(state_dict)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return Checkpoint(state_dict, config, naming, path)
+    return Checkpoint(state_dict, config, naming, path, tuple(unused), content.key)
 
 
 def _kept_config(text: str) -> MobileViTConfig:
@@ -139,7 +145,7 @@ def _read_config(path: Path, state_dict: Mapping[str, Tensor]) -> MobileViTConfi
         if model_type == MobileViTConfig.model_type:
             return MobileViTConfig.from_dict(values)
         if "model_type" not in values and str(architecture).startswith("mobilevit_"):
-            return _complete_from_timm(infer_config(state_dict), values.get("pretrained_cfg"))
+            return _complete_from_timm(infer_config(state_dict), values, path)
     except CheckpointError:
         raise
     except ValueError as error:
@@ -150,102 +156,24 @@ def _read_config(path: Path, state_dict: Mapping[str, Tensor]) -> MobileViTConfi
     )
 
 
-def _complete_from_timm(config: MobileViTConfig, described: object) -> MobileViTConfig:
-    """Add what timm's `pretrained_cfg` says about images and labels."""
-    if not isinstance(described, Mapping):
-        return config
-    input_size, labels = described.get("input_size"), described.get("label_names")
+def _complete_from_timm(config: MobileViTConfig, values: Mapping[str, Any], path: Path) -> MobileViTConfig:
+    """Add what timm's config.json says about images and labels."""
+    described = values.get("pretrained_cfg")
+    described = described if isinstance(described, Mapping) else {}
+    input_size, labels = described.get("input_size"), values.get("label_names") or described.get("label_names")
     overrides: dict[str, Any] = {}
     if isinstance(input_size, list) and len(input_size) == 3:
         height, width = input_size[1:]
         overrides["image_size"] = height if height == width else [height, width]
-    if isinstance(labels, list) and len(labels) == config.num_labels:
-        overrides["id2label"] = {index: str(label) for index, label in enumerate(labels)}
-        overrides["label2id"] = {str(label): index for index, label in enumerate(labels)}
+    if labels and isinstance(labels, (list, Mapping)):
+        # timm writes a mapping where there are gaps between the indices.
+        names = parse_id2label(labels if isinstance(labels, Mapping) else dict(enumerate(labels)))
+        named = {**default_id2label(config.num_labels), **names}
+        if len(named) == config.num_labels and (isinstance(labels, Mapping) or len(names) == len(named)):
+            overrides["id2label"] = named
+        else:
+            logger.warning("%s: %d label_names left out, for %d classes", path, len(names), config.num_labels)
     return MobileViTConfig.from_dict(config.to_dict(), **overrides)
-
-
-def load_weights(
-    model: nn.Module,
-    state_dict: Mapping[str, Tensor],
-    *,
-    strict: bool = True,
-    ignore_mismatched_sizes: bool = False,
-    source: str = "state dict",
-    dtype: torch.dtype | None = None,
-) -> None:
-    """Put a state dict with Hugging Face's names into a model, which then has one floating point type.
-
-    The prefix `mobilevit.` of the backbone may be there or not, on either side. A model without head leaves
-    the tensors of a head aside, and those of the last convolution if it was built with `expand_output=False`.
-
-    Args:
-        model: one of this package's models.
-        state_dict: tensors by name. They become the model's own, without a copy where they have the model's type.
-        strict: refuse missing and unknown names and differing shapes; else log them and load the rest.
-        ignore_mismatched_sizes: log differing shapes alone and load the rest.
-        source: what errors call the state dict.
-        dtype: floating point type of the model; None takes the widest of the state dict, to which the others are cast,
-            and logs that. float64 is that only where most numbers have it. Whole numbers stay what they are.
-
-    Raises:
-        CheckpointError: as described under `strict`, weights that are not floating-point, or tensors that are sparse,
-            nested, quantised, without values, or more than the limits allow.
-    """
-    try:
-        check_tensors(state_dict)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from error
-    own = model.state_dict()
-    prefix = "mobilevit." if any(name.startswith("mobilevit.") for name in own) else ""
-    has_head = any(is_head(name) for name in own)
-    given: dict[str, Tensor] = {}
-    for name, tensor in state_dict.items():
-        bare = name.removeprefix("mobilevit.")
-        if not prefix and not has_head and (is_head(bare) or (bare.startswith("conv_1x1_exp.") and bare not in own)):
-            continue
-        given[bare if is_head(bare) else prefix + bare] = tensor
-
-    # Counters of batches matter to no result (momentum is fixed), and converted files often lack them.
-    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
-    unknown = [name for name in given if name not in own]
-    mismatched = [name for name in own if name in given and given[name].shape != own[name].shape]
-    problems = [f"{len(missing)} missing ({first_few(missing)})"] if missing else []
-    problems += [f"{len(unknown)} unknown ({first_few(unknown)})"] if unknown else []
-    shapes = [f"{name} has shape {tuple(given[name].shape)}, expected {tuple(own[name].shape)}" for name in mismatched]
-    differing = [*shapes[:1], *([f"{len(shapes) - 1} more shapes differ"] if len(shapes) > 1 else [])]
-    if problems or differing:
-        message = f"{source} does not fit {type(model).__name__}: {'; '.join(problems + differing)}"
-        if strict and problems:
-            raise CheckpointError(f"{message} (strict=False loads the rest)")
-        if strict and not ignore_mismatched_sizes:
-            raise CheckpointError(f"{message} (ignore_mismatched_sizes=True loads the rest)")
-        logger.warning("%s; left as they were", message)
-    fitting = {name: given[name] for name in given if name in own and name not in mismatched}
-    for name, tensor in fitting.items():
-        if tensor.is_floating_point() != own[name].is_floating_point():
-            raise CheckpointError(f"{source}: {name}: expected dtype like {own[name].dtype}, got {tensor.dtype}")
-    floating = {name: tensor for name, tensor in fitting.items() if tensor.is_floating_point()}
-    if dtype is None and floating:
-        dtype = _common_dtype(floating.values())
-        others = sum(tensor.dtype != dtype for tensor in floating.values())
-        if others:
-            message = "%s: %d tensors of another type than %s were cast to it"
-            logger.warning(message, source, others, str(dtype).removeprefix("torch."))
-    if dtype is not None:
-        model.to(dtype)  # what is not in the file follows the dtype of what is
-        fitting |= {name: tensor.to(dtype) for name, tensor in floating.items()}
-    model.load_state_dict(fitting, strict=False, assign=True)
-
-
-def _common_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
-    """The narrowest type that holds what all of these hold; a few of float64 among others make none of it."""
-    numbers: Counter[torch.dtype] = Counter()
-    for tensor in tensors:
-        numbers[tensor.dtype] += tensor.numel()
-    if numbers.most_common(1)[0][0] == torch.float64:
-        return torch.float64
-    return functools.reduce(torch.promote_types, numbers.keys() - {torch.float64})
 
 
 def load_pretrained(
@@ -255,6 +183,7 @@ def load_pretrained(
     config: MobileViTConfig | str | os.PathLike[str] | None = None,
     strict: bool = True,
     ignore_mismatched_sizes: bool = False,
+    allow_unused: bool = False,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -270,7 +199,7 @@ def load_pretrained(
         build: makes the model from its configuration; usually a class of `mobilevit_fast.models`.
         source: as in `read_checkpoint`, and so are revision, token, cache_dir, local_files_only and mmap.
         config: replaces the checkpoint's configuration; also a file, folder or hub id that has one.
-        strict, ignore_mismatched_sizes: as in `load_weights`.
+        strict, ignore_mismatched_sizes, allow_unused: as in `load_weights`.
         dtype, torch_dtype: as in `load_weights`, or the name of a type, or "auto": the configuration's.
         **options: fields to replace in the configuration, such as `num_labels` or `output_stride`; arguments of
             `build`; options of transformers that ask for nothing else than what is done here.
@@ -300,6 +229,8 @@ def load_pretrained(
         checkpoint.state_dict,
         strict=strict,
         ignore_mismatched_sizes=ignore_mismatched_sizes,
+        allow_unused=allow_unused,
+        unused=checkpoint.unused,
         source=str(checkpoint.path),
         dtype=floating_dtype(dtype, torch_dtype, config.dtype),
     )
@@ -316,17 +247,22 @@ def register_models(*classes: "type[MobileViTPreTrainedModel]") -> None:
 
 
 def build_model(
-    checkpoint: Checkpoint, task: str | None = None, *, dtype: torch.dtype | None = None
+    checkpoint: Checkpoint,
+    task: str | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    allow_unused: bool = False,
 ) -> "MobileViTPreTrainedModel":
     """The model a checkpoint was made for, in evaluation mode, with its weights.
 
     Args:
         checkpoint: as `read_checkpoint` returns it. Its tensors become the model's own.
         task: "classification", "segmentation" or "base", which leaves a head out; None takes what the checkpoint is.
-        dtype: as in `load_weights`.
+        dtype, allow_unused: as in `load_weights`.
 
     Raises:
-        CheckpointError: weights and configuration do not fit each other, or there is no head for the task.
+        CheckpointError: weights and configuration do not fit each other, there are tensors that the model has no place
+            for, or there is no head for the task.
     """
     if task is not None and task not in ARCHITECTURES:
         raise ValueError(f"expected task {', '.join(ARCHITECTURES)} or None, got {task!r}")
@@ -334,7 +270,10 @@ def build_model(
     if found == "base" and ARCHITECTURES["classification"] in (checkpoint.config.architectures or []):
         found = "classification"  # saved with num_labels=0
     if task not in (None, "base", found):
-        raise CheckpointError(f"{checkpoint.path}: expected a model for {task}, got one for {found}")
+        unknown = [name for name in checkpoint.state_dict if is_head(name) and not is_known_head(name)]
+        unknown += checkpoint.unused
+        beside = f" with unknown tensors ({first_few(unknown, 10)})" if unknown else ""
+        raise CheckpointError(f"{checkpoint.path}: expected a model for {task}, got one for {found}{beside}")
     model: MobileViTPreTrainedModel
     try:
         if (task or found) == "base":
@@ -344,22 +283,34 @@ def build_model(
             model = _MODELS[ARCHITECTURES[found]](checkpoint.config)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: {error}") from error
-    load_weights(model, checkpoint.state_dict, source=str(checkpoint.path), dtype=dtype)
+    load_weights(
+        model,
+        checkpoint.state_dict,
+        allow_unused=allow_unused,
+        unused=checkpoint.unused,
+        source=str(checkpoint.path),
+        dtype=dtype,
+    )
     return model.eval()
 
 
 def load_model(
-    source: str | os.PathLike[str], task: str | None = None, *, dtype: torch.dtype | None = None, **arguments: Any
+    source: str | os.PathLike[str],
+    task: str | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    allow_unused: bool = False,
+    **arguments: Any,
 ) -> "MobileViTPreTrainedModel":
     """Load a checkpoint into the class it was made for, in evaluation mode.
 
     Args:
         source: as in `read_checkpoint`.
         task: as in `build_model`.
-        dtype: as in `load_weights`.
+        dtype, allow_unused: as in `load_weights`.
         **arguments: revision, token, cache_dir, local_files_only and mmap, as in `read_checkpoint`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or has no head for the task.
     """
-    return build_model(read_checkpoint(source, **arguments), task, dtype=dtype)
+    return build_model(read_checkpoint(source, **arguments), task, dtype=dtype, allow_unused=allow_unused)

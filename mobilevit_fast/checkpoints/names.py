@@ -10,6 +10,7 @@ All three describe the same tensors, so a translation renames, splits or joins, 
 Layouts agree too: a joined projection is the rows of query, key and value, in this order.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -84,6 +85,8 @@ _CVNETS_ASPP = "seg_head.aspp.aspp_layer"
 
 # ml-cvnets 0.1 wrapped the last convolution of its segmentation head in a Sequential of this name.
 _CVNETS_OLDER_NAMES = {"seg_head.classifier.classifier.": "seg_head.classifier."}
+# timm's models with features_only=True keep their stages side by side.
+_TIMM_FEATURES = re.compile(r"^stages_(\d+)\.")
 # A second head that ml-cvnets trains beside the first and never runs afterwards.
 _CVNETS_TRAINING_ONLY = "seg_head.aux_head."
 
@@ -187,12 +190,24 @@ def is_head(name: str) -> bool:
     return name.startswith(("classifier.", "segmentation_head."))
 
 
+def is_known_head(name: str) -> bool:
+    """Whether it belongs to a head of this package's and transformers' models, which a backbone can do without."""
+    return is_head(name) and name in _table_names("huggingface")
+
+
+def is_known_expansion(name: str) -> bool:
+    """Whether it belongs to the last convolution, which a backbone can do without as well."""
+    return name.startswith("conv_1x1_exp.") and name in _table_names("huggingface")
+
+
 def _bare(name: str, naming: str) -> str:
     """A name as it stands in the table: without the prefix of the backbone, in today's spelling."""
     if naming == "cvnets":
         for older, newer in _CVNETS_OLDER_NAMES.items():
             if name.startswith(older):
                 return newer + name.removeprefix(older)
+    if naming == "timm":
+        name = _TIMM_FEATURES.sub(r"stages.\1.", name)
     return name.removeprefix(_BACKBONE.get(naming, ""))
 
 
@@ -223,12 +238,14 @@ def detect_naming(keys: Iterable[str]) -> Naming:
     return best  # type: ignore[return-value]
 
 
-def to_huggingface(state_dict: Mapping[str, Tensor], naming: str) -> dict[str, Tensor]:
+def to_huggingface(state_dict: Mapping[str, Tensor], naming: str, unused: list[str] | None = None) -> dict[str, Tensor]:
     """Rename a state dict from `naming` to Hugging Face's names; split joined projections.
 
     Args:
-        state_dict: tensors under the names of `naming`, every one of which is used exactly once.
+        state_dict: tensors under the names of `naming`, every one of which is used exactly once. The second head of
+            ml-cvnets (`seg_head.aux_head.`), which serves training alone, is left out.
         naming: "huggingface" (returned as it is), "cvnets" or "timm".
+        unused: takes the names that are unknown, which are then no error. Their tensors are left out.
 
     Returns:
         The tensors under names with the prefix `mobilevit.` on the backbone, as models with a head have them.
@@ -242,7 +259,7 @@ def to_huggingface(state_dict: Mapping[str, Tensor], naming: str) -> dict[str, T
     if naming == "cvnets":
         state_dict = {name: t for name, t in state_dict.items() if not name.startswith(_CVNETS_TRAINING_ONLY)}
     result: dict[str, Tensor] = {}
-    for entry, tensors in _match(state_dict, naming):
+    for entry, tensors in _match(state_dict, naming, unused):
         if len(entry.huggingface) == 3:
             tensors = _split(tensors[0], entry.names(naming)[0])
         for name, tensor in zip(entry.huggingface, tensors, strict=True):
@@ -283,8 +300,10 @@ def _check_naming(naming: str) -> None:
         raise CheckpointError(f"naming: expected one of {', '.join(NAMINGS)}, got {naming!r}")
 
 
-def _match(state_dict: Mapping[str, Tensor], naming: str) -> Iterator[tuple[Entry, list[Tensor]]]:
-    """Pair every entry that is there with its tensors; nothing may be left over or missing."""
+def _match(
+    state_dict: Mapping[str, Tensor], naming: str, unused: list[str] | None = None
+) -> Iterator[tuple[Entry, list[Tensor]]]:
+    """Pair every entry that is there with its tensors; nothing may be missing, nor be left over but for `unused`."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in state_dict.items():
         bare = _bare(name, naming)
@@ -301,7 +320,9 @@ def _match(state_dict: Mapping[str, Tensor], naming: str) -> Iterator[tuple[Entr
         for name in entry.names(naming)
         if name not in tensors
     ]
-    if leftover or missing:
+    if unused is not None and not missing:
+        unused += leftover
+    elif leftover or missing:
         problems = [f"{len(missing)} missing ({first_few(missing)})"] if missing else []
         problems += [f"{len(leftover)} unknown ({first_few(leftover)})"] if leftover else []
         raise CheckpointError(

@@ -6,10 +6,12 @@ Others ask for gigabytes. So the instructions of a pickle are followed once with
 loaded.
 """
 
+import argparse
 import io
 import pickle
 import pickletools
 import sys
+import threading
 import warnings
 import zipfile
 from pathlib import Path
@@ -35,6 +37,11 @@ _CALLS = {
 }
 """What a pickle may call: these take time and memory of no more than their arguments."""
 
+_NAMESPACE = "argparse.Namespace"
+"""What timm keeps the arguments of a training in. It is allowed as an object of plain values, made empty and then given
+these; torch.load is told of it for the time of one call."""
+_TOLD = threading.Lock()
+
 _WITH_KEYS = {"collections.OrderedDict", "collections.Counter", "builtins.set"}
 _MANY_OF_ONE_HASH = sys.hash_info.modulus
 """From here on many whole numbers have the same hash, and a dictionary of them takes the square of their number."""
@@ -45,6 +52,10 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (
 
 class _Global(NamedTuple):
     name: str
+
+
+class _Namespace:
+    """What stands for an argparse.Namespace."""
 
 
 class _Storage(NamedTuple):
@@ -69,7 +80,8 @@ def read_pickle(path: Path, *, mmap: bool = False) -> object:
         if is_archive:
             _check_archive(path)
             content = torch._C.PyTorchFileReader(file).get_record("data.pkl")  # the very bytes that torch.load takes
-            _Rehearsal(content, path.stat().st_size).follow()
+            rehearsal = _Rehearsal(content, path.stat().st_size)
+            rehearsal.follow()
         else:
             content = file.read()
             rehearsal = _Rehearsal(content, len(content))
@@ -80,7 +92,10 @@ def read_pickle(path: Path, *, mmap: bool = False) -> object:
         del content
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickle protocols: either it can be read or there is an error
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
+        if not rehearsal.has_namespace:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
+        with _TOLD, torch.serialization.safe_globals([argparse.Namespace]):  # which are one list for all threads
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
 
 
 def _check_archive(path: Path) -> None:
@@ -104,6 +119,7 @@ class _Rehearsal:
         self._parts_left = self._elements_left = size
         self._storages: dict[str, _Storage] = {}
         self._calls = _CALLS | _declared_safe()
+        self.has_namespace = False
 
     def follow(self) -> Any:
         """Follow the next pickle to its end; what stands for its content."""
@@ -155,7 +171,10 @@ class _Rehearsal:
                     arguments = stack.pop()
                     stack.append(self._called(stack.pop(), arguments))
                 case "BUILD":
-                    self.count(stack.pop())
+                    state = stack.pop()
+                    self.count(state)
+                    if isinstance(stack[-1], _Namespace) and not _are_plain_attributes(state):
+                        raise pickle.UnpicklingError(f"GLOBAL {_NAMESPACE} with other values than plain ones")
                 case "BINPERSID":
                     stack.append(self._storage(stack.pop()))
                 case "STOP":
@@ -185,6 +204,9 @@ class _Rehearsal:
         self.count(arguments, hashed=function.name in _WITH_KEYS)
         if function.name == _WITH_ATTRIBUTES:  # the function, a class, the function's arguments, attributes
             return self._called(arguments[0], arguments[2])
+        if function.name == _NAMESPACE and function.name not in self._calls and arguments == ():
+            self.has_namespace = True
+            return _Namespace()
         if function.name not in self._calls:
             raise pickle.UnpicklingError(f"GLOBAL {function.name}")
         if function.name == _ENCODED and arguments[1:] != ("latin1",):  # others return more than they take
@@ -217,7 +239,20 @@ def _check_reach(storage: _Storage, offset: int, size: tuple[int, ...], stride: 
         raise ValueError(f"a tensor ends at element {end} of {storage.elements}")
 
 
+def _are_plain_attributes(state: object) -> bool:
+    """Whether keys, and values, alternating, are names and plain."""
+    return type(state) is list and all(type(key) is str for key in state[::2]) and _is_plain(state)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a text, a number, a constant, or a collection of these."""
+    if type(value) in (tuple, list):
+        return all(map(_is_plain, value))  # type: ignore[call-overload]
+    return value is None or type(value) in (str, int, float, bool)
+
+
 def _declared_safe() -> set[str]:
     """The names that whoever runs this has given to `torch.serialization.add_safe_globals`."""
-    declared = torch.serialization.get_safe_globals()
+    with _TOLD:  # not what another thread has told torch.load of
+        declared = torch.serialization.get_safe_globals()
     return {one[1] if isinstance(one, tuple) else f"{one.__module__}.{one.__qualname__}" for one in declared}

@@ -20,7 +20,8 @@ WEIGHTS_FILES = (
     "pytorch_model.bin.index.json",
 )
 """Names looked for in a folder or on the hub, the first that exists is read."""
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".pt.tar", ".pth.tar")
+"""Ends of the names of weights files; those with .tar are no archives, timm calls pickles so."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -62,7 +63,7 @@ def locate(source: str | os.PathLike[str], hub: HubOptions) -> Source:
         raise CheckpointError(
             f"{name}: expected a folder, a weights file or a model id of the hub, got: {error.strerror}"
         ) from error
-    if path.suffix in SUFFIXES or not _HUB_ID.fullmatch(name):
+    if path.name.endswith(SUFFIXES) or not _HUB_ID.fullmatch(name):
         raise CheckpointError(
             f"{name}: expected a folder, a weights file or a model id of the hub, found nothing there"
         )
@@ -84,7 +85,7 @@ def _in_folder(folder: Path) -> Source:
 
 
 def _single_file(path: Path) -> Source:
-    if path.suffix not in SUFFIXES:
+    if not path.name.endswith(SUFFIXES):
         raise CheckpointError(f"{path}: expected a weights file ({', '.join(SUFFIXES)}), got {path.name}")
     # A config.json describes its neighbour only when that has the name of a saved model.
     return Source((path,), path.parent / CONFIG_FILE if path.name in WEIGHTS_FILES else None)
@@ -140,7 +141,7 @@ def _shard_names(index: Path) -> list[str]:
         raise CheckpointError(f"{index}: expected a weight_map of tensor names to files, got keys {list(values)}")
     shards = sorted({str(name) for name in names.values()})
     for shard in shards:
-        if Path(shard).name != shard or Path(shard).suffix not in SUFFIXES:
+        if Path(shard).name != shard or not shard.endswith(SUFFIXES):
             raise CheckpointError(f"{index}: expected names of weights files beside it, got {shard!r}")
     return shards
 

@@ -1,5 +1,6 @@
 """Tensors in and out of weights files, and out of the wrappers that training scripts put around them."""
 
+import logging
 import pickle
 import re
 import struct
@@ -17,6 +18,8 @@ from mobilevit_fast.checkpoints.errors import CheckpointError, first_few
 from mobilevit_fast.checkpoints.pickle_file import read_pickle
 from mobilevit_fast.checkpoints.safetensors_file import CONFIG_KEY, read_safetensors
 from mobilevit_fast.files import open_found
+
+logger = logging.getLogger(__name__)
 
 # Where training scripts keep the state dict, averaged weights first: both ml-cvnets and timm evaluate those.
 _WRAPPERS = (
@@ -47,10 +50,12 @@ class Content(NamedTuple):
     Attributes:
         tensors: on the CPU by name, out of wrappers, without prefixes that all names share.
         config: the text of the configuration that this package writes into them, if it is there.
+        key: where the state dict was, unless it was all there is.
     """
 
     tensors: dict[str, Tensor]
     config: str | None
+    key: str | None = None
 
 
 def read_tensors(paths: tuple[Path, ...], *, mmap: bool = False) -> Content:
@@ -65,7 +70,7 @@ def read_tensors(paths: tuple[Path, ...], *, mmap: bool = False) -> Content:
             without values of their own, or more than the limits allow.
     """
     result: dict[str, Tensor] = {}
-    config = None
+    config = key = None
     for path in paths:
         try:
             with open_found(path) as file:
@@ -78,13 +83,16 @@ def read_tensors(paths: tuple[Path, ...], *, mmap: bool = False) -> Content:
             tensors, metadata = _read_safetensors(path, mmap)
             config = metadata.get(CONFIG_KEY, config)
         else:
-            tensors = _unwrap(_read_pickle(path, mmap), path)
+            tensors, key = _unwrap(_read_pickle(path, mmap), path)
+        twice = sorted(result.keys() & tensors.keys())
+        if twice:
+            raise CheckpointError(f"{path}: expected every tensor in one file of several, got {first_few(twice)} again")
         result.update(tensors)
     try:
         check_tensors(result)
     except CheckpointError as error:
         raise CheckpointError(f"{paths[0]}: {error}") from error
-    return Content(_without_prefixes(result), config)
+    return Content(_without_prefixes(result), config, key)
 
 
 def check_tensors(state_dict: Mapping[str, Tensor]) -> None:
@@ -138,7 +146,7 @@ def _read_pickle(path: Path, mmap: bool) -> object:
     try:
         return read_pickle(path, mmap=mmap)
     except pickle.UnpicklingError as error:
-        needed = re.search(r"GLOBAL (\S+)", str(error))
+        needed = re.search(r"GLOBAL (\S+( with other values than plain ones)?)", str(error))
         got = f"one that needs {needed[1]}" if needed else "a damaged or foreign one"
         raise CheckpointError(f"{path}: expected a file of tensors only (weights_only=True), got {got}") from error
     except _DAMAGE as error:
@@ -147,13 +155,19 @@ def _read_pickle(path: Path, mmap: bool) -> object:
         raise CheckpointError(f"{path}: expected a complete PyTorch file, got a damaged or foreign one") from error
 
 
-def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    wrappers = 0
+def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The state dict, and the key that it was found under."""
+    wrappers, found = 0, None
     while isinstance(content, Mapping):
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        inner = [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
         if not inner:
             break
-        content, wrappers = inner[0], wrappers + 1
+        found = inner[0]
+        beside = [key for key, value in content.items() if key != found and _holds_weights(value)]
+        if beside:
+            names = first_few([_shown(key) for key in beside])
+            logger.warning("%s: the weights under %s are read, other tensors are not (%s)", path, found, names)
+        content, wrappers = content[found], wrappers + 1
         if wrappers > limits.MAX_WRAPPERS:  # or one that contains itself
             raise CheckpointError(
                 f"{path}: expected a state dict inside {limits.raised('MAX_WRAPPERS')} dictionaries, got more"
@@ -166,7 +180,14 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
             f"{path}: expected tensors by name, bare or under one of {', '.join(_WRAPPERS)}, "
             f"got other values under {first_few([_shown(key) for key in others])}"
         )
-    return dict(content.items())
+    return dict(content.items()), found
+
+
+def _holds_weights(value: object) -> bool:
+    """Whether this may be part of a model: a state dict, or an array of numbers with a fraction."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(isinstance(one, Tensor) for one in value.values())
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0
 
 
 def _shown(key: object) -> str:

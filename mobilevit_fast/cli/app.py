@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mobilevit_fast import info, limits
 from mobilevit_fast.acceleration import plan as plan_acceleration
-from mobilevit_fast.checkpoints import NAMINGS, build_model, write_checkpoint
+from mobilevit_fast.checkpoints import NAMINGS, CheckpointError, build_model, write_checkpoint
 from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE
 from mobilevit_fast.cli import overlay
 from mobilevit_fast.cli.console import (
@@ -226,6 +226,9 @@ def convert_command(
     ],
     processor: Processor = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is in the folder already.")] = False,
+    allow_unused: Annotated[
+        bool, typer.Option("--allow-unused", help="Leave out tensors that no MobileViT has, and name them.")
+    ] = False,
 ) -> None:
     """Write a checkpoint under the names of another code base, with its configuration and image settings."""
     if naming not in NAMINGS:
@@ -238,8 +241,13 @@ def convert_command(
         raise usage_error(f"{folder}: expected a folder without a checkpoint, found {' and '.join(present)} (--force)")
     checkpoint = read_source(source)
     settings = find_processor(source, checkpoint, processor)
-    write_checkpoint(build_model(checkpoint), folder, naming=naming, processor=settings)
-    say(f"{checkpoint.path} ({checkpoint.naming}) -> {folder} ({naming})")
+    try:
+        model = build_model(checkpoint, allow_unused=allow_unused)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("allow_unused=True", "--allow-unused")) from error
+    write_checkpoint(model, folder, naming=naming, processor=settings)
+    found = checkpoint.naming if checkpoint.key is None else f"{checkpoint.naming}, {checkpoint.key}"
+    say(f"{checkpoint.path} ({found}) -> {folder} ({naming})")
 
 
 @app.command("export")

@@ -68,6 +68,7 @@ class MobileViTPreTrainedModel(HuggingFaceInterface):
         mmap: bool = False,
         strict: bool = True,
         ignore_mismatched_sizes: bool = False,
+        allow_unused: bool = False,
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         **config_overrides: Any,
@@ -85,6 +86,7 @@ class MobileViTPreTrainedModel(HuggingFaceInterface):
             strict: whether weights that are missing or left over are an error.
             ignore_mismatched_sizes: keep fresh weights where those of the checkpoint have another shape, as for a
                 classifier of other classes, and log that.
+            allow_unused: leave out weights that the model has no place for, and log their names.
             dtype: floating point type of the model, or its name; None keeps the checkpoint's, of several the widest
                 (float64 only where most numbers have it), to which the others are cast; "auto" takes the
                 configuration's, where it names one.
@@ -108,6 +110,7 @@ class MobileViTPreTrainedModel(HuggingFaceInterface):
             mmap=mmap,
             strict=strict,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
+            allow_unused=allow_unused,
             dtype=dtype,
             torch_dtype=torch_dtype,
             **config_overrides,

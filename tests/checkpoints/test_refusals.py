@@ -72,8 +72,8 @@ def test_a_git_lfs_pointer(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (
-            {"args": argparse.Namespace()},
-            r"tensors only \(weights_only=True\), got one that needs argparse\.Namespace",
+            {"args": argparse.ArgumentParser},
+            r"tensors only \(weights_only=True\), got one that needs argparse\.ArgumentParser",
         ),
         ([1, 2], "expected a dictionary of tensors, got list"),
         ({"epoch": 3, "net": {}}, "got other values under epoch, net"),

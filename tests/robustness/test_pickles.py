@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_what_is_saved_beside_a_state_dict(tmp_path: Path, archive: bool) -> Non
 
 def test_classes_that_were_declared_safe(tmp_path: Path) -> None:
     state_dict = small_model().state_dict()
-    torch.save({"state_dict": state_dict, "args": argparse.Namespace(lr=0.1)}, tmp_path / "a.pth")
+    torch.save({"state_dict": state_dict, "args": argparse.Namespace(lr=torch.ones(()))}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=r"got one that needs argparse\.Namespace"):
         read_checkpoint(tmp_path / "a.pth")
     with torch.serialization.safe_globals([argparse.Namespace]):
@@ -96,3 +97,64 @@ def test_what_is_no_damage_is_not_called_so(tmp_path: Path, error: Exception, mo
     with pytest.raises(type(error)) as raised:
         read_checkpoint(tmp_path / "a.pth")
     assert raised.value is error
+
+
+class _Called(argparse.Namespace):
+    """A namespace that is pickled as one called with arguments."""
+
+    def __reduce__(self) -> Any:
+        return argparse.Namespace, ({"a": 1},)
+
+
+def _itself() -> argparse.Namespace:
+    namespace = argparse.Namespace()
+    namespace.itself = [namespace]
+    return namespace
+
+
+def _with_a_number() -> argparse.Namespace:
+    namespace = argparse.Namespace()
+    vars(namespace)[3] = 4  # type: ignore[index]
+    return namespace
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_namespaces_of_plain_values_are_read(tmp_path: Path, archive: bool) -> None:
+    state_dict = small_model().state_dict()
+    plain = argparse.Namespace(a=1, b="x", c=[None, True, (1.5, {"d": 2**70, "e": ()})], f=argparse.SUPPRESS)
+    content = {"state_dict": state_dict, "args": plain, "again": [plain, argparse.Namespace()]}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=archive)
+    before = set(torch.serialization.get_safe_globals())
+    for mmap in (True, False):
+        assert_same_tensors(read_checkpoint(tmp_path / "a.pth", mmap=mmap).state_dict, state_dict)
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize(
+    "namespace",
+    [
+        argparse.Namespace(tensor=torch.zeros(1)),
+        argparse.Namespace(inner=argparse.Namespace()),
+        argparse.Namespace(type=torch.float32),
+        argparse.Namespace(action=[{"a": {1, 2}}]),
+        _itself(),
+        _with_a_number(),
+        _Called(),
+    ],
+    ids=["tensor", "namespace", "type", "set", "itself", "number", "called"],
+)
+def test_others_are_not(tmp_path: Path, namespace: argparse.Namespace, archive: bool) -> None:
+    content = {"state_dict": small_model().state_dict(), "args": namespace}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=archive)
+    with pytest.raises(CheckpointError, match=r"got one that needs argparse\.Namespace") as error:
+        read_checkpoint(tmp_path / "a.pth")
+    assert_one_line(error)
+
+
+def test_namespaces_in_several_threads(tmp_path: Path) -> None:
+    state_dict = small_model().state_dict()
+    torch.save({"state_dict": state_dict, "args": argparse.Namespace(a=1)}, tmp_path / "a.pth")
+    with ThreadPoolExecutor(8) as pool:
+        for checkpoint in pool.map(lambda _: read_checkpoint(tmp_path / "a.pth"), range(32)):
+            assert_same_tensors(checkpoint.state_dict, state_dict)
