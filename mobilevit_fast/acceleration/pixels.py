@@ -11,6 +11,9 @@ from torch import Tensor
 
 from mobilevit_fast.acceleration.parts import AffineConv
 
+_CHANNELS = (1, 3, 4)
+"""Of images, where no mean or deviation tells their number."""
+
 
 @dataclass(frozen=True)
 class PixelNormalization:
@@ -80,6 +83,16 @@ class PixelNormalization:
                     f"PixelNormalization: expected a {name} for each of {channels} channels, got {len(value)}"
                 )
 
+    def _check_layout(self, images: Tensor) -> None:
+        per_channel = next((v for v in (self.mean, self.std) if isinstance(v, tuple)), None)
+        counts = _CHANNELS if per_channel is None else (len(per_channel),)
+        if images.ndim == 4 and (images.shape[1] in counts or images.shape[3] not in counts):
+            return
+        got = f"uint8 images of shape {tuple(images.shape)}"
+        if images.ndim in (3, 4) and images.shape[-1] in counts:
+            got += " with their channels last; images.movedim(-1, -3) has them first"
+        raise ValueError(f"PixelNormalization: expected (batch, channels, height, width), got {got}")
+
     @property
     def subtracts(self) -> bool:
         """Whether there is a mean to subtract."""
@@ -92,7 +105,12 @@ class PixelNormalization:
         return list(zip(mean, std, strict=True))
 
     def normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
-        """Images (N, C, H, W) of bytes as the network expects them, in ``dtype``."""
+        """Images (N, C, H, W) of bytes as the network expects them, in ``dtype``.
+
+        Raises:
+            ValueError: images with their channels last, or without a batch.
+        """
+        self._check_layout(images)
         x = images.to(torch.promote_types(dtype, torch.float32)) * self.rescale_factor
         parts = [(x[:, i : i + 1] - mean) / std for i, (mean, std) in enumerate(self._by_channel(images.shape[1]))]
         return torch.cat(parts[::-1] if self.flip_channel_order else parts, dim=1).to(dtype)

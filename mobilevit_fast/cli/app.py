@@ -38,6 +38,7 @@ from mobilevit_fast.export import ONNX_MODELS, ExportError, export_onnx
 from mobilevit_fast.files import encoded_picture, find, user_path, write_atomically
 from mobilevit_fast.images import ImageError
 from mobilevit_fast.images.inputs import read_image
+from mobilevit_fast.images.transforms import to_bytes
 
 app = typer.Typer(
     cls=Commands,
@@ -181,6 +182,8 @@ def segment_command(
         dtype=compute_dtype,
         accelerated=accelerate,
     )
+    if loaded.processor.do_convert_rgb:
+        photo = _read_photo(image, over_white=True)
     # The whole photo, not its centre: then the classes of the resized image cover the photo exactly.
     inputs = loaded.processor(photo, do_center_crop=False).to(compute_device, compute_dtype)
     with torch.inference_mode():
@@ -203,9 +206,9 @@ def segment_command(
     stdout().print(table)
 
 
-def _read_photo(path: Path) -> Image.Image:
+def _read_photo(path: Path, over_white: bool = False) -> Image.Image:
     try:
-        pixels = read_image(path, convert_rgb=True, data_format=None)  # (3, height, width)
+        pixels = to_bytes(read_image(path, convert_rgb=over_white, data_format=None))  # (3, height, width)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     return Image.fromarray(pixels.transpose(1, 2, 0))

@@ -20,6 +20,9 @@ RawImage: TypeAlias = Image.Image | np.ndarray | torch.Tensor | str | os.PathLik
 CHANNEL_COUNTS = (1, 3, 4)
 """Channels an array may have: grey, RGB, RGBA."""
 
+_WIDE_GREY = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of more than 8 bits, whose values its conversions cut off at 255."""
+
 _BYTES = (bytes, bytearray, memoryview)
 _PATHS = (str, os.PathLike)
 _ARRAYS = (np.ndarray, torch.Tensor)
@@ -84,39 +87,83 @@ def _singles(images: Any, ndim: int) -> Iterator[Any]:
 
 
 def read_image(raw: RawImage, *, convert_rgb: bool, data_format: str | None) -> np.ndarray:
-    """One image as an array (channels, height, width), its values and dtype untouched.
+    """One image as an array (channels, height, width), its values and dtype untouched but for 16 bits.
 
-    Files and bytes are decoded, turned upright by their EXIF orientation and converted to RGB. PIL images
-    are not turned and, without `convert_rgb`, keep the channels of their mode: a palette image then yields
-    its palette indices.
+    Files and bytes are decoded, turned upright by their EXIF orientation and converted to RGB, without
+    `convert_rgb` as if nothing in them were transparent. PIL images are not turned and, without `convert_rgb`,
+    keep the channels of their mode: a palette image then yields its palette indices. Wherever an image comes
+    from, whole numbers beyond 255 are 16 bits of which the upper 8 are taken, as Pillow does with RGB of 16 bits.
 
     Args:
         raw: the image. Arrays and tensors: (height, width), or 1, 3 or 4 channels first or last, boolean,
             integer or floating point. bfloat16 becomes float32, which holds the same values.
         convert_rgb: see `ImageSettings.do_convert_rgb`.
         data_format: see `ImageSettings.input_data_format`; where both axes could be the channels, the first
-            is.
+            is (`is_ambiguous`).
 
     Raises:
-        ImageError: a file that is missing or broken, an empty image, a shape or dtype that no image has.
+        ImageError: a file that is missing or broken, an empty image, a shape, dtype or values that no image has.
     """
-    if isinstance(raw, (*_PATHS, *_BYTES)):
-        raw = _call_pillow(lambda picture: picture.convert("RGB"), _open_upright(raw))
-    if isinstance(raw, Image.Image):
-        _check_not_empty(raw.size[::-1])
-        pixels = _call_pillow(_pixels_as_rgb if convert_rgb else np.array, raw)
+    is_file = isinstance(raw, (*_PATHS, *_BYTES))
+    picture = _open_upright(raw) if is_file else raw
+    if isinstance(picture, Image.Image):
+        _check_not_empty(picture.size[::-1])
+        if picture.mode in _WIDE_GREY:
+            return _read_wide_grey(picture, convert_rgb or is_file)
+        read = _pixels_as_rgb if convert_rgb else _pixels_as_they_are
+        pixels = _call_pillow(lambda one: read(one, is_file), picture)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     image = _channels_first(_to_numpy(raw), data_format)
     _check_not_empty(image.shape[1:])
+    image = _of_8_bits(image)
     return convert_array_to_rgb(image) if convert_rgb else image
 
 
-def read_segmentation_map(raw: RawImage) -> np.ndarray:
+def is_ambiguous(raw: RawImage) -> bool:
+    """Whether the first and the last axis of an array could both be its channels."""
+    return isinstance(raw, _ARRAYS) and raw.ndim == 3 and {raw.shape[0], raw.shape[2]} <= set(CHANNEL_COUNTS)
+
+
+def _read_wide_grey(picture: Image.Image, to_rgb: bool) -> np.ndarray:
+    """(1 | 3, height, width) of an image of more than 8 bits; fractions of white stay what they are."""
+    pixels = _of_8_bits(_to_numpy(_call_pillow(np.array, picture)))
+    if not to_rgb:
+        return pixels[None]
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= 1 and (pixels % 1).any()):
+        if not 0 <= low <= high <= 255:
+            raise ImageError(
+                f"expected fractions within [0, 1] or numbers within [0, 255], got mode {picture.mode} within "
+                f"[{low}, {high}]"
+            )
+        pixels = pixels.astype(np.uint8)  # Pillow cuts fractions off as well
+    return np.repeat(pixels[None], 3, axis=0)
+
+
+def _of_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """The upper 8 of 16 bits, if whole numbers go beyond 255; anything else as it is."""
+    if pixels.dtype.kind not in "iu" or not pixels.size or pixels.max() <= 255:
+        return pixels
+    low, high = pixels.min(), pixels.max()
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"expected whole numbers within [0, 255], or within [0, 65535] of 16 bits, got {pixels.dtype} "
+            f"within [{low}, {high}]"
+        )
+    return (pixels >> 8).astype(np.uint8)
+
+
+def read_segmentation_map(raw: RawImage, *, lowest: int | None, highest: int | None, why: str) -> np.ndarray:
     """One map of class ids as an array (1, height, width); palette images yield their palette indices.
+
+    Args:
+        raw: the map.
+        lowest, highest: class ids allowed, None for any.
+        why: the end of the message about others.
 
     Raises:
         ImageError: a file that is missing or broken, an empty map, more than one channel, ids that are not
-            whole.
+            whole or not allowed.
     """
     if isinstance(raw, (*_PATHS, *_BYTES)):
         raw = _open_upright(raw)
@@ -125,7 +172,15 @@ def read_segmentation_map(raw: RawImage) -> np.ndarray:
         raise ImageError(f"expected one class id per pixel, (height, width), got shape {labels.shape}")
     _check_not_empty(labels.shape)
     if np.issubdtype(labels.dtype, np.floating) and not np.array_equal(labels, np.trunc(labels)):
-        raise ImageError(f"expected whole numbers as class ids, got fractions or NaN ({labels.dtype})")
+        fraction = labels[labels != np.trunc(labels)].flat[0]
+        raise ImageError(f"expected whole numbers as class ids, got {fraction} ({labels.dtype})")
+    for value, allowed in (
+        (labels.min(), lowest is None or labels.min() >= lowest),
+        (labels.max(), highest is None or labels.max() <= highest),
+    ):
+        if not allowed:
+            bounds = f"of at least {lowest}" if highest is None else f"within [{lowest}, {highest}]"
+            raise ImageError(f"expected class ids {bounds}{why}, got {value:.0f}")
     return labels[None]
 
 
@@ -155,8 +210,13 @@ def _call_pillow(function: Any, picture: Image.Image) -> Any:
         raise ImageError(f"expected a readable image, got mode {picture.mode}: {_one_line(error)}") from None
 
 
-def _pixels_as_rgb(picture: Image.Image) -> np.ndarray:
-    """(height, width, 3) uint8, transparency laid over white."""
+def _pixels_as_they_are(picture: Image.Image, is_file: bool) -> np.ndarray:
+    """(height, width) or (height, width, channels); of a file RGB, as transformers reads them."""
+    return np.array(picture.convert("RGB") if is_file else picture)
+
+
+def _pixels_as_rgb(picture: Image.Image, is_file: bool) -> np.ndarray:
+    """(height, width, 3) uint8, transparency laid over white, of files too."""
     if "A" in picture.getbands() or picture.info.get("transparency") is not None:
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))

@@ -9,7 +9,7 @@ import torch
 from PIL.Image import Resampling
 
 from mobilevit_fast import limits
-from mobilevit_fast.images.inputs import RawImage, read_image, read_segmentation_map
+from mobilevit_fast.images.inputs import RawImage, is_ambiguous, read_image, read_segmentation_map
 from mobilevit_fast.images.settings import ImageSettings
 from mobilevit_fast.images.transforms import (
     ImageError,
@@ -31,12 +31,21 @@ def process_image(label: str, raw: RawImage, settings: ImageSettings) -> np.ndar
     """
     try:
         image = read_image(raw, convert_rgb=settings.do_convert_rgb, data_format=settings.input_data_format)
-        if settings.do_rescale and np.issubdtype(image.dtype, np.floating) and 0 < image.max() <= 1:
+        if settings.input_data_format is None and is_ambiguous(raw):
             warnings.warn(
-                f"{label}: its values lie within [0, 1] and are rescaled once more; pass do_rescale=False to keep them",
+                f"{label}: its shape {image.shape} could have channels first or last, and first is taken; pass "
+                'input_data_format="channels_first" or "channels_last"',
                 stacklevel=3,  # the line that calls the processor
             )
+        largest = image.max() if settings.do_rescale and np.issubdtype(image.dtype, np.floating) else 0
+        if 0 < largest <= 1:
+            warnings.warn(
+                f"{label}: its values lie within [0, 1] and are rescaled once more; pass do_rescale=False to keep them",
+                stacklevel=3,
+            )
         image = _resize(image, settings, settings.resample)
+        if largest > 255 and not settings.do_resize:  # a resize has refused it
+            raise ImageError(f"expected numbers of at most 255 to rescale, got {image.dtype} up to {largest}")
         if settings.do_rescale:
             assert settings.rescale_factor is not None  # ImageSettings sees to this, here and below
             image = rescale(image, settings.rescale_factor)
@@ -57,7 +66,14 @@ def process_segmentation_map(label: str, raw: RawImage, settings: ImageSettings)
         ImageError: the message begins with `label`.
     """
     try:
-        labels = read_segmentation_map(raw)
+        resized = " to resize a map, which is done in bytes" if settings.do_resize else ""
+        reduced = " to reduce" if settings.do_reduce_labels and not resized else ""
+        labels = read_segmentation_map(
+            raw,
+            lowest=0 if resized or reduced else None,
+            highest=255 if resized else None,
+            why=resized or reduced,
+        )
         if settings.do_reduce_labels:
             labels = reduce_labels(labels)
         labels = _crop(_resize(labels, settings, Resampling.NEAREST), settings)

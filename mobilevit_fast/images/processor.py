@@ -108,10 +108,10 @@ class MobileViTImageProcessor:
             images: one of, a list of, or a nested list of: PIL images; paths; encoded image files as bytes;
                 numpy arrays and torch tensors of (height, width), (channels, height, width) or (height,
                 width, channels) with 1, 3 or 4 channels, or with a leading batch axis. Pixels are whole
-                numbers in [0, 255] or, to be resized, fractions in [0, 1]; for fractions pass
-                `do_rescale=False`. Paths and bytes are turned upright by their EXIF orientation and read as
-                RGB. PIL images and arrays keep their channels unless `do_convert_rgb`; grey then stays one
-                channel, which the models refuse.
+                numbers in [0, 255], or beyond in [0, 65535], of which the upper 8 bits are taken, or, to be
+                resized, fractions in [0, 1]; for fractions pass `do_rescale=False`. Paths and bytes are turned
+                upright by their EXIF orientation and read as RGB. PIL images and arrays keep their channels
+                unless `do_convert_rgb`; grey then stays one channel, which the models refuse.
             segmentation_maps: None, or one map of class ids for each image: the same kinds of input, with
                 (height, width) for arrays. They are resized to the nearest pixel and cropped along with the
                 images.

@@ -31,7 +31,8 @@ class ImageSettings:
 
     Attributes:
         do_convert_rgb: make three channels of whatever comes: grey is repeated, transparency is laid over
-            white. Off, the channels stay as they are. Files and encoded bytes are read as RGB in either case.
+            white. Off, the channels stay as they are; files and encoded bytes are read as RGB in either case,
+            then with the colours that transparency hides.
         do_resize: resize to `size`.
         size: `{"height", "width"}` in pixels; `{"shortest_edge"}` keeps the aspect ratio, optionally bounded
             by `"longest_edge"`; `{"max_height", "max_width"}` fits the image into a box. A pair is (height,

@@ -97,15 +97,18 @@ def resize(image: np.ndarray, height: int, width: int, resample: Resampling) -> 
         ImageError: values that fit neither description.
     """
     is_fraction = _holds_fractions(image)
-    pixels = image.transpose(1, 2, 0)
-    if is_fraction:
-        pixels = rescale(pixels, 255)
+    pixels = to_bytes(image).transpose(1, 2, 0)
     if pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    picture = Image.fromarray(np.ascontiguousarray(pixels.astype(np.uint8)))
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
     resized = np.array(picture.resize((width, height), resample=resample))
     resized = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
     return rescale(resized, 1 / 255) if is_fraction else resized
+
+
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """Fractions of white, or whole numbers of [0, 255], as uint8; others are an ImageError."""
+    return (rescale(image, 255) if _holds_fractions(image) else image).astype(np.uint8)
 
 
 def _holds_fractions(image: np.ndarray) -> bool:

@@ -86,9 +86,11 @@ class MobileViTModel(MobileViTPreTrainedModel):
             raise ValueError(f"{name}: expected pixel_values, got None")
         channels = self.config.num_channels
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
+            last = pixel_values.ndim in (3, 4) and pixel_values.shape[-1] == channels
+            hint = " with channels last; pixel_values.movedim(-1, -3) has them first" if last else ""
             raise ValueError(
                 f"{name}: expected pixel_values of shape (batch, {channels}, height, width), "
-                f"got {tuple(pixel_values.shape)}"
+                f"got {tuple(pixel_values.shape)}{hint}"
             )
         takes_bytes = getattr(self.conv_stem, "takes_bytes", False)  # an accelerated one may
         if not pixel_values.is_floating_point() and not takes_bytes:

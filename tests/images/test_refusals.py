@@ -55,8 +55,8 @@ def refused(message: str, images: Any, *args: Any, error: type[Exception] = Imag
         ),
         (np.full((3, 5, 5), "x"), "image 0: expected boolean, integer or floating point values, got <U1"),
         (
-            GOOD.astype(np.int32) + 1000,
-            "or whole numbers within [0, 255] to resize, got int32 within [1000, 1255]",
+            GOOD.astype(np.int32) + 70000,
+            "expected whole numbers within [0, 255], or within [0, 65535] of 16 bits, got int32 within [70000, 70255]",
         ),
         (GOOD.astype(np.float32) - 500, "to resize, got float32 within [-500.0, -245.0]"),
         (

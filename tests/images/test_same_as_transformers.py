@@ -13,7 +13,10 @@ from mobilevit_fast.images import ImageError, MobileViTImageProcessor
 from testing.paths import UCMERCED, needs_ucmerced
 from tests.images.pictures import PIL_MODES, assert_identical, noise, peer, picture
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*rescaled once more")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*rescaled once more"),
+    pytest.mark.filterwarnings("ignore:.*channels first or last"),
+]
 
 SMALL = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}
 
