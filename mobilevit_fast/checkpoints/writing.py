@@ -12,7 +12,7 @@ from mobilevit_fast.checkpoints.errors import CheckpointError
 from mobilevit_fast.checkpoints.infer import ARCHITECTURES
 from mobilevit_fast.checkpoints.names import from_huggingface
 from mobilevit_fast.checkpoints.safetensors_file import CONFIG_KEY
-from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE
+from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_FILES
 from mobilevit_fast.checkpoints.tensors import check_tensor
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.files import user_path, write_together
@@ -55,7 +55,7 @@ def write_checkpoint(
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path}: expected a folder to write to, got a file")
     path.mkdir(parents=True, exist_ok=True)
-    write_together(path, contents)
+    write_together(path, contents, rivals=WEIGHTS_FILES)
 
 
 def checkpoint_contents(

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,14 @@ except ImportError:  # not on POSIX: then writers do not see each other, and lef
     fcntl = None  # type: ignore[assignment]
 
 _JOURNAL = ".mobilevit_fast.journal"
-"""Lists the temporary files of a save: what is written, what its place held before, and the name of that."""
+"""Lists the temporary files of a save: what is written, what its place held before, and the name of that.
+
+Rivals of the save follow, of which nothing is written.
+"""
 _MAX_JOURNAL_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\.(?P<name>[^/\\\0]+)\.[0-9a-f]+\.tmp")
 _ENTRY = re.compile(
-    r"(?P<path>\.[^/\\\0]+\.[0-9a-f]+\.tmp)/(?P<old>[a-z0-9]+)/(?P<name>(?!\.{1,2}\Z)[^/\\\0]+)",
+    r"(?P<path>\.[^/\\\0]+\.[0-9a-f]+\.tmp|)/(?P<old>[a-z0-9]+)/(?P<name>(?!\.{1,2}\Z)[^/\\\0]+)",
 )
 _ABSENT = "absent"
 _LONGEST_NAME = 100
@@ -41,7 +44,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     write_together(path.parent, {path.name: content})
 
 
-def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_together(folder: Path, contents: Mapping[str, bytes], rivals: Iterable[str] = ()) -> None:
     """Write files that belong together: all of them or none, whenever this is killed.
 
     All of them are written under names of their own beside their places and are on the disk before the first takes its
@@ -50,7 +53,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     writes to the folder next with this function puts the rest into their places, the first file last. Programs that
     know nothing of the journal may find the first file missing, for a moment or, after a kill, until the next save;
     wherever they find it, all others are of the same save. What they write counts from then on: in the place of the
-    first file, instead of all that is not in its place yet; in that of another one, instead of this one.
+    first file or of a rival, instead of all that is not in its place yet; in that of another one, instead of this one.
 
     What is there already with the same content is not touched, and a single file that changes is renamed over the old
     one: then none is ever missing. Several writers of one folder, threads or processes, take turns in that, so that the
@@ -59,6 +62,8 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     Args:
         folder: which exists.
         contents: by name; first what is of no use without the others, or tells most.
+        rivals: names of files that readers take instead of the first one where that is missing. They count in a save
+            that changes it.
 
     Raises:
         OSError: as when writing in place; every file is what it was, unless the failure was that of a rename after the
@@ -76,7 +81,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
             _finish(folder, _committed(folder))
             changed = {name: path for name, path in written.items() if not _holds(folder / name, contents[name])}
             if len(changed) > 1:
-                _commit(folder, changed)
+                _commit(folder, changed, set(rivals) - contents.keys() if next(iter(contents)) in changed else ())
             _finish(folder, changed)
         _sync(folder)
 
@@ -110,12 +115,13 @@ def encoded_picture(picture: "Image.Image", kind: str) -> bytes:
     return file.getvalue()
 
 
-def _commit(folder: Path, changed: Mapping[str, Path]) -> None:
+def _commit(folder: Path, changed: Mapping[str, Path], rivals: Iterable[str]) -> None:
     """Have `find` give these temporary files from now on, whatever happens."""
     first = next(iter(changed))
     old = {name: _ABSENT if name == first else _digest(folder / name) for name in changed}
-    listed = "\0".join(f"{path.name}/{old[name]}/{name}" for name, path in changed.items())
-    with _written(folder, _JOURNAL, os.fsencode(listed)) as journal:
+    entries = [f"{path.name}/{old[name]}/{name}" for name, path in changed.items()]
+    entries += [f"/{_digest(folder / name)}/{name}" for name in rivals]
+    with _written(folder, _JOURNAL, os.fsencode("\0".join(entries))) as journal:
         os.replace(journal, folder / _JOURNAL)
         try:
             _sync(folder)
@@ -130,8 +136,9 @@ def _committed(folder: Path) -> dict[str, Path]:
     """Temporary files of a committed save by the names whose places they have not taken yet, the first one first.
 
     A journal counts while the place of the first file that it lists is empty: else the old one was not removed yet, all
-    is in place, or somebody else wrote there since. An entry counts while its place is empty, too, or holds what it
-    held; by the content, since copies of a folder have other inodes, and many file systems when mounted again.
+    is in place, or somebody else wrote there since. So it does while the places of its rivals are empty or hold what
+    they held, and an entry while its own place does; by the content, since copies of a folder have other inodes, and
+    many file systems when mounted again.
 
     Raises:
         OSError: nobody can tell what there is. It must not pass for nothing, since that would be removed.
@@ -142,14 +149,14 @@ def _committed(folder: Path) -> dict[str, Path]:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a path that no file can have
         return {}
     listed = {entry["name"]: entry for entry in map(_ENTRY.fullmatch, entries) if entry}
-    first = next(iter(listed), None)
-    if first is None or not _is_there(folder / listed[first]["path"]) or _is_there(folder / first):
+    written = {name: folder / entry["path"] for name, entry in listed.items() if entry["path"]}
+    first = next(iter(written), None)
+    if first is None or not _is_there(written[first]) or _is_there(folder / first):
         return {}
-    return {
-        name: folder / entry["path"]
-        for name, entry in listed.items()
-        if _is_there(folder / entry["path"]) and _digest(folder / name) in (_ABSENT, entry["old"])
-    }
+    kept = {name for name, entry in listed.items() if _digest(folder / name) in (_ABSENT, entry["old"])}
+    if not listed.keys() - written.keys() <= kept:
+        return {}
+    return {name: path for name, path in written.items() if name in kept and _is_there(path)}
 
 
 def _digest(path: Path) -> str:

@@ -183,6 +183,26 @@ def test_killed_at_random_moments(name: str, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == names  # leftovers are gone
 
 
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model-1-of-1.safetensors"])
+def test_weights_that_others_put_in_the_place_of_a_killed_save_count(weights: str, folder: Path) -> None:
+    KINDS["model"].write(folder, 0)
+    files = contents(folder)
+    foreign(folder, 0, weights)
+    theirs = {name: content for name, content in contents(folder).items() if name not in files}
+    put(folder, files)
+    seen = []
+    for _ in killed_at_every_step(folder, lambda: KINDS["model"].write(folder, 1)):
+        seen.append(KINDS["model"].read(folder))
+        for name in in_place(folder):
+            (folder / name).unlink()
+        for name, content in theirs.items():
+            (folder / name).write_bytes(content)
+        assert read_checkpoint(folder).state_dict["classifier.bias"].equal(MODELS[0].classifier.bias)
+        (folder / "config.json").write_bytes(files["config.json"])
+        assert KINDS["model"].read(folder) == 0
+    assert set(seen) == {0, 1}
+
+
 @pytest.mark.parametrize("name", OVERWRITES)
 def test_killed_at_every_step(name: str, folder: Path) -> None:
     before, kind = OVERWRITES[name]

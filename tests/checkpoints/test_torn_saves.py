@@ -192,6 +192,50 @@ def test_a_torn_save_that_was_copied_elsewhere(folder: Path) -> None:
     assert in_place(folder) == {"a": b"1", "b": b"1", "c": b"1", "d": b""}
 
 
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_what_others_write_under_another_name_counts(before: bytes | None, folder: Path) -> None:
+    """One that readers would take for the same, where it is new or has changed: such a save is no longer carried on."""
+
+    def write(state: int) -> None:
+        write_together(folder, dict.fromkeys("abc", b"%d" % state), rivals=["r"])
+
+    write(0)
+    if before is not None:
+        (folder / "r").write_bytes(before)
+    seen = []
+    for _ in killed_at_every_step(folder, lambda: write(1)):
+        seen.append(state_of_three(folder))
+        torn = contents(folder)
+        for path in folder.iterdir():
+            if not path.name.startswith("."):
+                path.unlink()
+        (folder / "r").write_bytes(b"mine")
+        assert [find(folder / name) for name in "abcr"] == [None, None, None, folder / "r"]
+        write_atomically(folder / "d", b"")
+        assert in_place(folder) == {"d": b"", "r": b"mine"}
+        put(folder, torn)
+        (folder / "r").unlink(missing_ok=True)  # what is gone is nothing newer
+        assert state_of_three(folder) == seen[-1]
+        (folder / "r").write_bytes(b"mine")
+        write(2)
+        assert contents(folder) == {"a": b"2", "b": b"2", "c": b"2", "r": b"mine"}
+        put(folder, torn)
+    assert set(seen) == {0, 1}
+
+
+def test_a_rival_of_a_file_that_a_save_leaves_as_it_is(folder: Path) -> None:
+    def write(state: int) -> None:
+        write_together(folder, {"a": b"same", "b": b"%d" % state, "c": b"%d" % state}, rivals=["r"])
+
+    write(0)
+    seen = []
+    for _ in killed_at_every_step(folder, lambda: write(1)):
+        (folder / "r").write_bytes(b"mine")
+        (state,) = {(find(folder / name) or folder / name).read_bytes() for name in "bc"}
+        seen.append(state)
+    assert set(seen) == {b"0", b"1"}
+
+
 LONG = ["x" * 244, "x" * 255, "\u00e9" * 122 + "x", "\U0001f4f7" * 63, "\udcff" * 240]
 
 
