@@ -50,8 +50,7 @@ def builder(provider: str, call: OperatorCall, arguments: dict[str, Any]) -> Cal
         return lambda *images: function(*images, *rest)
     x = arguments["x"]
     choice = op.choose(provider, x.device, x.dtype, arguments)
-    packed = op.pack(provider, tuple(arguments.values()))
-    bound = rest if packed is None else (*rest, packed)
+    bound = op.arguments_for(choice.backend, tuple(arguments.values()))[count:]
     return lambda *images: choice.overload(*images, *bound)
 
 

@@ -13,6 +13,7 @@ from emulator.build import load
 from mobilevit_fast import native, ops
 from mobilevit_fast.kernels.cuda import backend as cuda_backend
 from mobilevit_fast.kernels.cuda import rules
+from mobilevit_fast.kernels.cuda.packing import padded
 from mobilevit_fast.native import LibraryStatus
 from mobilevit_fast.ops.registry import result_dtype
 from testing.tolerance import assert_within_twice, max_error
@@ -126,9 +127,16 @@ def run(
 
 
 def weight_bytes(op: str, arguments: tuple[Any, ...]) -> int:
-    """Of an operator's packed parameters."""
-    packed = ops.OPS[op].pack("cuda", arguments)
-    return 0 if packed is None else packed.nbytes
+    """Of an operator's packed weights that its kernels read: without those for torch's matrix product."""
+    definition = ops.OPS[op]
+    packing = definition.kernels["cuda"].packing
+    assert packing is not None
+    assert packing.implementation is not None
+    _, weights, _ = definition.split(arguments)
+    named = definition.named(arguments)
+    of_torch = [weights.weight, weights.weight[:, 0]] if op == "classifier_head" else []
+    packed = packing.implementation(weights, *(named[name] for name in packing.settings))
+    return packed.nbytes - sum(padded(tensor.numel() * tensor.element_size(), 16) for tensor in of_torch)
 
 
 FEW_PRODUCTS = 4000

@@ -13,7 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration.fused import Fused
 from mobilevit_fast.config import PRESETS, MobileViTConfig
-from mobilevit_fast.ops import BACKENDS, OPS
+from mobilevit_fast.ops import OPS
+
+_RECORDED = "reference"
+"""The backend that takes weights as they are."""
 
 
 class OperatorCall(NamedTuple):
@@ -23,20 +26,18 @@ class OperatorCall(NamedTuple):
         path: the fused module that makes it, as in ``named_modules``.
         part: its name within the module.
         op: name of the operator.
-        overload: the kernel.
         arguments: those of the operator's schema.
     """
 
     path: str
     part: str
     op: str
-    overload: Any
     arguments: tuple[Any, ...]
 
     @property
     def named(self) -> dict[str, Any]:
-        """The arguments by name, without the packed parameters that some kernels take at the end."""
-        return dict(zip(OPS[self.op].argument_names, self.arguments, strict=False))
+        """The arguments by name."""
+        return OPS[self.op].named(self.arguments)
 
     @property
     def shape(self) -> dict[str, int]:
@@ -82,18 +83,21 @@ class _Recorder(TorchDispatchMode):
         self.running: list[tuple[str, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace == "mobilevit_fast" and func._schema.overload_name in BACKENDS:  # not the packing of weights
+        if func.namespace == "mobilevit_fast" and func._schema.overload_name == _RECORDED:
             path, parts = self.running[-1]
             name = func._schema.name.removeprefix("mobilevit_fast::")
-            self.calls.append(OperatorCall(path, next(parts), name, func, args))
+            self.calls.append(OperatorCall(path, next(parts), name, args))
         return func(*args, **(kwargs or {}))
 
 
 def operator_calls(model: nn.Module, images: Tensor) -> list[OperatorCall]:
-    """The calls of operators in a forward of an accelerated model, in their order, with the very tensors they got."""
+    """The calls of operators in a forward of a model when it is accelerated, in their order, with their weights.
+
+    The model is accelerated for that; the reference computes.
+    """
     recorder = _Recorder()
     handles = []
-    for path, module in model.named_modules():
+    for path, module in mvf.accelerate(model, backend=_RECORDED, strict=True).named_modules():
         if not isinstance(module, Fused):
             continue
 
@@ -131,7 +135,7 @@ def preset_calls(
     with torch.device("meta"):
         model = kind(config).to(dtype).eval()
         images = torch.empty(batch, 3, image_size, image_size, dtype=dtype)
-    return operator_calls(mvf.accelerate(model), images)
+    return operator_calls(model, images)
 
 
 def different(calls: Iterable[OperatorCall]) -> list[tuple[OperatorCall, int]]:
@@ -173,7 +177,7 @@ def all_calls(batch: int = 1, image_size: int = 256, dtype: torch.dtype = torch.
         expanded = x.new_empty(x.shape[0], call.named["expand_weight"].shape[0], *x.shape[2:])
         expanded = expanded.contiguous(memory_format=torch.channels_last)
         for part, op, arguments in within_inverted_residual(call.named, expanded):
-            calls.append(OperatorCall(call.path, part, op, OPS[op].overload("reference"), arguments))
+            calls.append(OperatorCall(call.path, part, op, arguments))
     return [call for call, _ in different(calls)]
 
 

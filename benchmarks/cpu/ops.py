@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-import mobilevit_fast as mvf
 from benchmarks.cpu.floors import work_of
 from benchmarks.cpu.models import Case, exact_and_gmac, relative_error
 from benchmarks.timing import HostClock, interleaved, statistics
@@ -56,11 +55,7 @@ def _within(call: OperatorCall, residual: Any) -> Iterator[OperatorCall]:
     named = call.named
     x = residual.expand_1x1(named["x"])  # (N, E, H, W)
     for part, name, arguments in within_inverted_residual(named, x):
-        op = OPS[name]
-        choice = op.choose("auto", x.device, x.dtype, op.named(arguments))
-        packed = op.pack(choice.backend, arguments)
-        bound = arguments if packed is None else (*arguments, packed)
-        yield OperatorCall(call.path, part, name, choice.overload, bound)
+        yield OperatorCall(call.path, part, name, arguments)
 
 
 class Work(NamedTuple):
@@ -81,9 +76,8 @@ def works(case: Case) -> list[Work]:
     """The different operator calls of a case, in the order of the network."""
     plain = case.copy_of_model().to(memory_format=torch.channels_last)
     exact = case.copy_of_model(torch.float64)
-    model = mvf.accelerate(case.copy_of_model(), strict=True)
     calls = []
-    for call in operator_calls(model, case.images.to(case.dtype)):
+    for call in operator_calls(case.copy_of_model(), case.images.to(case.dtype)):
         calls.append(call)
         if call.op == "inverted_residual":
             calls += _within(call, plain.get_submodule(call.path))
@@ -111,7 +105,10 @@ def _row(case: Case, work: Work, rounds: int, seconds: float) -> dict[str, Any]:
     call, plain = work.call, work.plain
     channels_last = tuple(x.contiguous(memory_format=torch.channels_last) for x in work.inputs)
     exact, gmac = exact_and_gmac(work.exact, work.inputs)
-    calls = {"ours": lambda: call.overload(*call.arguments), "plain": lambda: plain(*channels_last)}
+    op, x = OPS[call.op], call.arguments[0]
+    choice = op.choose("auto", x.device, x.dtype, call.named)
+    arguments = op.arguments_for(choice.backend, call.arguments)
+    calls = {"ours": lambda: choice.overload(*arguments), "plain": lambda: plain(*channels_last)}
     with torch.inference_mode():
         errors = {name: relative_error(run(), exact) for name, run in calls.items()}
         timed = interleaved(calls, HostClock(rest=0), seconds, rounds, most_calls=1)
@@ -126,7 +123,7 @@ def _row(case: Case, work: Work, rounds: int, seconds: float) -> dict[str, Any]:
         "batch": case.batch,
         "dtype": case.dtype_name,
         "operator": call.op,
-        "backend": call.overload._schema.overload_name,
+        "backend": choice.backend,
         "path": call.path,
         "calls": work.calls,
         "shape": call.shape,

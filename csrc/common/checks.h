@@ -62,24 +62,29 @@ inline bool same_device(const Tensor& a, const Tensor& b) {
          (a.is_cpu() || a.get_device_index() == b.get_device_index());
 }
 
+inline int64_t storage_bytes(const Tensor& tensor) {
+  int64_t bytes = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+  return bytes;
+}
+
 // Whether the storage holds all numbers of a tensor: it can be freed or cut behind the tensor's back
 // (untyped_storage().resize_(0)), which leaves sizes, strides and even an address as they were.
 inline bool is_stored(const Tensor& tensor) {
   const AtenTensorHandle handle = tensor.get();
   const int64_t rank = tensor.dim();
-  int64_t *sizes = nullptr, *strides = nullptr, offset = 0, bytes = 0;
+  int64_t *sizes = nullptr, *strides = nullptr, offset = 0;
   int32_t dtype = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(handle, &sizes));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle, &strides));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(handle, &offset));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle, &dtype));
   int64_t end = sum_of(offset, 1);  // behind the last number
   for (int64_t i = 0; i < rank; ++i) {
     if (sizes[i] == 0) return true;
     end = sum_of(end, product_of(sizes[i] - 1, strides[i]));
   }
-  return product_of(end, static_cast<int64_t>(aoti_torch_dtype_element_size(dtype))) <= bytes;
+  return product_of(end, static_cast<int64_t>(aoti_torch_dtype_element_size(dtype))) <= storage_bytes(tensor);
 }
 
 // The name as Python prints it, for the types a user is likely to pass.

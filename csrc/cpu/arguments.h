@@ -2,7 +2,8 @@
 #pragma once
 
 #include "common/arguments.h"
-#include "packing.h"
+#include "cpu/gemm/products.h"
+#include "memory.h"
 
 namespace mobilevit_fast::cpu {
 
@@ -10,27 +11,22 @@ constexpr Types kTypes{ScalarType::Float, ScalarType::BFloat16, "torch.float32 o
 
 inline Element element_of(ScalarType type) { return type == ScalarType::Float ? Element::float32 : Element::bfloat16; }
 
-struct Parameters : ParameterChecks {
-  Parameters(const char* op, const char* name, const Tensor& weight) : ParameterChecks(kTypes, op, name, weight) {}
-};
-
+// Of a call with packed weights of such sizes.
+template <class Sizes>
 struct Arguments : ArgumentChecks {
-  Arguments(const char* op, const Tensor& x) : ArgumentChecks(kTypes, op, x) {}
-
-  // Packed weights as given, or made of `weights` where none were.
-  template <class Weights>
-  Tensor packed(const std::optional<Tensor>& given, const Products& products, const Weights& weights) const {
-    if (!given) return weights.pack(products);
-    const int64_t floats = weights.packed_floats(products);
-    expect(given->dim() == 1 && given->size(0) == floats && given->scalar_type() == ScalarType::Float &&
-               given->is_cpu() && given->stride(0) == 1,
-           "packed weights of shape (", floats, ",) and type torch.float32 on the CPU, as made for the kernel variant ",
-           isa_name(products.isa), ", got ", shape_text(*given));
-    stored("packed weights", *given);
-    return *given;
+  Arguments(const Tensor& x, const Tensor& packed, const Sizes& sizes)
+      : ArgumentChecks(kTypes, Sizes::kOp, x, packed), products(sizes.products(type() == ScalarType::BFloat16)) {
+    ArgumentChecks::sizes(numbers_of(sizes));
+    const int64_t bytes = product_of(sizes.packed_words(products), 4);
+    ArgumentChecks::packed(packed, bytes, row_bytes(sizes, products), "the kernel variant ", isa_name(products.isa));
+    weights = static_cast<const float*>(packed.const_data_ptr());
   }
-};
 
+  Element element() const { return element_of(type()); }
+
+  Products products;
+  const float* weights;
+};
 // An input as kernels see it. Converted to channels_last unless its channels, or, with `any_strides`, all its
 // dimensions, may be strided.
 inline ImageBatch image_batch(Tensor& x, bool any_strides = false) {

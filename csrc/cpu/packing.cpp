@@ -1,9 +1,10 @@
 #include "packing.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "cpu/arguments.h"
 #include "cpu/conv2d_bias_act/conv2d_bias_act.h"
-#include "cpu/gemm/gemm_layout.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -66,25 +67,7 @@ float* append_affine(const OptionalTensor& scale, const OptionalTensor& bias, in
   return append(Values(bias, row, 0.0f), count, padded, target);
 }
 
-}  // namespace
-
-Products::Products(std::initializer_list<std::reference_wrapper<const Tensor>> weights) {
-  bool bfloat16 = true, even = true;
-  for (const Tensor& weight : weights) {
-    bfloat16 = bfloat16 && weight.scalar_type() == ScalarType::BFloat16;
-    even = even && weight.size(weight.dim() == 3 ? 2 : 1) % 2 == 0;
-  }
-  isa = product_isa(active_isa(), bfloat16, even);
-  factors = word_factors(isa);
-}
-
-Products Products::of_tiles(const Tensor& weight) {
-  Products products({weight});
-  if (multiplies_tiles(products.isa)) return products;
-  products.isa = product_isa(active_isa(), false, false), products.factors = 1;
-  return products;
-}
-
+// `factors` products make a word and divide the channels.
 float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t factors,
                    float* target) {
   const Reader read(weight);
@@ -177,6 +160,151 @@ float* pack_row_groups(const Tensor& weight, const OptionalTensor& scale, const 
 float* pack_vector(const Tensor& values, int64_t layer, float* target) {
   const int64_t count = values.size(values.dim() - 1);
   return append(Values(values, layer, 0.0f), count, count, target);
+}
+
+// Windows as they are; those of bfloat16 fill half of the room.
+float* pack_taps(const Tensor& weight, float* target) {
+  const bool wide = weight.scalar_type() == ScalarType::Float;
+  const size_t bytes = wide ? 4 : 2;
+  const char* source = static_cast<const char*>(weight.const_data_ptr());
+  const int64_t count = product_of(weight.size(2), weight.size(3), weight.size(0));
+  std::fill_n(target, count, 0.0f);
+  char* next = reinterpret_cast<char*>(target);
+  for (int64_t kh = 0; kh < weight.size(2); ++kh) {
+    for (int64_t kw = 0; kw < weight.size(3); ++kw) {
+      for (int64_t c = 0; c < weight.size(0); ++c, next += bytes) {
+        const int64_t offset = c * weight.stride(0) + kh * weight.stride(2) + kw * weight.stride(3);
+        std::memcpy(next, source + offset * static_cast<int64_t>(bytes), bytes);
+      }
+    }
+  }
+  return target + count;
+}
+
+OptionalTensor part(const OptionalTensor& stack, int64_t index) {
+  if (!stack) return std::nullopt;
+  return torch::stable::select(*stack, 0, index);
+}
+
+std::string shape_of(Shape shape) {
+  std::ostringstream text;
+  const char* separator = "(";
+  for (const int64_t size : shape) text << separator << size, separator = ", ";
+  text << (shape.size() == 1 ? ",)" : ")");
+  return text.str();
+}
+
+}  // namespace
+
+void check_rank(const char* op, const char* name, const Tensor& weight, int64_t dimensions) {
+  bool ok = weight.dim() == dimensions;
+  for (int64_t i = 0; ok && i < dimensions; ++i) ok = weight.size(i) > 0;
+  check(ok, "mobilevit_fast.", op, ": expected ", name, " of ", dimensions, " dimensions, none of them 0, got ",
+        shape_text(weight));
+}
+
+Packing::Packing(const char* op, const Tensor& first, const Products& products, int64_t words, PackedShape shape)
+    : op_(op), first_(first), products_(products), words_(words), packed_(empty_floats(0)) {
+  const ScalarType type = first.scalar_type();
+  check(type == kTypes.a || type == kTypes.b, "mobilevit_fast.", op, ": expected weights of type ", kTypes.text,
+        ", got ", dtype_text(type));
+  packed_ = empty_matrix(shape.rows, shape.numbers, type);
+  target_ = static_cast<float*>(packed_.mutable_data_ptr());
+}
+
+Tensor Packing::finish() {
+  float* begin = static_cast<float*>(packed_.mutable_data_ptr());
+  check(target_ - begin == words_, "mobilevit_fast.", op_, ": expected ", words_, " words of packed weights, got ",
+        target_ - begin);
+  const int64_t numbers = product_of(packed_.size(0), packed_.size(1));
+  std::fill(target_, begin + (first_.scalar_type() == ScalarType::Float ? numbers : numbers / 2), 0.0f);
+  return packed_;
+}
+
+void Packing::parameter(const std::string& name, const Tensor& tensor, Shape shape, bool float32) const {
+  const auto expect = [&](bool ok, const auto&... parts) {
+    check(ok, "mobilevit_fast.", op_, ": expected ", name, parts...);
+  };
+  bool same = tensor.dim() == static_cast<int64_t>(shape.size());
+  int64_t i = 0;
+  for (const int64_t size : shape) same = same && tensor.size(i++) == size;
+  if (!same) expect(false, " of shape ", shape_of(shape), ", got ", shape_text(tensor));
+  const ScalarType given = tensor.scalar_type(), type = first_.scalar_type();
+  expect(given == type || (float32 && given == ScalarType::Float), " of type ", dtype_text(type),
+         ", like the first weight, got ", dtype_text(given));
+  expect(tensor.is_cpu(), " on the CPU, got one on ", device_text(tensor));
+  expect(is_stored(tensor), " with memory for its shape ", shape_text(tensor),
+         ", got one whose storage was resized to ", storage_bytes(tensor), " bytes");
+}
+
+void Packing::convolution(const char* name, const Tensor& weight, const OptionalTensor& scale,
+                          const OptionalTensor& bias, Shape shape, Shape vectors) const {
+  const std::string prefix = *name == '\0' ? "" : std::string(name) + " ";
+  parameter(prefix + "weight", weight, shape, false);
+  if (scale) parameter(prefix + "scale", *scale, vectors, true);
+  if (bias) parameter(prefix + "bias", *bias, vectors, true);
+}
+
+void Packing::panels(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+                     Shape shape) {
+  convolution(name, weight, scale, bias, shape, {*shape.begin()});
+  target_ = pack_panels(weight, scale, bias, products_.factors, target_);
+}
+
+void Packing::stacked_panels(const char* name, const Tensor& weight, const OptionalTensor& scale,
+                             const OptionalTensor& bias, Shape shape) {
+  const int64_t count = shape.begin()[0];
+  convolution(name, weight, scale, bias, shape, {count, shape.begin()[1]});
+  for (int64_t i = 0; i < count; ++i) {
+    target_ = pack_panels(*part(weight, i), part(scale, i), part(bias, i), products_.factors, target_);
+  }
+}
+
+void Packing::split_panels(const char* name, const Tensor& weight, const OptionalTensor& scale,
+                           const OptionalTensor& bias, Shape shape, int64_t first) {
+  convolution(name, weight, scale, bias, shape, {*shape.begin()});
+  Tensor all = weight;  // narrow() takes no constant
+  target_ = pack_panels(torch::stable::narrow(all, 1, 0, first), scale, std::nullopt, products_.factors, target_);
+  const Tensor rest = torch::stable::narrow(all, 1, first, shape.begin()[1] - first);
+  target_ = pack_panels(rest, scale, bias, products_.factors, target_);
+}
+
+void Packing::winograd(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+                       Shape shape) {
+  convolution(name, weight, scale, bias, shape, {*shape.begin()});
+  target_ = pack_winograd(weight, scale, bias, target_);
+}
+
+void Packing::depthwise(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+                        Shape shape) {
+  convolution(name, weight, scale, bias, shape, {*shape.begin()});
+  target_ = pack_depthwise(weight, scale, bias, target_);
+}
+
+void Packing::depthwise_as_it_is(const char* name, const Tensor& weight, const OptionalTensor& scale,
+                                 const OptionalTensor& bias, Shape shape) {
+  const int64_t channels = *shape.begin();
+  convolution(name, weight, scale, bias, shape, {channels});
+  target_ = append_affine(scale, bias, 0, channels, channels, target_);
+  target_ = pack_taps(weight, target_);
+}
+
+void Packing::row_groups(const char* name, const Tensor& weight, const OptionalTensor& scale,
+                         const OptionalTensor& bias, Shape shape, int64_t layer) {
+  const int64_t* sizes = shape.begin();
+  if (shape.size() == 3) {
+    convolution(name, weight, scale, bias, shape, {sizes[0], sizes[1]});
+  } else {
+    convolution(name, weight, scale, bias, shape, {sizes[0]});
+  }
+  target_ = pack_row_groups(weight, scale, bias, layer, products_, target_);
+}
+
+void Packing::norm(const char* name, const Tensor& weight, const Tensor& bias, Shape shape, int64_t layer) {
+  parameter(std::string(name) + " weight", weight, shape, true);
+  parameter(std::string(name) + " bias", bias, shape, true);
+  target_ = pack_vector(weight, layer, target_);
+  target_ = pack_vector(bias, layer, target_);
 }
 
 }  // namespace mobilevit_fast::cpu

@@ -1,46 +1,80 @@
 // Weights in the order of the kernels (cpu/gemm/gemm_layout.h), as float32 or as pairs of bfloat16.
 #pragma once
 
-#include <functional>
 #include <initializer_list>
 #include <optional>
+#include <string>
 
 #include "common/checks.h"
-#include "cpu/gemm/gemm_layout.h"
-#include "cpu_isa.h"
+#include "cpu/gemm/products.h"
 #include "memory.h"
 
 namespace mobilevit_fast::cpu {
 
-// The variant that multiplies by all of these weights, and what it takes to pack them and size their packing.
-struct Products {
-  Isa isa;
-  int64_t factors;  // in a word
+using Shape = std::initializer_list<int64_t>;
 
-  // Of float32 words, whatever the type of the weights.
-  Products() : isa(active_isa()), factors(1) {}
-  // Weights (outputs, channels, ...), or, of several layers, (layers, outputs, channels).
-  explicit Products(std::initializer_list<std::reference_wrapper<const Tensor>> weights);
-  // In tiles or of float32 words, for an operator without kernels for pairs alone.
-  static Products of_tiles(const Tensor& weight);
+// Packs an operator's weights one after the other, of whatever strides. Each is checked before it is read: its shape,
+// and the type and device of the first one; scales, biases and norms may be float32. Scales that are not given are one,
+// such biases zero.
+class Packing {
+ public:
+  // What the constructor of `Sizes` reads of weights has to be checked before: the number of dimensions.
+  template <class Sizes>
+  Packing(const Sizes& sizes, const Tensor& first)
+      : Packing(Sizes::kOp, first, sizes.products(is_bfloat16(first)), sizes.packed_words(products_of(sizes, first)),
+                packed_shape(sizes, is_bfloat16(first))) {}
 
-  RowGroups row_groups() const { return multiplies_tiles(isa) ? kTileRows : kVectorRows; }
+  const Products& products() const { return products_; }
+
+  // A convolution (outputs, channels, kernel height, kernel width) or a linear layer (outputs, channels) as panels; the
+  // products of an output follow the window, channels innermost.
+  void panels(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+              Shape shape);
+  // A stack of convolutions, one after the other.
+  void stacked_panels(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+                      Shape shape);
+  // A 1x1 convolution whose inputs from `first` on have panels of their own, which alone hold the bias.
+  void split_panels(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+                    Shape shape, int64_t first);
+  // A 3x3 convolution by Winograd's algorithm: 4x4 entries of G g G^T in place of the window g.
+  void winograd(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+                Shape shape);
+  // A depthwise convolution (channels, 1, kernel height, kernel width): (taps, padded channels), scales, biases.
+  void depthwise(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+                 Shape shape);
+  // The same without padding, the window in its own type.
+  void depthwise_as_it_is(const char* name, const Tensor& weight, const OptionalTensor& scale,
+                          const OptionalTensor& bias, Shape shape);
+  // Row groups of a 1x1 convolution, or of a linear layer: matrix `layer` of (layers, outputs, channels).
+  void row_groups(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+                  Shape shape, int64_t layer = 0);
+  // A norm's weight and bias, each as it is: vector `layer` of (layers, count), or (count,).
+  void norm(const char* name, const Tensor& weight, const Tensor& bias, Shape shape, int64_t layer = 0);
+
+  // Everything that was packed; the rest of the last row is zero.
+  Tensor finish();
+
+ private:
+  Packing(const char* op, const Tensor& first, const Products& products, int64_t words, PackedShape shape);
+
+  static bool is_bfloat16(const Tensor& first) { return first.scalar_type() == ScalarType::BFloat16; }
+  template <class Sizes>
+  static Products products_of(const Sizes& sizes, const Tensor& first) {
+    return sizes.products(is_bfloat16(first));
+  }
+  void parameter(const std::string& name, const Tensor& tensor, Shape shape, bool float32) const;
+  void convolution(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+                   Shape shape, Shape vectors) const;
+
+  const char* op_;
+  const Tensor& first_;
+  Products products_;
+  int64_t words_;
+  Tensor packed_;
+  float* target_;
 };
 
-// Each writes one part at `target` and returns its end. Scales default to one, biases to zero.
-//
-// Panels of a convolution (outputs, channels, kernel height, kernel width) or a linear layer (outputs, channels); the
-// products of an output follow the window, channels innermost. `factors` of them make a word and divide the channels.
-float* pack_panels(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t factors,
-                   float* target);
-// The same of a 3x3 convolution by Winograd's algorithm: 4x4 entries of G g G^T in place of the window g.
-float* pack_winograd(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target);
-// A depthwise convolution (channels, 1, kernel height, kernel width): (taps, padded channels), scales, biases.
-float* pack_depthwise(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, float* target);
-// Row groups of a linear layer: matrix `layer` of (layers, outputs, channels), scale and bias (layers, outputs).
-float* pack_row_groups(const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias, int64_t layer,
-                       const Products& products, float* target);
-// Row `layer` of (layers, count), as it is.
-float* pack_vector(const Tensor& values, int64_t layer, float* target);
+// The number of dimensions that a weight must have before its sizes are read, none of them 0.
+void check_rank(const char* op, const char* name, const Tensor& weight, int64_t dimensions);
 
 }  // namespace mobilevit_fast::cpu

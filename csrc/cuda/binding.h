@@ -5,6 +5,7 @@
 
 #include <torch/csrc/stable/accelerator.h>
 
+#include <array>
 #include <limits>
 
 #include "common/arguments.h"
@@ -44,15 +45,14 @@ class Target {
 #endif
 };
 
-// Of the type and on the device of `like`, uninitialised.
-inline Tensor empty_strided(const Tensor& like, const std::vector<int64_t>& sizes,
+// Of a type, on the device of `like`, uninitialised.
+inline Tensor empty_strided(const Tensor& like, int32_t dtype, const std::vector<int64_t>& sizes,
                             const std::vector<int64_t>& strides) {
   int64_t bytes = sizeof(float);  // at most, of a number
   for (const int64_t size : sizes) bytes = product_of(bytes, size);
   check(bytes != kUncountable,
         "mobilevit_fast: expected a result, and what lies between two steps, of fewer than 2^63 bytes");
-  int32_t dtype = 0, device = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  int32_t device = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
@@ -64,14 +64,25 @@ inline Tensor empty_strided(const Tensor& like, const std::vector<int64_t>& size
   return result;
 }
 
-// A dense array, and an image batch (n, c, h, w) in channels_last order.
-inline Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes) {
+// A dense array, of the type of `like` or of float32, and an image batch (n, c, h, w) in channels_last order.
+inline int32_t dtype_of(const Tensor& tensor) {
+  int32_t dtype = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
+  return dtype;
+}
+inline std::vector<int64_t> dense_strides(const std::vector<int64_t>& sizes) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t i = sizes.size() - 1; i > 0; --i) strides[i - 1] = product_of(strides[i], sizes[i]);
-  return empty_strided(like, sizes, strides);
+  return strides;
+}
+inline Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes) {
+  return empty_strided(like, dtype_of(like), sizes, dense_strides(sizes));
+}
+inline Tensor empty_floats(const Tensor& like, const std::vector<int64_t>& sizes) {
+  return empty_strided(like, aoti_torch_dtype_float32(), sizes, dense_strides(sizes));
 }
 inline Tensor empty_image(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w) {
-  return empty_strided(like, {n, c, h, w}, {product_of(h, w, c), 1, product_of(w, c), c});
+  return empty_strided(like, dtype_of(like), {n, c, h, w}, {product_of(h, w, c), 1, product_of(w, c), c});
 }
 
 // The tensor in channels_last order, on an address from which 16 bytes can be read at once; itself if it is both.
@@ -83,32 +94,16 @@ inline Tensor dense_image(const Tensor& x) {
   return moved;
 }
 
-// The parts of packed weights, one after the other, each rounded up to 16 bytes: as the function `joined` of
-// mobilevit_fast/kernels/cuda/packing.py leaves them.
-class PackedParts {
- public:
-  explicit PackedParts(const Tensor& packed) : begin_(static_cast<const char*>(packed.const_data_ptr())) {}
-
-  template <class T>
-  const T* take(int64_t count) {
-    const char* part = begin_ + used_;
-    used_ = sum_of(used_, sum_of(product_of(count, sizeof(T)), 15) / 16 * 16);
-    return reinterpret_cast<const T*>(part);
-  }
-  int64_t floats() const { return used_ / static_cast<int64_t>(sizeof(float)); }
-  // Whether there is more behind the parts taken so far: weights for the kernels of csrc/cuda/sm90.
-  bool more(const Tensor& packed) const { return packed.dim() == 1 && packed.size(0) > floats(); }
-
- private:
-  const char* begin_;
-  int64_t used_ = 0;
-};
-
 class Arguments : public ArgumentChecks {
  public:
-  Arguments(const char* op, const Tensor& x) : ArgumentChecks(kTypes, op, x), op_(op) {}
-  Arguments(const char* op, const Tensor& x, const Tensor& like, const char* like_name)
-      : ArgumentChecks(kTypes, op, x, like, like_name), op_(op) {}
+  // With `bytes`, an input of torch.uint8 is taken too.
+  template <class... Sizes>
+  Arguments(const char* op, const Tensor& x, const Tensor& packed, bool bytes, Sizes... sizes)
+      : ArgumentChecks(kTypes, op, x, packed, bytes), op_(op) {
+    ArgumentChecks::sizes(std::array<int64_t, sizeof...(Sizes)>{sizes...});
+  }
+
+  const char* op() const { return op_; }
 
   void multiple_of_eight(const char* name, int64_t size) const {
     expect(size % 8 == 0, name, " that are a multiple of 8, got ", size);
@@ -128,23 +123,49 @@ class Arguments : public ArgumentChecks {
     return static_cast<int>(value);
   }
 
-  // Once all parts were taken.
-  void check_packed(const Tensor& packed, const PackedParts& parts) const {
-    expect(packed.dim() == 1 && packed.size(0) == parts.floats() && packed.scalar_type() == ScalarType::Float &&
-               packed.stride(0) == 1 && same_device(packed, *x_),
-           "packed weights of shape (", parts.floats(), ",) and type torch.float32 on ", device_text(*x_), ", got ",
-           shape_text(packed));
-    stored("packed weights", packed);
-    expect(reinterpret_cast<uintptr_t>(packed.const_data_ptr()) % sizeof(Bytes16) == 0,
-           "packed weights at an address that is a multiple of 16");
-  }
-
   void launched(cudaError_t result) const {
     check(result == cudaSuccess, "mobilevit_fast.", op_, ": the kernel did not start: ", cudaGetErrorString(result));
   }
 
  private:
   const char* op_;
+};
+
+// The parts of packed weights, one after the other, each rounded up to 16 bytes: as the function `joined` of
+// mobilevit_fast/kernels/cuda/packing.py leaves them. Where they were packed on compute capability 9.0, weights for the
+// kernels of csrc/cuda/sm90 follow those for every chip.
+class PackedParts {
+ public:
+  PackedParts(const Arguments& arguments, const Tensor& packed)
+      : arguments_(arguments),
+        packed_(packed),
+        sm90_(packed.dim() == 2 && packed.size(1) * kNumber == packed_row_bytes(arguments.op(), "sm90")),
+        begin_(static_cast<const char*>(packed.const_data_ptr())) {}
+
+  template <class T>
+  const T* take(int64_t count) {
+    const char* part = begin_ + used_;
+    used_ = sum_of(used_, sum_of(product_of(count, sizeof(T)), 15) / 16 * 16);
+    return reinterpret_cast<const T*>(part);
+  }
+  // Whether weights for the kernels of csrc/cuda/sm90 are among them; for those that are for float16 alone.
+  bool sm90() const { return sm90_; }
+  bool sm90_half() const { return sm90_ && packed_.scalar_type() == ScalarType::Half; }
+
+  // Once all parts were taken, before any is read.
+  void check() const {
+    const char* order = sm90_ ? "sm90" : "sm80";
+    arguments_.packed(packed_, used_, packed_row_bytes(arguments_.op(), order), order);
+  }
+
+ private:
+  static constexpr int64_t kNumber = 2;  // bytes of one
+
+  const Arguments& arguments_;
+  const Tensor& packed_;
+  bool sm90_;
+  const char* begin_;
+  int64_t used_ = 0;
 };
 
 }  // namespace mobilevit_fast::cuda

@@ -8,15 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/conv2d_bias_act/conv2d_bias_act.h"
 #include "cpu/cpu_isa.h"
+#include "cpu/packed_sizes.h"
 
 namespace py = pybind11;
 using namespace mobilevit_fast::cpu;
 
 namespace {
-
-using Pair = std::pair<int64_t, int64_t>;
 
 Isa isa_from_name(const std::string& name) {
   std::string known;
@@ -59,6 +57,32 @@ void choose_isa(const std::string& name) {
     throw py::value_error("mobilevit_fast.set_cpu_isa: expected a variant that this machine can run, got '" + name +
                           "'");
   }
+}
+
+using Shape = std::pair<int64_t, int64_t>;
+
+template <class Sizes>
+bool find_shape(const std::string& op, const std::vector<int64_t>& sizes, bool bfloat16, Shape& shape) {
+  if (op != Sizes::kOp) return false;
+  if (sizes.size() != Numbers<Sizes>().size()) {
+    throw py::value_error("packed_shape: expected " + std::to_string(Numbers<Sizes>().size()) + " sizes of " + op +
+                          ", got " + std::to_string(sizes.size()));
+  }
+  Sizes given;
+  std::memcpy(&given, sizes.data(), sizeof(given));
+  const PackedShape found = packed_shape(given, bfloat16);
+  shape = {found.rows, found.numbers};
+  return true;
+}
+
+Shape packed_shape_of(const std::string& op, const std::vector<int64_t>& sizes, bool bfloat16) {
+  Shape shape;
+  const auto find = [&](auto... all) { return (find_shape<decltype(all)>(op, sizes, bfloat16, shape) || ...); };
+  if (!find(AsppSizes(), ClassifierHeadSizes(), Conv2dSizes(), DepthwiseSizes(), InvertedResidualSizes(),
+            MobileViTTransformerSizes(), SeparableSizes())) {
+    throw py::value_error("packed_shape: expected an operator with a kernel for CPUs, got '" + op + "'");
+  }
+  return shape;
 }
 
 // Whether every name of `names` still stands for the object of `values` in the dict of `owners`, every dict of `sized`
@@ -160,23 +184,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("cpu_features", &features, "Instruction set extensions of this machine: dict of name to bool.");
   m.def("cpu_isas", &available_isas, "Variants of the CPU kernels that this machine can run, weakest first.");
   m.def("cpu_isa", [] { return isa_name(active_isa()); }, "The variant that the CPU kernels use.");
-  m.def(
-      "word_factors", [](bool bfloat16, bool even) { return word_factors(product_isa(active_isa(), bfloat16, even)); },
-      py::arg("bfloat16"), py::arg("even"),
-      "Factors of matrix products in a 32-bit word of packed weights: of this type, with even numbers of products.");
-  m.def(
-      "multiplies_tiles",
-      [](bool bfloat16, bool even) { return multiplies_tiles(product_isa(active_isa(), bfloat16, even)); },
-      py::arg("bfloat16"), py::arg("even"), "Whether matrix products of this type are computed in tiles.");
-  m.def(
-      "conv2d_taps",
-      [](int64_t outputs, int64_t channels, Pair kernel, Pair stride, Pair dilation) {
-        return packed_taps(
-            outputs, channels,
-            {kernel.first, kernel.second, stride.first, stride.second, 0, 0, dilation.first, dilation.second}, false);
-      },
-      py::arg("outputs"), py::arg("channels"), py::arg("kernel"), py::arg("stride"), py::arg("dilation"),
-      "Packed weights of an output and a channel of conv2d_bias_act, where it does not multiply in tiles.");
+  m.def("packed_shape", &packed_shape_of, py::arg("op"), py::arg("sizes"), py::arg("bfloat16"),
+        "Shape of an operator's packed weights, by their sizes and its other numbers that packing depends on.");
   m.def("are_in_place", &are_in_place, py::arg("owners"), py::arg("names"), py::arg("values"), py::arg("sized"),
         py::arg("sizes"), py::arg("objects"), py::arg("types"),
         "What acceleration.watch.Watch asks of modules, in one call.");

@@ -39,10 +39,8 @@ def bind(op: Op, backend: str, dtype: torch.dtype, num_inputs: int, *arguments: 
     """Choose a kernel for these arguments, which follow the first ``num_inputs`` ones of the operator."""
     device = next(a.device for a in arguments if isinstance(a, Tensor))
     choice = op.choose(backend, device, dtype, op.named(arguments, num_inputs))
-    packed = op.pack(choice.backend, (*(None,) * num_inputs, *arguments))
-    if packed is not None:
-        arguments = (*arguments, packed)
-    return Bound(choice.overload, choice.backend, choice.passed_over, arguments)
+    bound = op.arguments_for(choice.backend, (*(None,) * num_inputs, *arguments))
+    return Bound(choice.overload, choice.backend, choice.passed_over, bound[num_inputs:])
 
 
 def _check_child(child: Child, known: frozenset[type[nn.Module]]) -> None:

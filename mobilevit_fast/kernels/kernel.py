@@ -19,20 +19,20 @@ _OLDEST = (8, 0)  # Ampere: asynchronous copies and bfloat16
 
 @dataclass(frozen=True)
 class Packing:
-    """A C++ kernel's order of the weights, made once: its schema has one more argument.
+    """A C++ kernel's order of the weights: it takes them packed, and their sizes, in place of the weights themselves.
 
-    Where C++ packs, by ``<backend>_pack``, that is ``Tensor? packed``, and the kernel packs by itself where it is None.
-    Where Python does, it is ``Tensor packed``.
+    Python packs by ``implementation``, or C++ by ``<op>.<backend>_pack``, of which ``shape`` then knows the result.
 
     Args:
-        floats: takes the operator's weights and these settings, returns how many numbers come out of
-            ``<backend>_pack``.
-        implementation: takes the same, returns the weights packed.
+        implementation: takes the operator's weights as one tuple and these settings, returns them in words of float32.
+        order: takes a device, names the order in which weights on it are packed by ``implementation``.
+        shape: takes the weights' sizes, these settings and the weights' type.
         settings: names of the operator's other arguments that packing depends on.
     """
 
-    floats: Callable[..., int] | None = None
     implementation: Callable[..., Tensor] | None = None
+    order: Callable[[torch.device], str] | None = None
+    shape: Callable[[Sequence[int], Sequence[Any], torch.dtype], Sequence[int]] | None = None
     settings: tuple[str, ...] = ()
 
 
@@ -43,7 +43,8 @@ class Kernel:
     ``available(device)`` says whether it runs on a device of this machine, ``takes(dtype, arguments)`` whether it takes
     a floating point type and the operator's arguments by name, of which the images may be missing. Both serve the
     automatic choice, the report and the error message alike. ``implementation`` is a Python function of the operator's
-    images, its weights as one tuple, and its settings, or None where a C++ library registers the kernel.
+    images, its weights as one tuple, and its settings, or None where a C++ library registers the kernel, which has a
+    ``packing``.
     """
 
     backend: str

@@ -96,15 +96,22 @@ class AsppWeights(NamedTuple):
     pointwise_weight: Annotated[Tensor, factors("features", "channels", 1, 1)]
     pointwise_scale: Annotated[Tensor | None, vector("features")]
     pointwise_bias: Annotated[Tensor | None, vector("features")]
-    atrous_weight: Annotated[Tensor, factors("rates", "features", "channels", 3, 3)]
-    atrous_scale: Annotated[Tensor | None, vector("rates", "features")]
-    atrous_bias: Annotated[Tensor | None, vector("rates", "features")]
+    atrous_weight: Annotated[Tensor, factors("number of rates", "features", "channels", 3, 3)]
+    atrous_scale: Annotated[Tensor | None, vector("number of rates", "features")]
+    atrous_bias: Annotated[Tensor | None, vector("number of rates", "features")]
     pool_weight: Annotated[Tensor, factors("features", "channels", 1, 1)]
     pool_scale: Annotated[Tensor | None, vector("features")]
     pool_bias: Annotated[Tensor | None, vector("features")]
-    project_weight: Annotated[Tensor, factors("outputs", "features of all branches", 1, 1)]
+    project_weight: Annotated[Tensor, factors("outputs", "features together", 1, 1)]
     project_scale: Annotated[Tensor | None, vector("outputs")]
     project_bias: Annotated[Tensor | None, vector("outputs")]
+
+
+class Norm(NamedTuple):
+    """Weight and bias of a layer norm."""
+
+    weight: Tensor
+    bias: Tensor
 
 
 class StackWeights(NamedTuple):
@@ -135,6 +142,10 @@ class StackWeights(NamedTuple):
         """Channels, width and layers, by which a MobileViT's stacks are told apart."""
         width, channels = self.in_weight.shape[:2]
         return channels, width, len(self.fc1_weight)
+
+    def norm(self, name: str, layer: int | slice = slice(None)) -> Norm:
+        """The layer norm ``name`` ("norm1", "norm2" or "norm"), of one layer or, (L, D), of several."""
+        return Norm(getattr(self, f"{name}_weight")[layer], getattr(self, f"{name}_bias")[layer])
 
     @property
     def qkv_bias_or_zeros(self) -> Tensor:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mobilevit_fast.kernels import Packing
 from mobilevit_fast.kernels.cpu import cpu_kernel
-from mobilevit_fast.kernels.cpu.packing import panel_floats
 from mobilevit_fast.kernels.cuda import aspp as cuda
 from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.reference import aspp as reference
@@ -23,7 +21,7 @@ _NAME = "aspp"
 
 
 def _output_shape(
-    x: Tensor, w: AsppWeights, sizes: dict[str, int], rates: Sequence[int], activation: str
+    x: Tensor, weight: Tensor, sizes: dict[str, int], rates: Sequence[int], activation: str
 ) -> tuple[int, ...]:
     features = sizes["features"]
     if not rates or min(rates) < 1 or max(rates) >= MOST_PIXELS:
@@ -31,14 +29,8 @@ def _output_shape(
     check_image(_NAME, x, sizes["channels"])
     check_pixels(_NAME, x)
     check_activation(_NAME, "activation", activation)
-    sizes["rates"], sizes["features of all branches"] = len(rates), (len(rates) + 2) * features
+    sizes["number of rates"], sizes["features together"] = len(rates), (len(rates) + 2) * features
     return x.shape[0], sizes["outputs"], *x.shape[2:]
-
-
-def _packed_floats(w: AsppWeights) -> int:
-    shared = w.project_weight.shape[1] - len(w.pool_weight)  # features without those of the means
-    projections = w.project_weight[:, :shared], w.project_weight[:, shared:]
-    return sum(map(panel_floats, (w.pointwise_weight, *w.atrous_weight, w.pool_weight, *projections)))
 
 
 OP = Op(
@@ -47,9 +39,9 @@ OP = Op(
     "int[] rates, str activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
+        cuda_kernel(cuda.takes, cuda.pack),
         triton_kernel(_NAME, triton.aspp),
-        cpu_kernel(Packing(_packed_floats)),
+        cpu_kernel(_NAME),
         reference_kernel(reference),
     ],
 )

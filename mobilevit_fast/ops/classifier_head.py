@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mobilevit_fast.kernels import Packing
 from mobilevit_fast.kernels.cpu import cpu_kernel
-from mobilevit_fast.kernels.cpu.packing import panel_floats, word_factors
 from mobilevit_fast.kernels.cuda import classifier_head as cuda
 from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.reference import classifier_head as reference
@@ -20,16 +18,11 @@ from mobilevit_fast.ops.registry import Op
 _NAME = "classifier_head"
 
 
-def _output_shape(x: Tensor, w: HeadWeights, sizes: dict[str, int], activation: str) -> tuple[int, ...]:
+def _output_shape(x: Tensor, weight: Tensor, sizes: dict[str, int], activation: str) -> tuple[int, ...]:
     check_image(_NAME, x, sizes["channels"])
     check_pixels(_NAME, x)
     check_activation(_NAME, "activation", activation)
     return x.shape[0], sizes["classes"]
-
-
-def _packed_floats(w: HeadWeights) -> int:
-    factors = word_factors(w.expand_weight, w.weight)
-    return panel_floats(w.expand_weight, factors) + panel_floats(w.weight, factors)
 
 
 OP = Op(
@@ -38,9 +31,9 @@ OP = Op(
     "str activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
+        cuda_kernel(cuda.takes, cuda.pack),
         triton_kernel(_NAME, triton.classifier_head),
-        cpu_kernel(Packing(_packed_floats)),
+        cpu_kernel(_NAME),
         reference_kernel(reference),
     ],
 )

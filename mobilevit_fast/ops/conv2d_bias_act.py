@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mobilevit_fast.kernels import Packing
 from mobilevit_fast.kernels.cpu import cpu_kernel
-from mobilevit_fast.kernels.cpu.packing import conv2d_floats
 from mobilevit_fast.kernels.cuda import conv2d_bias_act as cuda
 from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.reference import conv2d_bias_act as reference
@@ -33,7 +31,7 @@ _NAME = "conv2d_bias_act"
 def _output_shape(
     x: Tensor,
     x2: Tensor | None,
-    w: ConvWeights,
+    weight: Tensor,
     sizes: dict[str, int],
     stride: Sequence[int],
     padding: Sequence[int],
@@ -46,8 +44,8 @@ def _output_shape(
     if x.dtype == torch.uint8 and x2 is None and x.dim() == 4:
         constant = int(x.shape[1] == channels - 1)
         check_image(_NAME, x, channels - constant, bytes_too=True)
-        if x.device != w.weight.device:
-            refuse(_NAME, f"input on {w.weight.device}, like the weight", x.device, x)
+        if x.device != weight.device:
+            refuse(_NAME, f"input on {weight.device}, like the weight", x.device, x)
     elif x2 is None or x.dim() != 4:
         check_image(_NAME, x, channels)
     else:
@@ -60,19 +58,15 @@ def _output_shape(
     return x.shape[0], sizes["outputs"], height, width
 
 
-def _packed_floats(w: ConvWeights, stride: Sequence[int], dilation: Sequence[int]) -> int:
-    return conv2d_floats(w.weight, stride, dilation)
-
-
 OP = Op(
     _NAME,
     ConvWeights,
     "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
+        cuda_kernel(cuda.takes, cuda.pack),
         triton_kernel(_NAME, triton.conv2d_bias_act),
-        cpu_kernel(Packing(_packed_floats, settings=("stride", "dilation"))),
+        cpu_kernel(_NAME, ("stride", "dilation")),
         reference_kernel(reference),
     ],
     images="Tensor x, Tensor? x2",

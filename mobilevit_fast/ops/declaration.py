@@ -55,6 +55,8 @@ class Declaration:
             self.fields.append(
                 Field(name.replace("_", " "), tuple(map(_size, shape.sizes)), text, optional, shape.float32)
             )
+        named = (size.name for field in self.fields for size in field.sizes if size.name)
+        self.size_names = tuple(dict.fromkeys(named))
 
     @property
     def schema(self) -> str:
@@ -62,7 +64,12 @@ class Declaration:
         kinds = ("Tensor?" if field.optional else "Tensor" for field in self.fields)
         return ", ".join(f"{kind} {name}" for kind, name in zip(kinds, self.names, strict=True))
 
-    def sizes(self, op: str, x: Tensor, weights: Sequence[Tensor | None]) -> dict[str, int]:
+    @property
+    def sizes_schema(self) -> str:
+        """Their sizes as arguments of an operator's schema, in the order of :meth:`sizes`."""
+        return ", ".join(f"int {name.replace(' ', '_')}" for name in self.size_names)
+
+    def sizes(self, op: str, x: Tensor | None, weights: Sequence[Tensor | None]) -> dict[str, int]:
         """Sizes by name, each as the first weight that has it says; none of them 0.
 
         Raises:
@@ -81,7 +88,7 @@ class Declaration:
             for size, value in zip(field.sizes, tensor.shape, strict=True):
                 if size.name and size.name not in found:
                     found[size.name] = value
-        return found
+        return {name: found[name] for name in self.size_names}
 
     def check(self, op: str, like: Tensor, weights: Sequence[Tensor | None], sizes: dict[str, int]) -> None:
         """Shapes of these sizes, and the type and device of ``like``.

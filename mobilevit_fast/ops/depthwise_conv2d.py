@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mobilevit_fast.kernels import Packing
 from mobilevit_fast.kernels.cpu import cpu_kernel
 from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.cuda import depthwise_conv2d as cuda
@@ -21,7 +20,7 @@ _NAME = "depthwise_conv2d"
 
 def _output_shape(
     x: Tensor,
-    w: DepthwiseWeights,
+    weight: Tensor,
     sizes: dict[str, int],
     stride: Sequence[int],
     padding: Sequence[int],
@@ -40,7 +39,7 @@ OP = Op(
     DepthwiseWeights,
     "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
-    [cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)), cpu_kernel(), reference_kernel(reference)],
+    [cuda_kernel(cuda.takes, cuda.pack), cpu_kernel(_NAME), reference_kernel(reference)],
 )
 
 
@@ -60,8 +59,7 @@ def depthwise_conv2d(
 
     Args:
         x: (N, C, H, W), floating point, any memory layout; channels_last is taken as it is.
-        weight: (C, 1, kh, kw), ``x``'s type. With the channel innermost in memory (see :func:`channel_innermost`) no
-            kernel repacks it.
+        weight: (C, 1, kh, kw), ``x``'s type.
         scale, bias: (C,), ``x``'s type or float32, or None.
         stride, padding, dilation: in pixels, one number or (vertical, horizontal). Padding is with zeros.
         activation: a name in ``ACTIVATIONS``.

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mobilevit_fast.kernels import Packing
 from mobilevit_fast.kernels.cpu import cpu_kernel
-from mobilevit_fast.kernels.cpu.packing import depthwise_floats, panel_floats, word_factors
 from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.cuda import inverted_residual as cuda
 from mobilevit_fast.kernels.reference import depthwise_separable_conv2d as reference
@@ -22,7 +20,7 @@ _NAME = "depthwise_separable_conv2d"
 
 def _output_shape(
     x: Tensor,
-    w: SeparableWeights,
+    weight: Tensor,
     sizes: dict[str, int],
     stride: Sequence[int],
     padding: Sequence[int],
@@ -38,19 +36,14 @@ def _output_shape(
     return x.shape[0], sizes["outputs"], height, width
 
 
-def _packed_floats(w: SeparableWeights) -> int:
-    pointwise = panel_floats(w.pointwise_weight, word_factors(w.pointwise_weight))
-    return depthwise_floats(w.depthwise_weight) + pointwise
-
-
 OP = Op(
     _NAME,
     SeparableWeights,
     "int[2] stride, int[2] padding, int[2] dilation, str depthwise_activation, str pointwise_activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes_separable, Packing(implementation=cuda.pack_separable)),
-        cpu_kernel(Packing(_packed_floats)),
+        cuda_kernel(cuda.takes_separable, cuda.pack_separable),
+        cpu_kernel(_NAME),
         reference_kernel(reference),
     ],
 )

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mobilevit_fast.kernels import Packing
 from mobilevit_fast.kernels.cpu import cpu_kernel
-from mobilevit_fast.kernels.cpu.packing import depthwise_floats, panel_floats, word_factors
 from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.cuda import inverted_residual as cuda
 from mobilevit_fast.kernels.reference import inverted_residual as reference
@@ -31,7 +29,7 @@ _NAME = "inverted_residual"
 
 def _output_shape(
     x: Tensor,
-    w: ResidualWeights,
+    weight: Tensor,
     sizes: dict[str, int],
     stride: Sequence[int],
     dilation: Sequence[int],
@@ -52,21 +50,15 @@ def _output_shape(
     return x.shape[0], outputs, height, width
 
 
-def _packed_floats(w: ResidualWeights) -> int:
-    factors = word_factors(w.expand_weight, w.project_weight)
-    ends = panel_floats(w.expand_weight, factors) + panel_floats(w.project_weight, factors)
-    return ends + depthwise_floats(w.depthwise_weight)
-
-
 OP = Op(
     _NAME,
     ResidualWeights,
     "int[2] stride, int[2] dilation, bool residual, str activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing(implementation=cuda.pack)),
+        cuda_kernel(cuda.takes, cuda.pack),
         triton_kernel(_NAME, triton.inverted_residual),
-        cpu_kernel(Packing(_packed_floats)),
+        cpu_kernel(_NAME),
         reference_kernel(reference),
     ],
 )

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mobilevit_fast.kernels import Packing
 from mobilevit_fast.kernels.cpu import cpu_kernel
-from mobilevit_fast.kernels.cpu.packing import multiplies_tiles, row_group_floats, word_factors
 from mobilevit_fast.kernels.cuda import cuda_kernel
 from mobilevit_fast.kernels.cuda import mobilevit_transformer as cuda
 from mobilevit_fast.kernels.reference import mobilevit_transformer as reference
@@ -24,7 +22,7 @@ _NAME = "mobilevit_transformer"
 
 def _output_shape(
     x: Tensor,
-    w: StackWeights,
+    weight: Tensor,
     sizes: dict[str, int],
     num_heads: int,
     patch_size: Sequence[int],
@@ -45,26 +43,15 @@ def _output_shape(
     return x.shape[0], sizes["outputs"], x.shape[2], x.shape[3]
 
 
-def _packed_floats(w: StackWeights) -> int:
-    width, channels = w.in_weight.shape[:2]
-    layers, hidden = w.fc1_weight.shape[:2]
-    multiplied = w.in_weight, w.fc1_weight, w.fc2_weight
-    words = word_factors(*multiplied), multiplies_tiles(*multiplied)
-    linears = ((3 * width, width), (width, width), (hidden, width), (width, hidden))
-    layer = 4 * width + sum(row_group_floats(*shape, *words) for shape in linears)
-    ends = row_group_floats(width, channels, *words) + row_group_floats(w.out_weight.shape[0], width, *words)
-    return ends + layers * layer + 2 * width + words[1]  # a mark of tiles
-
-
 OP = Op(
     _NAME,
     StackWeights,
     "int num_heads, int[2] patch_size, float eps, str mlp_activation, str out_activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, Packing(implementation=cuda.pack, settings=("num_heads",))),
+        cuda_kernel(cuda.takes, cuda.pack, ("num_heads",)),
         triton_kernel(_NAME, triton.mobilevit_transformer),
-        cpu_kernel(Packing(_packed_floats)),
+        cpu_kernel(_NAME),
         reference_kernel(reference),
     ],
 )

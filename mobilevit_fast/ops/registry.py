@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mobilevit_fast.kernels import Kernel, Packing, Support
+from mobilevit_fast.kernels.packed import in_rows
 from mobilevit_fast.ops.checks import check_stored
 from mobilevit_fast.ops.declaration import Declaration
 
@@ -52,9 +53,9 @@ class Op:
         name: name within the namespace.
         weights: their declaration, a NamedTuple of ``kernels/weights.py``.
         settings: the arguments behind the weights, as the schema has them.
-        output_shape: takes the operator's images, its weights as one tuple, their sizes by name, and its settings;
-            raises ValueError for those that do not fit together, returns the shape of the result. A result of four
-            dimensions is always in channels_last memory order.
+        output_shape: takes the operator's images, its first weight (or all of them packed), the sizes of its weights by
+            name, and its settings; raises ValueError for those that do not fit together, returns the shape of the
+            result. A result of four dimensions is always in channels_last memory order.
         kernels: the backends, best first; the last one is ``reference``, which takes everything.
         images: the arguments before the weights.
     """
@@ -76,16 +77,17 @@ class Op:
         self._images = images.count("Tensor")
         for kernel in kernels:
             overload = f"{name}.{kernel.backend}"
-            packed = ""
+            # Named by backend: torch, as it ends, mistakes overloads of the very same arguments for each other.
+            weights_schema = self.declaration.schema
             if kernel.packing:
-                packed = ", Tensor packed" if kernel.packing.implementation else ", Tensor? packed=None"
-            LIBRARY.define(f"{overload}({images}, {self.declaration.schema}, {settings}{packed}) -> Tensor")
-            if kernel.packing and kernel.packing.floats:
-                self._define_packing(kernel.backend, kernel.packing, kernel.packing.floats, settings)
+                weights_schema = f"Tensor {kernel.backend}_packed, {self.declaration.sizes_schema}"
+            LIBRARY.define(f"{overload}({images}, {weights_schema}, {settings}) -> Tensor")
+            if kernel.packing and kernel.packing.shape:
+                self._define_packing(kernel.backend, kernel.packing, kernel.packing.shape, settings)
             if kernel.implementation is not None:
-                key = "CPU" if kernel.backend == "cpu" else "CompositeExplicitAutograd"
-                LIBRARY.impl(overload, self._checked(kernel.backend), key)
-            torch.library.register_fake(f"{NAMESPACE}::{overload}", self._fake, lib=LIBRARY)
+                LIBRARY.impl(overload, self._checked(kernel.backend), "CompositeExplicitAutograd")
+            fake = self._fake_of_packed if kernel.packing else self._fake
+            torch.library.register_fake(f"{NAMESPACE}::{overload}", fake, lib=LIBRARY)
         self.argument_names = [argument.name for argument in self.overload("reference")._schema.arguments]
         OPS[name] = self
 
@@ -108,7 +110,7 @@ class Op:
         images, weights, settings = self.split(arguments)
         x = images[0]
         sizes = self.declaration.sizes(self.name, x, weights)
-        shape = self._output_shape(*images, weights, sizes, *settings)
+        shape = self._output_shape(*images, weights[0], sizes, *settings)
         # Where the image holds bytes, the other weights are like the first one.
         self.declaration.check(self.name, weights[0] if x.dtype == torch.uint8 else x, weights, sizes)
         return tuple(shape)
@@ -124,45 +126,50 @@ class Op:
         """The result in plain PyTorch."""
         return self.call_python("reference", arguments)
 
-    def _define_packing(self, backend: str, packing: Packing, floats: Callable[..., int], settings: str) -> None:
+    def _define_packing(
+        self, backend: str, packing: Packing, shape: Callable[..., Sequence[int]], settings: str
+    ) -> None:
         declared = {argument.split()[-1]: argument for argument in settings.split(", ")}
         parameters = ", ".join((self.declaration.schema, *(declared[name] for name in packing.settings)))
         LIBRARY.define(f"{self.name}.{backend}_pack({parameters}) -> Tensor")
         count = len(self.declaration.names)
 
         def fake(*parameters: Any) -> Tensor:
-            weights = self.declaration.kind(*parameters[:count])
-            return weights[0].new_empty(floats(weights, *parameters[count:]), dtype=torch.float32)
+            weights = parameters[:count]
+            sizes = self.declaration.sizes(self.name, None, weights).values()
+            return weights[0].new_empty(tuple(shape(list(sizes), parameters[count:], weights[0].dtype)))
 
         torch.library.register_fake(f"{NAMESPACE}::{self.name}.{backend}_pack", fake, lib=LIBRARY)
 
-    def pack(self, backend: str, arguments: Sequence[Any]) -> Tensor | None:
-        """The weights in the order of a backend's kernel, its last argument; None where it takes them as they are.
+    def arguments_for(self, backend: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """What a backend's overload takes for the operator's arguments, of which the images may be None.
 
-        ``arguments`` are the operator's, of which the images may be None.
+        Kernels with a packing take the weights packed, in a tensor of their type, and their sizes; the others take the
+        weights as they are.
         """
         packing = self.kernels[backend].packing
         if packing is None:
-            return None
-        _, weights, _ = self.split(arguments)
+            return tuple(arguments)
+        images, weights, settings = self.split(arguments)
+        sizes = self.declaration.sizes(self.name, images[0], weights)
+        self.declaration.check(self.name, weights[0], weights, sizes)
         named = self.named(arguments)
         others = [named[name] for name in packing.settings]
         packed: Tensor
-        if packing.implementation:
-            packed = packing.implementation(weights, *others)
+        if packing.implementation and packing.order:
+            order = packing.order(weights[0].device)
+            packed = in_rows(packing.implementation(weights, *others), weights[0], self.name, order)
         else:
             packed = self.overload(f"{backend}_pack")(*weights, *others)
         if packed.device.type == "cuda" and not torch.compiler.is_compiling():
             # Kernels that begin before the one before them has ended fetch weights at once. Behind a kernel of another
             # kind, which begins when packing has ended, they find them in place.
             packed.new_zeros(1)
-        return packed
+        return (*images, packed, *sizes.values(), *settings)
 
     def run(self, backend: str, arguments: Sequence[Any]) -> Tensor:
-        """A backend's kernel on the operator's arguments, whatever it takes besides."""
-        packing = self.kernels[backend].packing
-        packed = [self.pack(backend, arguments)] if packing is not None and packing.implementation else []
-        result: Tensor = self.overload(backend)(*arguments, *packed)
+        """A backend's kernel on the operator's arguments."""
+        result: Tensor = self.overload(backend)(*self.arguments_for(backend, arguments))
         return result
 
     def named(self, arguments: Sequence[Any], first: int = 0) -> dict[str, Any]:
@@ -218,10 +225,13 @@ class Op:
             return self.reference(*arguments)
 
     def _fake(self, *arguments: Any) -> Tensor:
-        shape = self.output_shape(*arguments[: len(self.argument_names)])
-        layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
-        x = arguments[0]
-        return torch.empty(shape, dtype=result_dtype(arguments), device=x.device, memory_format=layout)
+        return _empty(self.output_shape(*arguments), arguments)
+
+    def _fake_of_packed(self, *arguments: Any) -> Tensor:
+        end = self._images + 1 + len(self.declaration.size_names)
+        images, packed, sizes = arguments[: self._images], arguments[self._images], arguments[self._images + 1 : end]
+        named = dict(zip(self.declaration.size_names, sizes, strict=True))
+        return _empty(self._output_shape(*images, packed, named, *arguments[end:]), arguments)
 
     def _checked(self, backend: str) -> Callable[..., Tensor]:
         def kernel(*arguments: Any) -> Tensor:
@@ -235,6 +245,12 @@ class Op:
                 return as_channels_last(self.call_python(backend, arguments), arguments)
 
         return kernel
+
+
+def _empty(shape: Sequence[int], arguments: Sequence[Any]) -> Tensor:
+    """The result of a kernel on these arguments, without numbers."""
+    layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    return torch.empty(tuple(shape), dtype=result_dtype(arguments), device=arguments[0].device, memory_format=layout)
 
 
 class _ReferenceGradient(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -50,8 +51,8 @@ def on(device: torch.device, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def kernel_arguments(op: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What the overload takes: the operator's arguments and their packed parameters."""
-    return *arguments, ops.OPS[op].pack("cuda", arguments)
+    """What the overload takes: packed weights and their sizes in place of the weights."""
+    return ops.OPS[op].arguments_for("cuda", arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -148,12 +149,45 @@ def test_one_wrong_dimension_in_any_tensor_is_refused(
     dimension = data.draw(st.integers(0, len(shape) - 1))
     if position == 0 and dimension != 1:
         return  # another image is not an error
-    if op == "conv2d_bias_act" and position == 2 and dimension > 1:
-        return  # nor another window, of as many packed numbers
     shape[dimension] += data.draw(st.sampled_from([-1, 1, 2, 8]).filter(lambda step: shape[dimension] + step > 0))
     arguments[position] = arguments[position].new_zeros(shape)
     with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected"):
         overload(*arguments)
+
+
+@pytest.mark.parametrize(("op", "sample"), FIRST)
+def test_sizes_that_are_not_the_packings_are_refused(op: str, sample: Sample, device: torch.device) -> None:
+    """Also those whose products do not fit 63 bits. The zeros behind the last weight may be taken for more weights."""
+    arguments = list(kernel_arguments(op, on(device, sample.to(torch.float16))))
+    overload = ops.OPS[op].overload("cuda")
+    first = 3 if op == "conv2d_bias_act" else 2
+    positions = range(first, first + len(ops.OPS[op].declaration.size_names))
+    for changed in (*([position] for position in positions), positions):
+        for step in (1, 8, 16, 4096, 2**31, 2**61, 2**62, -(2**62)):
+            wrong = [a + step if i in changed else a for i, a in enumerate(arguments)]
+            try:
+                overload(*wrong)
+                taken = True
+            except RuntimeError as error:
+                taken = False
+                assert f"mobilevit_fast.{op}: expected" in str(error)  # noqa: PT017
+            assert not taken or 0 < step <= 16
+
+
+def test_packed_weights_of_every_other_kind_are_refused(device: torch.device) -> None:
+    given = {
+        (op, dtype): list(kernel_arguments(op, on(device, KERNELS[kernel_of(op, sample)][1].to(dtype))))
+        for op, sample in KERNELS.values()
+        for dtype in DTYPES
+    }
+    position = {op: 2 if op == "conv2d_bias_act" else 1 for op, _ in given}
+    for (op, dtype), arguments in given.items():
+        for (other, other_type), others in given.items():
+            if (other, other_type) != (op, dtype):
+                wrong = list(arguments)
+                wrong[position[op]] = others[position[other]]
+                with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected (input|packed weights) of"):
+                    ops.OPS[op].overload("cuda")(*wrong)
 
 
 @pytest.mark.parametrize(("op", "sample"), FIRST)
@@ -187,10 +221,12 @@ def test_a_tensor_without_memory_is_refused(op: str, sample: Sample, device: tor
 def test_a_window_too_large_to_count_is_refused(op: str, value: int, device: torch.device) -> None:
     """By the binding itself, one number at a time and all of them."""
     sample = next(sample for name, sample in KERNELS.values() if name == op)
-    arguments = list(kernel_arguments(op, on(device, sample.to(torch.float16))))
+    arguments = on(device, sample.to(torch.float16))
+    packed = kernel_arguments(op, arguments)
     pairs = [i for i, argument in enumerate(arguments) if isinstance(argument, list)]
     for changed in (*([position] for position in pairs), pairs):
-        assert_refused_alike(op, [[value] * 2 if i in changed else a for i, a in enumerate(arguments)], "expected")
+        wrong = [[value] * 2 if i in changed else a for i, a in enumerate(arguments)]
+        assert_refused_alike(op, packed, wrong, "expected")
 
 
 @pytest.mark.parametrize(("op", "sample"), FIRST)
@@ -200,22 +236,25 @@ def test_images_too_large_to_count_are_refused(op: str, sample: Sample, device: 
     sizes = [(1 << 31, 8, 8), (2, 1 << 31, 8), (2, 8, 1 << 31)]
     if "depthwise" not in op and op != "inverted_residual":  # which count images, rows and columns by themselves
         sizes += [(1, 1 << 25, 1 << 25), (fewest // 64, 8, 8), (1, fewest // 4, 4), (1, 4, fewest // 4)]
-    arguments = kernel_arguments(op, on(device, sample.to(torch.float16)))
+    arguments = on(device, sample.to(torch.float16))
+    packed = kernel_arguments(op, arguments)
     second = [1] if op == "conv2d_bias_act" and arguments[1] is not None else []
     for images, height, width in sizes:
         large = list(arguments)
         for i in (0, *second):
             large[i] = arguments[i][:1, :, :1, :1].expand(images, -1, height, width)
-        assert_refused_alike(op, large, "expected .*fewer than")
+        assert_refused_alike(op, packed, large, "expected .*fewer than")
 
 
-def assert_refused_alike(op: str, arguments: list[Any], message: str) -> None:
-    """By the binding, and before it by the operator's rules."""
+def assert_refused_alike(op: str, packed: Sequence[Any], changed: Sequence[Any], message: str) -> None:
+    """By the binding, with the weights packed as they were before the change, and by the operator's rules."""
     definition = ops.OPS[op]
+    images, _, settings = definition.split(changed)
+    rest = len(images) + 1 + len(definition.declaration.size_names)
     with pytest.raises(RuntimeError, match=rf"mobilevit_fast.*: {message}"):
-        definition.overload("cuda")(*arguments)
+        definition.overload("cuda")(*images, *packed[len(images) : rest], *settings)
     with pytest.raises(ValueError, match=rf"mobilevit_fast\.{op}: (cuda: )?expected"):
-        definition("cuda", *arguments[:-1])
+        definition("cuda", *changed)
 
 
 @pytest.mark.parametrize(

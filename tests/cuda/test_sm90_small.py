@@ -35,10 +35,10 @@ def check(op: str, given: tuple[Any, ...]) -> Tensor:
 def kernels(op: str, given: tuple[Any, ...]) -> list[str]:
     """Names of the kernels that an operator starts, once its parameters are packed."""
     definition = ops.OPS[op]
-    overload, packed = definition.overload("cuda"), definition.pack("cuda", given)
+    overload, bound = definition.overload("cuda"), definition.arguments_for("cuda", given)
     torch.cuda.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
-        overload(*given, packed)
+        overload(*bound)
         torch.cuda.synchronize()
     return [event.name for event in profile.events()]
 
@@ -107,12 +107,12 @@ def test_kernels_that_follow_each_other_see_what_was_written() -> None:
     )
     first, *rest = arguments(call, 1, device="cuda")
     definition = ops.OPS[call.op]
-    overload, packed = definition.overload("cuda"), definition.pack("cuda", (first, *rest))
+    overload, (_, *bound) = definition.overload("cuda"), definition.arguments_for("cuda", (first, *rest))
 
     def run(wait: bool) -> Tensor:
         x = first
         for _ in range(8):
-            x = overload(x, *rest, packed)
+            x = overload(x, *bound)
             if wait:
                 torch.cuda.synchronize()
         return x

@@ -117,10 +117,9 @@ def test_refusals(change: dict[str, Any], reason: str) -> None:
     arguments = make(**{"channels": 8, "features": 8, "outputs": 8, "size": (1, 5, 5), "rates": (1,), **change})
     with pytest.raises(BackendError, match=f"cuda: expected {reason}"):
         OPS["aspp"]("cuda", *arguments)
-    packed = OPS["aspp"].pack("cuda", arguments)
     reason = reason.replace("input channels", "channels")
     with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.aspp: expected {reason}"):
-        OPS["aspp"].overload("cuda")(*arguments, packed)
+        OPS["aspp"].run("cuda", arguments)
 
 
 def test_the_largest_rate() -> None:

@@ -148,7 +148,7 @@ def test_the_reach_of_a_window(kernel: int, across: bool) -> None:
     with pytest.raises(BackendError, match=expected):
         operator("cuda", *more)
     with pytest.raises(RuntimeError, match=expected):
-        operator.overload("cuda")(*more, operator.pack("cuda", more))
+        operator.run("cuda", more)
 
 
 @pytest.mark.parametrize("outputs", [1, 6, 12, 21])

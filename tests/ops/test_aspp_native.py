@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mobilevit_fast.ops import OPS
 from testing.threads import using_threads
 from testing.tolerance import assert_within_twice, close
 from tests.ops.compositions import aspp as composed
-from tests.ops.variants import DTYPES, ISAS, in_type, run, strided, using_isa
+from tests.ops.variants import DTYPES, ISAS, called, in_type, run, strided, using_isa
 
 RATES = (6, 12, 18)
 
@@ -127,18 +126,6 @@ def test_every_layout_gives_the_same(case: Case, dtype: torch.dtype, isa: str) -
         assert torch.equal(run("aspp", (x, *spread)), result)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("affine", [False, True])
-def test_packed_weights_give_the_same(affine: bool, dtype: torch.dtype) -> None:
-    arguments = list(sample(ODD, dtype))
-    if not affine:
-        for i in (2, 3, 5, 6, 8, 9, 11, 12):
-            arguments[i] = None
-    packed = OPS["aspp"].pack("cpu", arguments)
-    assert packed is not None
-    assert torch.equal(run("aspp", (*arguments, packed)), run("aspp", tuple(arguments)))
-
-
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_the_number_of_threads_changes_nothing(case: Case, isa: str) -> None:
@@ -163,32 +150,18 @@ def test_an_image_that_is_not_finite_stays_alone(dtype: torch.dtype) -> None:
 BAD = [
     ("input of shape \\(batch, channels, height, width\\), got 3 dimensions", {"x": torch.zeros(8, 6, 6)}),
     ("input of 8 channels, got 7 \\(x.shape=\\(1, 7, 6, 6\\)\\)", {"x": torch.zeros(1, 7, 6, 6)}),
-    ("input of type torch.float32 or torch.bfloat16, got torch.float16", {"x": torch.zeros(1, 8, 6, 6).half()}),
+    ("input of type torch.float32, like the packed weights, got torch.float16", {"x": torch.zeros(1, 8, 6, 6).half()}),
     ("an image of at least one pixel, got none", {"x": torch.zeros(1, 8, 0, 6)}),
-    ("pointwise weight of 4 dimensions, none of them 0", {"pointwise_weight": torch.zeros(4, 8)}),
-    ("pointwise scale of shape \\(4,\\), got \\(1,\\)", {"pointwise_scale": torch.zeros(1)}),
-    (
-        "atrous weight of 5 dim.* the first is 2, .* got \\(3, 4",
-        {"atrous_weight": torch.zeros(3, 4, 8, 3, 3)},
-    ),
-    ("atrous weight of shape \\(2, 4, 8, 3, 3\\), got", {"atrous_weight": torch.zeros(2, 4, 8, 5, 5)}),
-    ("atrous scale of shape \\(2, 4\\), got \\(4,\\)", {"atrous_scale": torch.zeros(4)}),
-    ("atrous bias of type torch.float32, like the input", {"atrous_bias": torch.zeros(2, 4).long()}),
-    ("pool weight of shape \\(4, 8, 1, 1\\), got \\(5, 8, 1, 1\\)", {"pool_weight": torch.zeros(5, 8, 1, 1)}),
-    ("project weight of shape \\(3, 16, 1, 1\\), got \\(3, 12, 1, 1\\)", {"project_weight": torch.zeros(3, 12, 1, 1)}),
-    ("project weight of type torch.float32", {"project_weight": torch.zeros(3, 16, 1, 1).bfloat16()}),
-    ("at least one rate, got none", {"rates": []}),
+    ("one rate or more, for each of the 2 atrous weights one, got 0", {"rates": []}),
+    ("one rate or more, for each of the 2 atrous weights one, got 1", {"rates": [2]}),
     ("rates of at least 1, got 0", {"rates": [2, 0]}),
     ("activation none, relu or silu, got 'gelu'", {"activation": "gelu"}),
-    ("packed weights of shape \\(3008,\\) and type torch.float32 on the CPU", {"packed": torch.zeros(3007)}),
 ]
 
 
 @pytest.mark.parametrize(("message", "change"), BAD, ids=[message for message, _ in BAD])
 def test_bad_arguments_are_refused(message: str, change: dict[str, Any]) -> None:
-    arguments: dict[str, Any] = {"x": torch.zeros(1, 8, 6, 6), "rates": [2, 4], "activation": "none"}
-    shapes = {"pointwise": (4, 8, 1, 1), "atrous": (2, 4, 8, 3, 3), "pool": (4, 8, 1, 1), "project": (3, 16, 1, 1)}
-    for part, shape in shapes.items():
-        arguments |= {f"{part}_weight": torch.zeros(shape), f"{part}_scale": None, f"{part}_bias": None}
+    shapes = (4, 8, 1, 1), (2, 4, 8, 3, 3), (4, 8, 1, 1), (3, 16, 1, 1)
+    weights = [part for shape in shapes for part in (torch.zeros(shape), None, None)]
     with pytest.raises(RuntimeError, match=f"^mobilevit_fast.aspp: expected {message}"):
-        torch.ops.mobilevit_fast.aspp.cpu(**(arguments | change))
+        called("aspp", (torch.zeros(1, 8, 6, 6), *weights, [2, 4], "none"), **change)

@@ -135,7 +135,7 @@ def test_one_wrong_dimension_in_any_tensor_is_refused(op: str, sample: Sample, d
     arguments[position] = changed
     for backend in backends(op):
         with pytest.raises((ValueError, RuntimeError), match=f"mobilevit_fast.{op}: expected"):
-            ops.OPS[op].overload(backend)(*arguments)
+            ops.OPS[op].run(backend, arguments)
 
 
 @pytest.mark.parametrize(("op", "sample"), ALL)
@@ -147,7 +147,7 @@ def test_one_dimension_more_or_less_in_any_tensor_is_refused(op: str, sample: Sa
             arguments = [*sample.arguments[:position], changed, *sample.arguments[position + 1 :]]
             for backend in backends(op):
                 with pytest.raises((ValueError, RuntimeError), match=f"mobilevit_fast.{op}: expected"):
-                    ops.OPS[op].overload(backend)(*arguments)
+                    ops.OPS[op].run(backend, arguments)
 
 
 def test_what_is_no_tensor_is_refused() -> None:

@@ -40,33 +40,31 @@ def test_every_argument_of_every_operator(op: str, name: str, offset: int) -> No
     position = ops.OPS[op].argument_names.index(name)
     tensor = arguments[position] = _in_storage(arguments[position], offset)
     storage = tensor.untyped_storage()
-    wanted = {backend: ops.OPS[op].overload(backend)(*arguments) for backend in ("cpu", "reference")}
-    packed = ops.OPS[op].pack("cpu", arguments)
+    wanted = {backend: ops.OPS[op].run(backend, arguments) for backend in ("cpu", "reference")}
+    _, *packed = ops.OPS[op].arguments_for("cpu", arguments)
     size = storage.nbytes()
     storage.resize_(0)
     for backend in wanted:
         with pytest.raises((RuntimeError, ValueError), match=f"mobilevit_fast.{op}: .* with memory for its shape"):
-            ops.OPS[op].overload(backend)(*arguments)
-    if packed is not None and name not in ("x", "x2"):
-        with pytest.raises(RuntimeError, match="with memory for its shape"):
-            ops.OPS[op].pack("cpu", arguments)
-        with pytest.raises(RuntimeError, match="with memory for its shape"):
-            ops.OPS[op].overload("cpu")(*arguments, packed)
+            ops.OPS[op].run(backend, arguments)
+    if name == "x":
+        with pytest.raises(RuntimeError, match="input with memory for its shape"):
+            ops.OPS[op].overload("cpu")(tensor, *packed)
     storage.resize_(size - 1)
     for backend in wanted:
         with pytest.raises((RuntimeError, ValueError), match=f"storage was resized to {size - 1} bytes"):
-            ops.OPS[op].overload(backend)(*arguments)
+            ops.OPS[op].run(backend, arguments)
 
 
-@pytest.mark.parametrize("op", [op for op in NATIVE if ops.OPS[op].kernels["cpu"].packing])
+@pytest.mark.parametrize("op", NATIVE)
 def test_packed_weights(op: str) -> None:
-    arguments = next(SAMPLES[op]()).arguments
-    packed = ops.OPS[op].pack("cpu", arguments)
-    assert packed is not None
+    definition = ops.OPS[op]
+    arguments = list(definition.arguments_for("cpu", next(SAMPLES[op]()).arguments))
+    packed = arguments[2 if op == "conv2d_bias_act" else 1]
     for size in (packed.nbytes - 4, 0):
         packed.untyped_storage().resize_(size)
         with pytest.raises(RuntimeError, match=f"packed weights with memory .* resized to {size} bytes"):
-            ops.OPS[op].overload("cpu")(*arguments, packed)
+            definition.overload("cpu")(*arguments)
 
 
 def test_an_empty_tensor_needs_none() -> None:
@@ -75,4 +73,4 @@ def test_an_empty_tensor_needs_none() -> None:
         arguments[0] = arguments[0][:0].clone()
         arguments[0].untyped_storage().resize_(0)
         for backend in ("cpu", "reference"):
-            assert ops.OPS[op].overload(backend)(*arguments).numel() == 0
+            assert ops.OPS[op].run(backend, arguments).numel() == 0

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mobilevit_fast import ops
-from mobilevit_fast.kernels.cpu.packing import word_factors
 from testing.tolerance import assert_within_twice, close, rms_error
-from tests.ops.variants import DTYPES, ISAS, exact_and_plain, in_type, run, using_isa
+from tests.ops.variants import DTYPES, ISAS, exact_and_plain, in_pairs, in_type, run, using_isa
 
 CHANNELS = st.one_of(st.integers(1, 20), st.sampled_from([24, 31, 32, 33, 48, 64, 65, 80]))
 LAYOUTS = st.sampled_from(["channels_last", "nchw", "transposed", "sliced", "window", "one_image"])
@@ -96,7 +95,7 @@ def assert_exact(op: str, arguments: tuple[Any, ...]) -> None:
     for dtype in DTYPES:
         for isa in ISAS:
             with using_isa(isa):
-                pairs = word_factors(*(weight.to(dtype) for weight in weights)) == 2
+                pairs = in_pairs(isa, dtype, *(weight.shape[1] for weight in weights))
                 wanted = (with_rounded_factors(op, arguments) if pairs else exact).to(dtype)
                 actual = run(op, in_type(arguments, dtype))
             assert actual.stride() == wanted.contiguous(memory_format=torch.channels_last).stride()

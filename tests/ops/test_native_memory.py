@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mobilevit_fast.ops import OPS
 from tests.ops.variants import EXTENSION
 
 assert EXTENSION is not None  # else the import has skipped this file
@@ -41,7 +42,7 @@ def test_large_results_ask_for_huge_pages() -> None:
 def huge_pages(side: int) -> bool:
     """Whether memory of a result of 64 channels in so many rows and columns is to be huge pages."""
     x, weight = torch.randn(1, 64, side, side), torch.randn(64, 1, 3, 3)
-    y = torch.ops.mobilevit_fast.depthwise_conv2d.cpu(x, weight, None, None, [1, 1], [1, 1], [1, 1], "silu")
+    y = OPS["depthwise_conv2d"].run("cpu", (x, weight, None, None, [1, 1], [1, 1], [1, 1], "silu"))
     return "hg" in flags_of_memory_at(y.data_ptr() + y.nbytes // 2)
 
 
@@ -54,8 +55,9 @@ from testing.samples import SAMPLES
 torch.set_num_threads(int(sys.argv[1]))
 _, *rest = next(SAMPLES["mobilevit_transformer"]()).arguments
 channels = rest[0].shape[1]
-run = torch.ops.mobilevit_fast.mobilevit_transformer.cpu
+run = ops.OPS["mobilevit_transformer"].overload("cpu")
 small, large = (torch.randn(2, side, side, channels).permute(0, 3, 1, 2) for side in (8, 512))
+_, *rest = ops.OPS["mobilevit_transformer"].arguments_for("cpu", (small, *rest))
 expected = run(small, *rest)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 _, hard = resource.getrlimit(resource.RLIMIT_AS)

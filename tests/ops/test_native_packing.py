@@ -4,36 +4,104 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from mobilevit_fast import native, ops
-from mobilevit_fast.kernels.cpu.packing import multiplies_tiles, word_factors
+from mobilevit_fast.kernels.packed import row_bytes
 from testing.samples import SAMPLES
-from tests.ops.variants import DTYPES, EXTENSION, ISAS, NATIVE, in_type, run, using_isa
+from tests.ops.variants import DTYPES, EXTENSION, ISAS, NATIVE, PAIRS, TILES, called, in_type, run, using_isa
 
-PACKED = [name for name in NATIVE if ops.OPS[name].kernels["cpu"].packing]
-PAIRS, TILES = "avx512_bf16", "avx512_amx"
+ORDERS = ("numbers", "pairs", "tiles")
+
+
+def pack(op: str, arguments: tuple[Any, ...]) -> Tensor:
+    """An operator's weights for the variant in use."""
+    definition = ops.OPS[op]
+    images, _, _ = definition.split(arguments)
+    packed: Tensor = definition.arguments_for("cpu", arguments)[len(images)]
+    return packed
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("op", PACKED)
-def test_the_fake_promises_the_size(op: str, dtype: torch.dtype, isa: str) -> None:
+@pytest.mark.parametrize("op", NATIVE)
+def test_the_fake_promises_the_shape(op: str, dtype: torch.dtype, isa: str) -> None:
     for sample in SAMPLES[op]():
         arguments = in_type(sample.arguments, dtype)
         meta = tuple(a.to("meta") if isinstance(a, Tensor) else a for a in arguments)
         with using_isa(isa):
-            packed, promised = ops.OPS[op].pack("cpu", arguments), ops.OPS[op].pack("cpu", meta)
-        assert packed is not None
-        assert promised is not None
-        assert (packed.shape, packed.dtype) == (promised.shape, torch.float32)
+            packed, promised = pack(op, arguments), pack(op, meta)
+        assert (packed.shape, packed.dtype) == (promised.shape, dtype)
+
+
+def test_no_two_kinds_have_rows_of_one_length() -> None:
+    """By which kernels tell packed weights of another kind, wherever they lie."""
+    kinds = [(op, order) for op in NATIVE for order in (*ORDERS, "sm80", "sm90")]
+    assert len({row_bytes(*kind) for kind in kinds}) == len(kinds)
+
+
+def test_packed_weights_of_every_other_kind_are_refused() -> None:
+    packings = {}
+    for op in NATIVE:
+        for dtype in DTYPES:
+            arguments = in_type(next(SAMPLES[op]()).arguments, dtype)
+            for isa in ISAS:
+                with using_isa(isa):
+                    packed = pack(op, arguments)
+                    length = packed.shape[1] * packed.element_size()
+                assert length in [row_bytes(op, order) for order in ORDERS]
+                packings[op, dtype, length] = packed
+    for op in NATIVE:
+        for dtype in DTYPES:
+            arguments = in_type(next(SAMPLES[op]()).arguments, dtype)
+            own = pack(op, arguments)
+            for (other, other_type, length), packed in packings.items():
+                if (other, other_type, length) == (op, dtype, own.shape[1] * own.element_size()):
+                    assert torch.equal(packed, own)
+                    assert torch.equal(called(op, arguments, packed=packed), run(op, arguments))
+                    continue
+                with pytest.raises(RuntimeError, match=rf"{op}: expected (packed weights|input) of .*, got"):
+                    called(op, arguments, packed=packed)
+
+
+@pytest.mark.parametrize("op", NATIVE)
+def test_packed_weights_of_another_shape_or_layout_are_refused(op: str) -> None:
+    arguments = next(SAMPLES[op]()).arguments
+    own = pack(op, arguments)
+    rows, numbers = own.shape
+    unaligned = torch.zeros(own.numel() + 1)[1:].view(own.shape)
+    transposed = torch.zeros(numbers, rows).t() if rows > 1 else torch.zeros(1, 2 * numbers)[:, ::2]
+    for wrong in (own[:-1], own[:, :-1], own.flatten(), own[None], torch.cat([own, own]), transposed, unaligned):
+        with pytest.raises(RuntimeError, match=f"{op}: expected packed weights (of shape|at an address)"):
+            called(op, arguments, packed=wrong)
+    for wrong in (own.double(), own.half(), own.int()):
+        with pytest.raises(RuntimeError, match=f"{op}: expected packed weights of type torch.float32 or"):
+            called(op, arguments, packed=wrong)
+    with pytest.raises(RuntimeError, match=f"{op}: expected input of type torch.bfloat16, like the packed"):
+        called(op, arguments, packed=own.bfloat16())
+
+
+@pytest.mark.parametrize("op", NATIVE)
+def test_sizes_that_are_not_the_packings_are_refused(op: str) -> None:
+    """Also those whose products do not fit 63 bits."""
+    arguments = next(SAMPLES[op]()).arguments
+    names = [name.replace(" ", "_") for name in ops.OPS[op].declaration.size_names]
+    own = ops.OPS[op].declaration.sizes(op, None, ops.OPS[op].split(arguments)[1])
+    for name, size in zip(names, own.values(), strict=True):
+        for wrong in (size + 16, size * 2, 0, -1, -size, 2**31, 2**61, 2**63 - 1, -(2**63)):
+            with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected .*, got"):
+                called(op, arguments, **{name: wrong})
+    for wrong in (2**31, 2**62, 2**63 - 1):
+        with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected .*, got"):
+            called(op, arguments, **dict.fromkeys(names, wrong))
 
 
 @pytest.mark.parametrize(("made", "used"), itertools.permutations(("avx512", PAIRS, TILES), 2))
-@pytest.mark.parametrize("op", PACKED)
+@pytest.mark.parametrize("op", NATIVE)
 def test_weights_packed_for_another_variant_are_refused(op: str, made: str, used: str) -> None:
     if not {made, used} <= set(ISAS):
         pytest.skip(f"this machine does not run {made} and {used}")
@@ -41,41 +109,23 @@ def test_weights_packed_for_another_variant_are_refused(op: str, made: str, used
     even = next(sample for sample in samples if sample[0].shape[1] % 2 == 0)
     arguments = in_type(even, torch.bfloat16)
     with using_isa(made):
-        packed = ops.OPS[op].pack("cpu", arguments)
+        packed = pack(op, arguments)
     with using_isa(used):
-        if in_words(op, made) != in_words(op, used):
+        if in_order(op, made) != in_order(op, used):
             with pytest.raises(RuntimeError, match=rf"{op}: expected packed weights .* kernel variant \w+, got"):
-                run(op, (*arguments, packed))
+                called(op, arguments, packed=packed)
         else:
-            assert torch.equal(run(op, (*arguments, packed)), run(op, arguments))
+            assert torch.equal(called(op, arguments, packed=packed), run(op, arguments))
 
 
-def test_row_groups_and_tiles_have_different_sizes() -> None:
-    """Of widths that are multiples of both, pairs in row groups and in tiles are equally many words."""
-    if TILES not in ISAS:
-        pytest.skip(f"this machine does not run {TILES}")
-    width, hidden = 96, 192
-    weights = ((width, width, 1, 1), None, *((1, width),) * 2, (1, 3 * width, width), None, (1, width, width))
-    weights += ((1, width), *((1, width),) * 2, (1, hidden, width), (1, hidden), (1, width, hidden), (1, width))
-    weights += ((width,), (width,), (width, width, 1, 1), None, None)
-    made = [None if shape is None else torch.randn(shape).bfloat16() for shape in weights]
-    sizes = set()
-    for isa in (PAIRS, TILES):
-        with using_isa(isa):
-            sizes.add(ops.OPS["mobilevit_transformer"].overload("cpu_pack")(*made).numel())
-    assert len(sizes) == 2
-
-
-def in_words(op: str, isa: str) -> str:
+def in_order(op: str, isa: str) -> str:
     """How a variant packs weights of bfloat16 for an operator."""
-    if op == "aspp" or isa == "avx512":
+    if op in ("aspp", "depthwise_conv2d") or isa == "avx512" or (op == "conv2d_bias_act" and isa == PAIRS):
         return "numbers"
-    if op == "mobilevit_transformer":
-        return isa  # in pairs, and for tiles in groups of another size
-    return "numbers" if op == "conv2d_bias_act" and isa == PAIRS else "pairs"
+    return "tiles" if isa == TILES else "pairs"
 
 
-@pytest.mark.parametrize("op", PACKED)
+@pytest.mark.parametrize("op", NATIVE)
 def test_parameters_that_do_not_fit_are_not_packed(op: str) -> None:
     sample = next(SAMPLES[op]())
     named = dict(zip(ops.OPS[op].argument_names, sample.arguments, strict=True))
@@ -97,16 +147,6 @@ def test_parameters_that_do_not_fit_are_not_packed(op: str) -> None:
                 ops.OPS[op].overload("cpu_pack")(*given[:i], wrong, *given[i + 1 :])
             refused += 1
     assert refused > 4
-
-
-@pytest.mark.parametrize("isa", ISAS)
-def test_pairs_are_for_even_numbers_of_bfloat16(isa: str) -> None:
-    even, odd = torch.empty(3, 4, 1, 1, dtype=torch.bfloat16), torch.empty(2, 6, 5, dtype=torch.bfloat16)
-    with using_isa(isa):
-        assert word_factors(even) == (2 if isa in (PAIRS, TILES) else 1)
-        assert multiplies_tiles(even) == (isa == TILES)
-        assert not multiplies_tiles(even, odd)
-        assert word_factors(even, odd) == word_factors(even, even.float()) == 1
 
 
 def test_the_fastest_variant_is_the_default() -> None:

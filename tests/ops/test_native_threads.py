@@ -85,6 +85,7 @@ def test_the_number_of_threads_changes_nothing(op: str, sample: Sample, isa: str
 def test_callers_do_not_disturb_each_other(op: str) -> None:
     cases = [arguments for sample in samples(op)[:2] for arguments in all_arguments(op, sample)]
     overload = ops.OPS[op].overload("cpu")
+    cases = [ops.OPS[op].arguments_for("cpu", arguments) for arguments in cases]
     with using_threads(2):
         expected = [overload(*arguments) for arguments in cases]
     start = threading.Barrier(CALLERS)
@@ -114,12 +115,12 @@ def test_callers_do_not_disturb_each_other(op: str) -> None:
 def test_callers_may_use_different_operators(op: str) -> None:
     """One thread repeats an operator while another runs all the others: their working memory is not shared."""
     arguments = {name: next(SAMPLES[name]()).arguments for name in NATIVE}
-    expected = {name: ops.OPS[name].overload("cpu")(*arguments[name]) for name in NATIVE}
+    expected = {name: ops.OPS[name].run("cpu", arguments[name]) for name in NATIVE}
     wrong: list[str] = []
 
     def call(names: list[str]) -> None:
         for name in names:
-            if not torch.equal(ops.OPS[name].overload("cpu")(*arguments[name]), expected[name]):
+            if not torch.equal(ops.OPS[name].run("cpu", arguments[name]), expected[name]):
                 wrong.append(name)
 
     others = [name for name in NATIVE if name != op]

@@ -89,7 +89,7 @@ from tests.ops.test_sizes import _window
 for op, *geometry in {cases!r}:
     arguments = _window(op, *geometry)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ops.OPS[op].overload("cpu")(*arguments)
+    ops.OPS[op].run("cpu", arguments)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 32 << 10, (op, geometry, grown)
 print("done")

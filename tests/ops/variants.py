@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ if EXTENSION is None:
     pytest.skip(f"native libraries: {native.status()['_C'].reason}", allow_module_level=True)
 
 ISAS: list[str] = EXTENSION.cpu_isas()
+PAIRS, TILES = "avx512_bf16", "avx512_amx"
 NATIVE = [name for name, op in ops.OPS.items() if "cpu" in op.kernels]
 """Operators that have a C++ kernel."""
 DTYPES = [torch.float32, torch.bfloat16]
@@ -32,6 +33,11 @@ def using_isa(name: str) -> Iterator[None]:
         yield
     finally:
         EXTENSION.set_cpu_isa(before)
+
+
+def in_pairs(isa: str, dtype: torch.dtype, *depths: int) -> bool:
+    """Whether a variant multiplies by weights of a type in pairs, for sums of so many products."""
+    return isa in (PAIRS, TILES) and dtype == torch.bfloat16 and all(depth % 2 == 0 for depth in depths)
 
 
 @contextmanager
@@ -50,7 +56,17 @@ def nan_in_new_memory() -> Iterator[None]:
 def run(op: str, arguments: tuple[Any, ...], backend: str = "cpu") -> Tensor:
     """The result of one kernel, in memory that held NaN before."""
     with nan_in_new_memory(), torch.no_grad():
-        result: Tensor = ops.OPS[op].overload(backend)(*arguments)
+        return ops.OPS[op].run(backend, arguments)
+
+
+def called(op: str, arguments: Sequence[Any], **changed: Any) -> Tensor:
+    """What the C++ kernel itself says to these arguments, some of its own changed; ``packed`` are the weights."""
+    definition = ops.OPS[op]
+    overload = definition.overload("cpu")
+    names = [argument.name.removeprefix("cpu_") for argument in overload._schema.arguments]
+    given = dict(zip(names, definition.arguments_for("cpu", arguments), strict=True))
+    assert changed.keys() <= given.keys()
+    result: Tensor = overload(*(given | changed).values())
     return result
 
 

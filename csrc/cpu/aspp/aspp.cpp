@@ -1,8 +1,8 @@
 // torch.ops.mobilevit_fast.aspp.cpu: checks, memory, launch.
 #include "aspp.h"
 
-#include "common/aspp_parameters.h"
 #include "cpu/arguments.h"
+#include "cpu/packed_sizes.h"
 #include "cpu/packing.h"
 #include "cpu/parallel.h"
 
@@ -18,41 +18,22 @@ constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 #undef MVF_POOL
 #undef MVF_ENTRY
 
-// Part `index` of a stack of parameters; none of none.
-OptionalTensor layer(const OptionalTensor& stack, int64_t index) {
-  if (!stack) return std::nullopt;
-  return torch::stable::select(*stack, 0, index);
-}
-
-struct Weights : AsppParameters {
-  int64_t packed_floats(const Products&) const {
-    return aspp_floats(channels(), features(), outputs(), atrous.size(0));
-  }
-
-  Tensor pack(const Products& products) const {
-    const int64_t rates = atrous.size(0), width = (rates + 1) * features();
-    Tensor packed = empty_floats(packed_floats(products));
-    float* target = static_cast<float*>(packed.mutable_data_ptr());
-    target = pack_panels(pointwise, pointwise_scale, pointwise_bias, 1, target);
-    for (int64_t i = 0; i < rates; ++i) {
-      target = pack_panels(*layer(atrous, i), layer(atrous_scale, i), layer(atrous_bias, i), 1, target);
-    }
-    target = pack_panels(pool, pool_scale, pool_bias, 1, target);
-    Tensor all = project;  // narrow() takes no constant
-    target = pack_panels(torch::stable::narrow(all, 1, 0, width), project_scale, std::nullopt, 1, target);
-    pack_panels(torch::stable::narrow(all, 1, width, features()), project_scale, project_bias, 1, target);
-    return packed;
-  }
-};
-
 Tensor pack(Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias,
             Tensor atrous_weight, OptionalTensor atrous_scale, OptionalTensor atrous_bias, Tensor pool_weight,
             OptionalTensor pool_scale, OptionalTensor pool_bias, Tensor project_weight, OptionalTensor project_scale,
             OptionalTensor project_bias) {
-  const Weights weights{pointwise_weight, pointwise_scale, pointwise_bias, atrous_weight,  atrous_scale,  atrous_bias,
-                        pool_weight,      pool_scale,      pool_bias,      project_weight, project_scale, project_bias};
-  weights.check(Parameters("aspp", "pointwise weight", pointwise_weight));
-  return weights.pack(Products());
+  check_rank(AsppSizes::kOp, "pointwise weight", pointwise_weight, 4);
+  check_rank(AsppSizes::kOp, "atrous weight", atrous_weight, 5);
+  check_rank(AsppSizes::kOp, "project weight", project_weight, 4);
+  const int64_t features = pointwise_weight.size(0), channels = pointwise_weight.size(1), rates = atrous_weight.size(0);
+  const AsppSizes s{features, channels, rates, project_weight.size(0), product_of(rates + 2, features)};
+  Packing packing(s, pointwise_weight);
+  packing.panels("pointwise", pointwise_weight, pointwise_scale, pointwise_bias, {features, channels, 1, 1});
+  packing.stacked_panels("atrous", atrous_weight, atrous_scale, atrous_bias, {rates, features, channels, 3, 3});
+  packing.panels("pool", pool_weight, pool_scale, pool_bias, {features, channels, 1, 1});
+  packing.split_panels("project", project_weight, project_scale, project_bias, {s.outputs, s.projected, 1, 1},
+                       s.projected - features);
+  return packing.finish();
 }
 
 // Tiles of so many features that reading the weights for each tile costs little, but that a second-level cache of a
@@ -68,25 +49,20 @@ void split(AsppParams& p, int64_t threads) {
   p.tile_columns = smaller(p.x.width, p.tile_columns * missing);
 }
 
-Tensor aspp(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias,
-            Tensor atrous_weight, OptionalTensor atrous_scale, OptionalTensor atrous_bias, Tensor pool_weight,
-            OptionalTensor pool_scale, OptionalTensor pool_bias, Tensor project_weight, OptionalTensor project_scale,
-            OptionalTensor project_bias, std::vector<int64_t> rates, std::string activation, OptionalTensor packed) {
-  const Arguments arguments("aspp", x);
-  const Weights weights{pointwise_weight, pointwise_scale, pointwise_bias, atrous_weight,  atrous_scale,  atrous_bias,
-                        pool_weight,      pool_scale,      pool_bias,      project_weight, project_scale, project_bias};
-  weights.check(arguments, x, rates);
-  const int64_t channels = weights.channels(), outputs = weights.outputs();
+Tensor aspp(Tensor x, Tensor packed, int64_t features, int64_t channels, int64_t atrous, int64_t outputs,
+            int64_t projected, std::vector<int64_t> rates, std::string activation) {
+  const Arguments arguments(x, packed, AsppSizes{features, channels, atrous, outputs, projected});
+  arguments.rates(rates, atrous, features, projected);
+  arguments.channels(channels);
+  arguments.pixels();
 
   AsppParams p{};
   p.activation = arguments.activation("activation", activation);
-  const ScalarType type = x.scalar_type();
-  p.element = element_of(type);
-  p.features = weights.features(), p.outputs = outputs;
-  p.rates = rates.data(), p.rate_count = static_cast<int64_t>(rates.size());
-  const Products products;
-  const Tensor panels = arguments.packed(packed, products, weights);
-  p.packed = static_cast<const float*>(panels.const_data_ptr());
+  const ScalarType type = arguments.type();
+  p.element = arguments.element();
+  p.features = features, p.outputs = outputs;
+  p.rates = rates.data(), p.rate_count = atrous;
+  p.packed = arguments.weights;
 
   Tensor y = empty_channels_last(x.size(0), outputs, x.size(2), x.size(3), type);
   if (x.size(0) == 0) return y;
@@ -98,7 +74,7 @@ Tensor aspp(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, O
   Tensor image_bias = empty_floats(product_of(p.x.batch, round_up(outputs, kBlock)));
   p.image_bias = static_cast<float*>(image_bias.mutable_data_ptr());
   split(p, torch::stable::get_num_threads());
-  const int isa = static_cast<int>(products.isa);
+  const int isa = static_cast<int>(arguments.products.isa);
   parallel_for(aspp_pool_tasks(p), [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
   parallel_for(aspp_tasks(p), [&](int64_t begin, int64_t end) { kVariants[isa](p, begin, end); });
   return y;

@@ -31,13 +31,6 @@ struct AsppParams {
 // Features of a pixel that lie side by side: all but those of the means, which are the same for a whole image.
 static inline int64_t aspp_width(const AsppParams& p) { return (p.rate_count + 1) * p.features; }
 
-static inline int64_t aspp_floats(int64_t channels, int64_t features, int64_t outputs, int64_t rates) {
-  const int64_t branches = sum_of(product_of(2, panel_floats(channels, features)),
-                                  product_of(rates, panel_floats(product_of(kAtrousTaps, channels), features)));
-  return sum_of(branches,
-                sum_of(panel_floats(product_of(rates + 1, features), outputs), panel_floats(features, outputs)));
-}
-
 // What the means add to every pixel, and the float32 pixels; a task is one image.
 static inline int64_t aspp_pool_tasks(const AsppParams& p) { return p.x.batch; }
 // Everything else, after that; a task is one tile of one image.

@@ -2,6 +2,7 @@
 #include "classifier_head.h"
 
 #include "cpu/arguments.h"
+#include "cpu/packed_sizes.h"
 #include "cpu/packing.h"
 #include "cpu/parallel.h"
 
@@ -17,63 +18,29 @@ constexpr Kernel kClassifyVariants[] = {MVF_CPU_ISAS(MVF_CLASSIFY)};
 #undef MVF_POOL
 #undef MVF_CLASSIFY
 
-struct Weights {
-  const Tensor& expand;
-  const OptionalTensor &expand_scale, &expand_bias;
-  const Tensor& linear;
-  const OptionalTensor& bias;
-
-  void check(const ParameterChecks& parameters) const {
-    parameters.rank("expand weight", expand, 4);
-    parameters.rank("weight", linear, 2);
-    const int64_t expanded = expand.size(0), classes = linear.size(0);
-    parameters.parameter("expand weight", expand, {expanded, expand.size(1), 1, 1}, false);
-    parameters.parameter("expand scale", expand_scale, {expanded});
-    parameters.parameter("expand bias", expand_bias, {expanded});
-    parameters.parameter("weight", linear, {classes, expanded}, false);
-    parameters.parameter("bias", bias, {classes});
-  }
-
-  Products products() const { return Products({expand, linear}); }
-
-  int64_t packed_floats(const Products& products) const {
-    return sum_of(panel_floats(expand.size(1) / products.factors, expand.size(0)),
-                  panel_floats(linear.size(1) / products.factors, linear.size(0)));
-  }
-
-  Tensor pack(const Products& products) const {
-    Tensor packed = empty_floats(packed_floats(products));
-    float* target = static_cast<float*>(packed.mutable_data_ptr());
-    target = pack_panels(expand, expand_scale, expand_bias, products.factors, target);
-    pack_panels(linear, std::nullopt, bias, products.factors, target);
-    return packed;
-  }
-};
-
 Tensor pack(Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias, Tensor weight,
             OptionalTensor bias) {
-  const Weights weights{expand_weight, expand_scale, expand_bias, weight, bias};
-  weights.check(Parameters("classifier_head", "expand weight", expand_weight));
-  return weights.pack(weights.products());
+  check_rank(ClassifierHeadSizes::kOp, "expand weight", expand_weight, 4);
+  check_rank(ClassifierHeadSizes::kOp, "weight", weight, 2);
+  const ClassifierHeadSizes s{expand_weight.size(0), expand_weight.size(1), weight.size(0)};
+  Packing packing(s, expand_weight);
+  packing.panels("expand", expand_weight, expand_scale, expand_bias, {s.expanded, s.channels, 1, 1});
+  packing.panels("", weight, {}, bias, {s.classes, s.expanded});
+  return packing.finish();
 }
 
-Tensor classifier_head(Tensor x, Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
-                       Tensor weight, OptionalTensor bias, std::string activation, OptionalTensor packed) {
-  const Arguments arguments("classifier_head", x);
-  const Weights weights{expand_weight, expand_scale, expand_bias, weight, bias};
-  weights.check(arguments);
-  const int64_t expanded = expand_weight.size(0), classes = weight.size(0);
-  arguments.channels(expand_weight.size(1));
-  arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got none");
+Tensor classifier_head(Tensor x, Tensor packed, int64_t expanded, int64_t channels, int64_t classes,
+                       std::string activation) {
+  const Arguments arguments(x, packed, ClassifierHeadSizes{expanded, channels, classes});
+  arguments.channels(channels);
+  arguments.pixels();
 
   ClassifierHeadParams p{};
   p.activation = arguments.activation("activation", activation);
-  const ScalarType type = x.scalar_type();
-  p.element = element_of(type);
+  const ScalarType type = arguments.type();
+  p.element = arguments.element();
   p.expanded = expanded, p.classes = classes;
-  const Products products = weights.products();
-  const Tensor panels = arguments.packed(packed, products, weights);
-  p.packed = static_cast<const float*>(panels.const_data_ptr());
+  p.packed = arguments.weights;
 
   Tensor y = empty_matrix(x.size(0), classes, type);
   if (x.size(0) == 0) return y;
@@ -81,7 +48,7 @@ Tensor classifier_head(Tensor x, Tensor expand_weight, OptionalTensor expand_sca
   p.y = y.mutable_data_ptr();
   p.pooled = static_cast<float*>(pooled.mutable_data_ptr());
   p.x = image_batch(x);
-  const int isa = static_cast<int>(products.isa);
+  const int isa = static_cast<int>(arguments.products.isa);
   parallel_for(pool_tasks(p), [&](int64_t begin, int64_t end) { kPoolVariants[isa](p, begin, end); });
   parallel_for(classify_tasks(p), [&](int64_t begin, int64_t end) { kClassifyVariants[isa](p, begin, end); });
   return y;

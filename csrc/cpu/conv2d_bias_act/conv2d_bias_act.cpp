@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "cpu/arguments.h"
+#include "cpu/packed_sizes.h"
 #include "cpu/packing.h"
 #include "cpu/parallel.h"
 
@@ -49,74 +50,36 @@ void split_winograd(Conv2dBiasActParams& p, int64_t threads) {
   p.slices = smaller(panel_count(p.outputs), ceil_div(threads, p.groups));
 }
 
-struct Weights {
-  const Tensor& weight;
-  const OptionalTensor &scale, &bias;
-
-  void check(const ParameterChecks& parameters) const {
-    parameters.rank("weight", weight, 4);
-    // Any shape is one; this is about its type and device.
-    parameters.parameter("weight", weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)}, false);
-    parameters.parameter("scale", scale, {weight.size(0)});
-    parameters.parameter("bias", bias, {weight.size(0)});
+Tensor pack(Tensor weight, OptionalTensor scale, OptionalTensor bias, std::vector<int64_t> stride,
+            std::vector<int64_t> dilation) {
+  check_rank(Conv2dSizes::kOp, "weight", weight, 4);
+  for (const std::vector<int64_t>& pair : {stride, dilation}) {
+    check(pair.size() == 2 && pair[0] > 0 && pair[1] > 0,
+          "mobilevit_fast.conv2d_bias_act: expected stride and dilation of two values of at least 1, got others");
   }
-};
-
-// With the window that they are multiplied in, on which their packing depends.
-struct WindowedWeights {
-  const Weights& weights;
-  const Window& window;
-
-  Products products() const { return Products::of_tiles(weights.weight); }
-
-  bool winograd(const Products& products) const {
-    return products.factors == 1 && takes_winograd(weights.weight.size(0), weights.weight.size(1), window);
+  const Conv2dSizes s{weight.size(0), weight.size(1), weight.size(2), weight.size(3),
+                      stride[0],      stride[1],      dilation[0],    dilation[1]};
+  Packing packing(s, weight);
+  if (s.winograd(packing.products())) {
+    packing.winograd("", weight, scale, bias, {s.outputs, s.channels, s.kernel_h, s.kernel_w});
+  } else {
+    packing.panels("", weight, scale, bias, {s.outputs, s.channels, s.kernel_h, s.kernel_w});
   }
-
-  int64_t packed_floats(const Products& products) const {
-    const int64_t outputs = weights.weight.size(0), channels = weights.weight.size(1);
-    const int64_t taps = packed_taps(outputs, channels, window, products.factors > 1);
-    return panel_floats(product_of(taps, channels) / products.factors, outputs);
-  }
-
-  Tensor pack(const Products& products) const {
-    Tensor packed = empty_floats(packed_floats(products));
-    float* target = static_cast<float*>(packed.mutable_data_ptr());
-    if (winograd(products)) {
-      pack_winograd(weights.weight, weights.scale, weights.bias, target);
-    } else {
-      pack_panels(weights.weight, weights.scale, weights.bias, products.factors, target);
-    }
-    return packed;
-  }
-};
-
-Tensor conv2d_bias_act_pack(Tensor weight, OptionalTensor scale, OptionalTensor bias, std::vector<int64_t> stride,
-                            std::vector<int64_t> dilation) {
-  const Parameters parameters("conv2d_bias_act", "weight", weight);
-  const Weights weights{weight, scale, bias};
-  weights.check(parameters);
-  parameters.pair("stride", stride, 1);
-  parameters.pair("dilation", dilation, 1);
-  const Window window{weight.size(2), weight.size(3), stride[0], stride[1], 0, 0, dilation[0], dilation[1]};
-  const WindowedWeights windowed{weights, window};
-  return windowed.pack(windowed.products());
+  return packing.finish();
 }
 
-Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTensor scale, OptionalTensor bias,
-                       std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
-                       std::string activation, OptionalTensor packed) {
-  const Arguments arguments("conv2d_bias_act", x);
-  const Weights weights{weight, scale, bias};
-  weights.check(arguments);
-  const int64_t outputs = weight.size(0), channels = weight.size(1);
-  const int64_t kernel_h = weight.size(2), kernel_w = weight.size(3);
+Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor packed, int64_t outputs, int64_t channels, int64_t kernel_h,
+                       int64_t kernel_w, std::vector<int64_t> stride, std::vector<int64_t> padding,
+                       std::vector<int64_t> dilation, std::string activation) {
+  // Values that there must not be are refused below, by the window.
+  const auto step = [](const std::vector<int64_t>& pair, size_t i) {
+    return pair.size() == 2 ? larger(pair[i], 1) : 1;
+  };
+  const Conv2dSizes sizes{outputs,         channels,        kernel_h,          kernel_w,
+                          step(stride, 0), step(stride, 1), step(dilation, 0), step(dilation, 1)};
+  const Arguments arguments(x, packed, sizes);
   if (x2) {
-    const int64_t wanted = channels - x.size(1);
-    arguments.expect(x2->dim() == 4, "second input of shape (batch, channels, height, width), got ", x2->dim(),
-                     " dimensions");
-    arguments.expect(x2->size(1) == wanted, "second input of ", wanted, " channels, got ", x2->size(1));
-    arguments.parameter("second input", *x2, {x.size(0), wanted, x.size(2), x.size(3)}, false);
+    arguments.second(*x2, channels - x.size(1));
   } else {
     arguments.channels(channels);
   }
@@ -125,22 +88,19 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
   p.window = arguments.window(kernel_h, kernel_w, stride, padding, dilation, p.out_h, p.out_w);
   p.outputs = outputs;
   p.activation = arguments.activation("activation", activation);
-  const ScalarType type = x.scalar_type();
-  p.element = element_of(type);
-  const WindowedWeights windowed{weights, p.window};
-  const Products products = windowed.products();
-  const Tensor panels = arguments.packed(packed, products, windowed);
-  p.packed = static_cast<const float*>(panels.const_data_ptr());
+  const ScalarType type = arguments.type();
+  p.element = arguments.element();
+  p.packed = arguments.weights;
 
   Tensor y = empty_channels_last(x.size(0), outputs, p.out_h, p.out_w, type);
   if (x.size(0) == 0) return y;
   p.y = y.mutable_data_ptr();
   p.x = image_batch(x, x.size(1) <= kFewChannels);
   if (x2) p.x2 = image_batch(*x2, x2->size(1) <= kFewChannels);
-  const bool winograd = windowed.winograd(products);
+  const bool winograd = sizes.winograd(arguments.products);
   (winograd ? split_winograd : split)(p, torch::stable::get_num_threads());
   const int64_t count = winograd ? p.groups * p.slices : tasks(p);
-  const Kernel kernel = (winograd ? kWinogradVariants : kVariants)[static_cast<int>(products.isa)];
+  const Kernel kernel = (winograd ? kWinogradVariants : kVariants)[static_cast<int>(arguments.products.isa)];
   parallel_for(count, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
   return y;
 }
@@ -149,7 +109,7 @@ Tensor conv2d_bias_act(Tensor x, OptionalTensor x2, Tensor weight, OptionalTenso
 
 STABLE_TORCH_LIBRARY_IMPL(mobilevit_fast, CPU, m) {
   m.impl("conv2d_bias_act.cpu", TORCH_BOX(&conv2d_bias_act));
-  m.impl("conv2d_bias_act.cpu_pack", TORCH_BOX(&conv2d_bias_act_pack));
+  m.impl("conv2d_bias_act.cpu_pack", TORCH_BOX(&pack));
 }
 
 }  // namespace mobilevit_fast::cpu

@@ -34,11 +34,6 @@ static inline bool takes_winograd(int64_t outputs, int64_t channels, const Windo
          w.dilation_w == 1 && outputs >= kLeast && channels >= kLeast;
 }
 
-// Weights of an output and a channel in `packed`; `tiles`: of a variant that multiplies them in tiles.
-static inline int64_t packed_taps(int64_t outputs, int64_t channels, const Window& w, bool tiles) {
-  return !tiles && takes_winograd(outputs, channels, w) ? kWinogradEntries : product_of(w.kernel_h, w.kernel_w);
-}
-
 static inline int64_t winograd_tiles(const Conv2dBiasActParams& p) {
   return p.x.batch * ceil_div(p.out_h, kWinogradTile) * ceil_div(p.out_w, kWinogradTile);
 }

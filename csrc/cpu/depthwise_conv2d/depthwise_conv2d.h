@@ -8,20 +8,18 @@
 
 namespace mobilevit_fast::cpu {
 
-// y = activation(scale * conv(x) + bias). All strides count elements. The channel stride of x, weight and y is 1; y is
-// dense channels_last. x, weight and y share an element type; scale and bias are float32 or that same type.
+// y = activation(scale * conv(x) + bias). All strides count elements. The channel stride of x is 1; y is dense
+// channels_last. x, weight and y share an element type.
 struct DepthwiseConv2dParams {
   const void* x;       // (batch, in_h, in_w, channels)
   const void* weight;  // (kernel_h, kernel_w, channels)
-  const void* scale;   // (channels), or null: the sum is multiplied with it before the bias is added
-  const void* bias;    // (channels), or null
+  const float* scale;  // (channels): the sum is multiplied with it before the bias is added
+  const float* bias;   // (channels)
   void* y;             // (batch, out_h, out_w, channels)
   Element element;
-  Element scale_element, bias_element;
   Activation activation;
   int64_t batch, channels, in_h, in_w, out_h, out_w;
   int64_t x_image_stride, x_row_stride, x_pixel_stride;
-  int64_t weight_row_stride, weight_tap_stride;
   int64_t kernel_h, kernel_w;
   int64_t stride_h, stride_w;
   int64_t padding_h, padding_w;

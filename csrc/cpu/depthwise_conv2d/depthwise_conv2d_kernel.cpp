@@ -20,34 +20,16 @@ struct Task {
 
 MVF_INLINE bool inside(int64_t index, int64_t size) { return (uint64_t)index < (uint64_t)size; }
 
-// Scale or bias of one vector of channels; `source` is not null.
-template <class T, bool kPartial>
-MVF_INLINE void load_per_channel(const void* source, Element element, const DepthwiseConv2dParams& p, int64_t channel,
-                                 Float (&v)[Channels<T>::kVectors]) {
-  if (element == Element::float32) {
-    load_float_channels<T, kPartial>((const float*)source + channel, p.channels, v);
-  } else {
-    load_channels<T, kPartial>((const T*)source + channel, p.channels, v);
-  }
-}
-
 // Scale, bias, activation. The bias comes last: starting the sum with it would make every partial sum, and so its
 // rounding error, larger.
 template <class T, int kCount, bool kPartial>
 MVF_INLINE void finish(const DepthwiseConv2dParams& p, int64_t channel, Float (&v)[kCount * Channels<T>::kVectors]) {
   constexpr int kVectors = Channels<T>::kVectors;
-  if (p.scale != nullptr) {
-    Float scale[kVectors];
-    load_per_channel<T, kPartial>(p.scale, p.scale_element, p, channel, scale);
-    MVF_UNROLL
-    for (int i = 0; i < kCount * kVectors; ++i) v[i] *= scale[i % kVectors];
-  }
-  if (p.bias != nullptr) {
-    Float bias[kVectors];
-    load_per_channel<T, kPartial>(p.bias, p.bias_element, p, channel, bias);
-    MVF_UNROLL
-    for (int i = 0; i < kCount * kVectors; ++i) v[i] += bias[i % kVectors];
-  }
+  Float scale[kVectors], bias[kVectors];
+  load_float_channels<T, kPartial>(p.scale + channel, p.channels, scale);
+  load_float_channels<T, kPartial>(p.bias + channel, p.channels, bias);
+  MVF_UNROLL
+  for (int i = 0; i < kCount * kVectors; ++i) v[i] = v[i] * scale[i % kVectors] + bias[i % kVectors];
   if (p.activation == Activation::silu) {
     silu_all<Channels<T>::kExact, kCount * kVectors>(v);
   } else if (p.activation == Activation::relu) {
@@ -64,7 +46,7 @@ MVF_INLINE void add_input_row(const DepthwiseConv2dParams& p, const T* x, const 
   constexpr int kVectors = Channels<T>::kVectors;
   const T* taps[kRows];  // the row of the kernel that meets this row of the input, for each row of output
   MVF_UNROLL
-  for (int r = 0; r < kRows; ++r) taps[r] = opaque(weight + (row - r * S) * p.weight_row_stride);
+  for (int r = 0; r < kRows; ++r) taps[r] = opaque(weight + (row - r * S) * p.kernel_w * p.channels);
   MVF_UNROLL
   for (int column = 0; column < (kColumns - 1) * S + K; ++column) {
     if (kChecked && !inside(iw + column, p.in_w)) continue;
@@ -81,7 +63,7 @@ MVF_INLINE void add_input_row(const DepthwiseConv2dParams& p, const T* x, const 
         const int kw = column - c * S;
         if (kw < 0 || kw >= K) continue;
         Float w[kVectors];
-        Channels<T>::load(taps[r] + kw * p.weight_tap_stride, w);
+        Channels<T>::load(taps[r] + kw * p.channels, w);
         MVF_UNROLL
         for (int i = 0; i < kVectors; ++i) sum[(r * kColumns + c) * kVectors + i] += pixel[i] * w[i];
       }
@@ -171,7 +153,7 @@ MVF_INLINE void general_block(const Task<T>& task, int64_t oh, int64_t ow, int64
     const int64_t ih = oh * p.stride_h - p.padding_h + kh * p.dilation_h;
     if (!inside(ih, p.in_h)) continue;
     for (int64_t kw = 0; kw < p.kernel_w; ++kw) {
-      const T* weight = (const T*)p.weight + (kh * p.weight_row_stride + kw * p.weight_tap_stride + channel);
+      const T* weight = (const T*)p.weight + ((kh * p.kernel_w + kw) * p.channels + channel);
       Float w[kVectors];
       load_channels<T, kPartial>(weight, p.channels, w);
       MVF_UNROLL

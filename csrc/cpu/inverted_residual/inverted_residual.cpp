@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "cpu/arguments.h"
+#include "cpu/packed_sizes.h"
 #include "cpu/packing.h"
 #include "cpu/parallel.h"
 
@@ -37,157 +38,66 @@ Tensor launch(InvertedResidualParams& p, ScalarType type, Isa isa) {
   return y;
 }
 
-struct ResidualWeights {
-  const Tensor& expand;
-  const OptionalTensor &expand_scale, &expand_bias;
-  const Tensor& depthwise;
-  const OptionalTensor &depthwise_scale, &depthwise_bias;
-  const Tensor& project;
-  const OptionalTensor &project_scale, &project_bias;
-
-  void check(const ParameterChecks& parameters) const {
-    parameters.rank("expand weight", expand, 4);
-    parameters.rank("depthwise weight", depthwise, 4);
-    parameters.rank("project weight", project, 4);
-    const int64_t channels = expand.size(1), expanded = depthwise.size(0), outputs = project.size(0);
-    const int64_t kernel_h = depthwise.size(2), kernel_w = depthwise.size(3);
-    parameters.parameter("expand weight", expand, {expanded, channels, 1, 1}, false);
-    parameters.parameter("expand scale", expand_scale, {expanded});
-    parameters.parameter("expand bias", expand_bias, {expanded});
-    parameters.parameter("depthwise weight", depthwise, {expanded, 1, kernel_h, kernel_w}, false);
-    parameters.parameter("depthwise scale", depthwise_scale, {expanded});
-    parameters.parameter("depthwise bias", depthwise_bias, {expanded});
-    parameters.parameter("project weight", project, {outputs, expanded, 1, 1}, false);
-    parameters.parameter("project scale", project_scale, {outputs});
-    parameters.parameter("project bias", project_bias, {outputs});
-    parameters.expect(kernel_h % 2 == 1 && kernel_w % 2 == 1, "a depthwise window of odd size, got ", kernel_h, "x",
-                      kernel_w);
-  }
-
-  Products products() const { return Products({expand, project}); }
-
-  int64_t packed_floats(const Products& products) const {
-    const int64_t expanded = expand.size(0), taps = product_of(depthwise.size(2), depthwise.size(3));
-    return sum_of(sum_of(panel_floats(expand.size(1) / products.factors, expanded), depthwise_floats(taps, expanded)),
-                  panel_floats(expanded / products.factors, project.size(0)));
-  }
-
-  Tensor pack(const Products& products) const {
-    Tensor packed = empty_floats(packed_floats(products));
-    float* target = static_cast<float*>(packed.mutable_data_ptr());
-    target = pack_panels(expand, expand_scale, expand_bias, products.factors, target);
-    target = pack_depthwise(depthwise, depthwise_scale, depthwise_bias, target);
-    pack_panels(project, project_scale, project_bias, products.factors, target);
-    return packed;
-  }
-};
-
 Tensor pack_inverted_residual(Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
                               Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
                               Tensor project_weight, OptionalTensor project_scale, OptionalTensor project_bias) {
-  const ResidualWeights weights{expand_weight,  expand_scale,   expand_bias,   depthwise_weight, depthwise_scale,
-                                depthwise_bias, project_weight, project_scale, project_bias};
-  weights.check(Parameters("inverted_residual", "expand weight", expand_weight));
-  return weights.pack(weights.products());
+  check_rank(InvertedResidualSizes::kOp, "expand weight", expand_weight, 4);
+  check_rank(InvertedResidualSizes::kOp, "depthwise weight", depthwise_weight, 4);
+  check_rank(InvertedResidualSizes::kOp, "project weight", project_weight, 4);
+  const InvertedResidualSizes s{expand_weight.size(0), expand_weight.size(1), depthwise_weight.size(2),
+                                depthwise_weight.size(3), project_weight.size(0)};
+  Packing packing(s, expand_weight);
+  packing.panels("expand", expand_weight, expand_scale, expand_bias, {s.expanded, s.channels, 1, 1});
+  packing.depthwise("depthwise", depthwise_weight, depthwise_scale, depthwise_bias,
+                    {s.expanded, 1, s.kernel_h, s.kernel_w});
+  packing.panels("project", project_weight, project_scale, project_bias, {s.outputs, s.expanded, 1, 1});
+  return packing.finish();
 }
 
-Tensor inverted_residual(Tensor x, Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
-                         Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
-                         Tensor project_weight, OptionalTensor project_scale, OptionalTensor project_bias,
-                         std::vector<int64_t> stride, std::vector<int64_t> dilation, bool residual,
-                         std::string activation, OptionalTensor packed) {
-  const Arguments arguments("inverted_residual", x);
-  const ResidualWeights weights{expand_weight,  expand_scale,   expand_bias,   depthwise_weight, depthwise_scale,
-                                depthwise_bias, project_weight, project_scale, project_bias};
-  weights.check(arguments);
-  const int64_t channels = expand_weight.size(1), expanded = depthwise_weight.size(0), outputs = project_weight.size(0);
-  const int64_t kernel_h = depthwise_weight.size(2), kernel_w = depthwise_weight.size(3);
+Tensor inverted_residual(Tensor x, Tensor packed, int64_t expanded, int64_t channels, int64_t kernel_h,
+                         int64_t kernel_w, int64_t outputs, std::vector<int64_t> stride, std::vector<int64_t> dilation,
+                         bool residual, std::string activation) {
+  const Arguments arguments(x, packed, InvertedResidualSizes{expanded, channels, kernel_h, kernel_w, outputs});
   arguments.channels(channels);
-  arguments.pair("dilation", dilation, 1);
 
   InvertedResidualParams p{};
-  const std::vector<int64_t> padding{product_of((kernel_h - 1) / 2, dilation[0]),
-                                     product_of((kernel_w - 1) / 2, dilation[1])};
+  const std::vector<int64_t> padding = arguments.same_padding(kernel_h, kernel_w, dilation);
   p.window = arguments.window(kernel_h, kernel_w, stride, padding, dilation, p.out_h, p.out_w);
-  arguments.expect(!residual || (outputs == channels && stride[0] == 1 && stride[1] == 1),
-                   "stride 1 and as many outputs as inputs for a residual, got ", outputs, " outputs, stride [",
-                   stride[0], ", ", stride[1], "]");
+  arguments.residual(residual, outputs, stride);
   p.expanded = expanded, p.outputs = outputs, p.expands = true, p.residual = residual;
   p.expand_activation = p.depthwise_activation = arguments.activation("activation", activation);
-  p.element = element_of(x.scalar_type());
-  const Products products = weights.products();
-  const Tensor panels = arguments.packed(packed, products, weights);
-  p.packed = static_cast<const float*>(panels.const_data_ptr());
-  const ScalarType type = x.scalar_type();
+  p.packed = arguments.weights, p.element = arguments.element();
   p.x = image_batch(x);
-  return launch(p, type, products.isa);
+  return launch(p, arguments.type(), arguments.products.isa);
 }
-
-struct SeparableWeights {
-  const Tensor& depthwise;
-  const OptionalTensor &depthwise_scale, &depthwise_bias;
-  const Tensor& pointwise;
-  const OptionalTensor &pointwise_scale, &pointwise_bias;
-
-  void check(const ParameterChecks& parameters) const {
-    parameters.rank("depthwise weight", depthwise, 4);
-    parameters.rank("pointwise weight", pointwise, 4);
-    const int64_t channels = depthwise.size(0), outputs = pointwise.size(0);
-    parameters.parameter("depthwise weight", depthwise, {channels, 1, depthwise.size(2), depthwise.size(3)}, false);
-    parameters.parameter("depthwise scale", depthwise_scale, {channels});
-    parameters.parameter("depthwise bias", depthwise_bias, {channels});
-    parameters.parameter("pointwise weight", pointwise, {outputs, channels, 1, 1}, false);
-    parameters.parameter("pointwise scale", pointwise_scale, {outputs});
-    parameters.parameter("pointwise bias", pointwise_bias, {outputs});
-  }
-
-  Products products() const { return Products({pointwise}); }
-
-  int64_t packed_floats(const Products& products) const {
-    const int64_t channels = depthwise.size(0), taps = product_of(depthwise.size(2), depthwise.size(3));
-    return sum_of(depthwise_floats(taps, channels), panel_floats(channels / products.factors, pointwise.size(0)));
-  }
-
-  Tensor pack(const Products& products) const {
-    Tensor packed = empty_floats(packed_floats(products));
-    float* target = static_cast<float*>(packed.mutable_data_ptr());
-    target = pack_depthwise(depthwise, depthwise_scale, depthwise_bias, target);
-    pack_panels(pointwise, pointwise_scale, pointwise_bias, products.factors, target);
-    return packed;
-  }
-};
 
 Tensor pack_separable(Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
                       Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias) {
-  const SeparableWeights weights{depthwise_weight, depthwise_scale, depthwise_bias,
-                                 pointwise_weight, pointwise_scale, pointwise_bias};
-  weights.check(Parameters("depthwise_separable_conv2d", "depthwise weight", depthwise_weight));
-  return weights.pack(weights.products());
+  check_rank(SeparableSizes::kOp, "depthwise weight", depthwise_weight, 4);
+  check_rank(SeparableSizes::kOp, "pointwise weight", pointwise_weight, 4);
+  const SeparableSizes s{depthwise_weight.size(0), depthwise_weight.size(2), depthwise_weight.size(3),
+                         pointwise_weight.size(0)};
+  Packing packing(s, depthwise_weight);
+  packing.depthwise("depthwise", depthwise_weight, depthwise_scale, depthwise_bias,
+                    {s.channels, 1, s.kernel_h, s.kernel_w});
+  packing.panels("pointwise", pointwise_weight, pointwise_scale, pointwise_bias, {s.outputs, s.channels, 1, 1});
+  return packing.finish();
 }
 
-Tensor separable(Tensor x, Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
-                 Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias,
+Tensor separable(Tensor x, Tensor packed, int64_t channels, int64_t kernel_h, int64_t kernel_w, int64_t outputs,
                  std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
-                 std::string depthwise_activation, std::string pointwise_activation, OptionalTensor packed) {
-  const Arguments arguments("depthwise_separable_conv2d", x);
-  const SeparableWeights weights{depthwise_weight, depthwise_scale, depthwise_bias,
-                                 pointwise_weight, pointwise_scale, pointwise_bias};
-  weights.check(arguments);
-  arguments.channels(depthwise_weight.size(0));
+                 std::string depthwise_activation, std::string pointwise_activation) {
+  const Arguments arguments(x, packed, SeparableSizes{channels, kernel_h, kernel_w, outputs});
+  arguments.channels(channels);
 
   InvertedResidualParams p{};
-  p.window =
-      arguments.window(depthwise_weight.size(2), depthwise_weight.size(3), stride, padding, dilation, p.out_h, p.out_w);
-  p.expanded = depthwise_weight.size(0), p.outputs = pointwise_weight.size(0);
+  p.window = arguments.window(kernel_h, kernel_w, stride, padding, dilation, p.out_h, p.out_w);
+  p.expanded = channels, p.outputs = outputs;
   p.depthwise_activation = arguments.activation("depthwise_activation", depthwise_activation);
   p.project_activation = arguments.activation("pointwise_activation", pointwise_activation);
-  p.element = element_of(x.scalar_type());
-  const Products products = weights.products();
-  const Tensor panels = arguments.packed(packed, products, weights);
-  p.packed = static_cast<const float*>(panels.const_data_ptr());
-  const ScalarType type = x.scalar_type();
+  p.packed = arguments.weights, p.element = arguments.element();
   p.x = image_batch(x);
-  return launch(p, type, products.isa);
+  return launch(p, arguments.type(), arguments.products.isa);
 }
 
 }  // namespace

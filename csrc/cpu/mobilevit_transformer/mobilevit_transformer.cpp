@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/transformer_parameters.h"
 #include "cpu/arguments.h"
+#include "cpu/packed_sizes.h"
 #include "cpu/packing.h"
 #include "cpu/parallel.h"
 
@@ -27,57 +27,28 @@ struct Variant {
 constexpr Variant kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 #undef MVF_ENTRY
 
-struct Weights : TransformerParameters {
-  Products products() const { return Products({in, fc1, fc2}); }
-
-  // A word at the end that makes the size of a packing for tiles odd, since all others are even: pairs in row groups
-  // and in tiles could have the same number of words otherwise.
-  static int64_t mark(const Products& products) { return multiplies_tiles(products.isa) ? 1 : 0; }
-
-  int64_t packed_floats(const Products& products) const {
-    const int64_t width = in.size(0), hidden = fc1.size(1), depth = width / products.factors;
-    const RowGroups groups = products.row_groups();
-    int64_t layer = product_of(4, width);
-    for (const int64_t outputs : {product_of(3, width), width, hidden}) {
-      layer = sum_of(layer, row_group_floats(depth, outputs, groups));
-    }
-    layer = sum_of(layer, row_group_floats(hidden / products.factors, width, groups));
-    const int64_t ends = sum_of(row_group_floats(in.size(1) / products.factors, width, groups),
-                                row_group_floats(depth, out.size(0), groups));
-    return sum_of(sum_of(ends, product_of(fc1.size(0), layer)), sum_of(product_of(2, width), mark(products)));
-  }
-
-  Tensor pack(const Products& products) const {
-    Tensor packed = empty_floats(packed_floats(products));
-    float* target = static_cast<float*>(packed.mutable_data_ptr());
-    target = pack_row_groups(in, {}, in_bias, 0, products, target);
-    for (int64_t layer = 0; layer < fc1.size(0); ++layer) {
-      target = pack_vector(norm1, layer, target);
-      target = pack_vector(norm1_bias, layer, target);
-      target = pack_row_groups(qkv, {}, qkv_bias, layer, products, target);
-      target = pack_row_groups(proj, {}, proj_bias, layer, products, target);
-      target = pack_vector(norm2, layer, target);
-      target = pack_vector(norm2_bias, layer, target);
-      target = pack_row_groups(fc1, {}, fc1_bias, layer, products, target);
-      target = pack_row_groups(fc2, {}, fc2_bias, layer, products, target);
-    }
-    target = pack_vector(norm, 0, target);
-    target = pack_vector(norm_bias, 0, target);
-    target = pack_row_groups(out, out_scale, out_bias, 0, products, target);
-    std::fill_n(target, mark(products), 0.0f);
-    return packed;
-  }
-};
-
 Tensor pack(Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight, Tensor norm1_bias, Tensor qkv_weight,
             OptionalTensor qkv_bias, Tensor proj_weight, Tensor proj_bias, Tensor norm2_weight, Tensor norm2_bias,
             Tensor fc1_weight, Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, Tensor norm_weight,
             Tensor norm_bias, Tensor out_weight, OptionalTensor out_scale, OptionalTensor out_bias) {
-  const Weights weights{in_weight,   in_bias,      norm1_weight, norm1_bias, qkv_weight, qkv_bias,   proj_weight,
-                        proj_bias,   norm2_weight, norm2_bias,   fc1_weight, fc1_bias,   fc2_weight, fc2_bias,
-                        norm_weight, norm_bias,    out_weight,   out_scale,  out_bias};
-  weights.check(Parameters("mobilevit_transformer", "in weight", in_weight));
-  return weights.pack(weights.products());
+  check_rank(MobileViTTransformerSizes::kOp, "in weight", in_weight, 4);
+  check_rank(MobileViTTransformerSizes::kOp, "fc1 weight", fc1_weight, 3);
+  check_rank(MobileViTTransformerSizes::kOp, "out weight", out_weight, 4);
+  const int64_t width = in_weight.size(0), layers = fc1_weight.size(0), hidden = fc1_weight.size(1);
+  const MobileViTTransformerSizes s{width, in_weight.size(1), layers, hidden, out_weight.size(0)};
+  Packing packing(s, in_weight);
+  packing.row_groups("in", in_weight, {}, in_bias, {width, s.channels, 1, 1});
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    packing.norm("norm1", norm1_weight, norm1_bias, {layers, width}, layer);
+    packing.row_groups("qkv", qkv_weight, {}, qkv_bias, {layers, product_of(3, width), width}, layer);
+    packing.row_groups("proj", proj_weight, {}, proj_bias, {layers, width, width}, layer);
+    packing.norm("norm2", norm2_weight, norm2_bias, {layers, width}, layer);
+    packing.row_groups("fc1", fc1_weight, {}, fc1_bias, {layers, hidden, width}, layer);
+    packing.row_groups("fc2", fc2_weight, {}, fc2_bias, {layers, width, hidden}, layer);
+  }
+  packing.norm("norm", norm_weight, norm_bias, {width});
+  packing.row_groups("out", out_weight, out_scale, out_bias, {s.outputs, width, 1, 1});
+  return packing.finish();
 }
 
 // How far the busiest of `threads` threads is behind the average when `tasks` equal tasks are dealt out.
@@ -109,38 +80,26 @@ void run(Params& p, const Variant& variant) {
   parallel_for(p.x.batch * p.x.height, [&](int64_t begin, int64_t end) { variant.resize(p, begin, end); });
 }
 
-Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight, Tensor norm1_bias,
-                             Tensor qkv_weight, OptionalTensor qkv_bias, Tensor proj_weight, Tensor proj_bias,
-                             Tensor norm2_weight, Tensor norm2_bias, Tensor fc1_weight, Tensor fc1_bias,
-                             Tensor fc2_weight, Tensor fc2_bias, Tensor norm_weight, Tensor norm_bias,
-                             Tensor out_weight, OptionalTensor out_scale, OptionalTensor out_bias, int64_t num_heads,
-                             std::vector<int64_t> patch_size, double eps, std::string mlp_activation,
-                             std::string out_activation, OptionalTensor packed) {
-  const Arguments arguments("mobilevit_transformer", x);
-  const Weights weights{in_weight,   in_bias,      norm1_weight, norm1_bias, qkv_weight, qkv_bias,   proj_weight,
-                        proj_bias,   norm2_weight, norm2_bias,   fc1_weight, fc1_bias,   fc2_weight, fc2_bias,
-                        norm_weight, norm_bias,    out_weight,   out_scale,  out_bias};
-  weights.check(arguments);
-  const int64_t width = in_weight.size(0), outputs = out_weight.size(0);
-  const int64_t layers = fc1_weight.size(0), hidden = fc1_weight.size(1);
-  arguments.channels(in_weight.size(1));
+Tensor mobilevit_transformer(Tensor x, Tensor packed, int64_t width, int64_t channels, int64_t layers, int64_t hidden,
+                             int64_t outputs, int64_t num_heads, std::vector<int64_t> patch_size, double eps,
+                             std::string mlp_activation, std::string out_activation) {
+  const MobileViTTransformerSizes sizes{width, channels, layers, hidden, outputs};
+  const Arguments arguments(x, packed, sizes);
+  arguments.channels(channels);
   arguments.expect(num_heads >= 1 && width % num_heads == 0, "a number of heads that divides the width ", width,
                    ", got ", num_heads);
   arguments.pair("patch_size", patch_size, 1);
   arguments.expect(eps >= 0, "an epsilon of at least 0, got ", eps);
-  arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got none");
+  arguments.pixels();
 
   Params p{};
-  p.element = element_of(x.scalar_type());
+  p.element = arguments.element();
   p.width = width, p.hidden = hidden, p.outputs = outputs, p.layers = layers, p.num_heads = num_heads;
   p.patch_h = patch_size[0], p.patch_w = patch_size[1], p.eps = static_cast<float>(eps);
   p.grid_h = ceil_div(x.size(2), p.patch_h), p.grid_w = ceil_div(x.size(3), p.patch_w);
   p.mlp_activation = arguments.activation("mlp_activation", mlp_activation);
   p.out_activation = arguments.activation("out_activation", out_activation);
-  const Products products = weights.products();
-  const Tensor row_groups = arguments.packed(packed, products, weights);
-  p.packed = static_cast<const float*>(row_groups.const_data_ptr()),
-  p.packed_end = p.packed + row_groups.size(0) - Weights::mark(products);
+  p.packed = arguments.weights, p.packed_end = p.packed + sizes.packed_words(arguments.products);
   Tensor y = empty_channels_last(x.size(0), outputs, x.size(2), x.size(3), x.scalar_type());
   if (x.size(0) == 0) return y;
   p.x = image_batch(x);
@@ -149,7 +108,7 @@ Tensor mobilevit_transformer(Tensor x, Tensor in_weight, OptionalTensor in_bias,
   const bool resized = grid_height != p.x.height || grid_width != p.x.width;
   Tensor sums = empty_floats(resized ? product_of(p.x.batch, grid_height, grid_width, outputs) : 0);
   if (resized) p.resized = static_cast<float*>(sums.mutable_data_ptr());
-  run(p, kVariants[static_cast<int>(products.isa)]);
+  run(p, kVariants[static_cast<int>(arguments.products.isa)]);
   return y;
 }
 

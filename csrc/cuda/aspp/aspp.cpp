@@ -1,90 +1,88 @@
 // torch.ops.mobilevit_fast.aspp.cuda: checks, memory, launches.
 #include "aspp.h"
 
-#include "common/aspp_parameters.h"
 #include "cuda/conv2d_bias_act/conv2d_binding.h"
 #include "cuda/sm90/atrous_sm90.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
 
+struct Sizes {
+  int64_t features, channels, rates, outputs;
+
+  // Features that differ from pixel to pixel.
+  int64_t shared() const { return product_of(rates + 1, features); }
+};
+
 // Where the packed parameters are, in the order of mobilevit_fast/kernels/cuda/aspp.py.
 struct Packed {
   std::vector<Conv2dParameters> branches;  // 1x1, and one for each rate
   Conv2dParameters project;                // over the branches that differ from pixel to pixel
 
-  Packed(const AsppParameters& weights, PackedParts& parts, AsppPoolParams& pool)
-      : branches(convolutions(weights, parts)), project(parts, (shared(weights) + 15) / 16, weights.outputs()) {
-    const int64_t features = weights.features(), outputs = weights.outputs();
-    pool.pool = parts.take<Bytes16>(product_of(features, weights.channels()) / kPieceNumbers);
+  Packed(const Sizes& sizes, PackedParts& parts, AsppPoolParams& pool)
+      : branches(convolutions(sizes, parts)), project(parts, sum_of(sizes.shared(), 15) / 16, sizes.outputs) {
+    const int64_t features = sizes.features, outputs = sizes.outputs;
+    pool.pool = parts.take<Bytes16>(product_of(features, sizes.channels) / kPieceNumbers);
     pool.pool_scale = parts.take<float>(features), pool.pool_bias = parts.take<float>(features);
     pool.project = parts.take<Bytes16>(product_of(outputs, features) / kPieceNumbers);
     pool.project_scale = parts.take<float>(outputs), pool.project_bias = parts.take<float>(outputs);
   }
 
-  // Features that differ from pixel to pixel.
-  static int64_t shared(const AsppParameters& weights) {
-    return product_of(weights.atrous.size(0) + 1, weights.features());
-  }
-
  private:
-  static std::vector<Conv2dParameters> convolutions(const AsppParameters& weights, PackedParts& parts) {
+  static std::vector<Conv2dParameters> convolutions(const Sizes& sizes, PackedParts& parts) {
     std::vector<Conv2dParameters> found;
-    const int64_t units = (weights.channels() + 15) / 16;
-    for (int64_t i = 0; i <= weights.atrous.size(0); ++i) {
-      found.emplace_back(parts, i > 0 ? product_of(9, units) : units, weights.features());
+    const int64_t units = sum_of(sizes.channels, 15) / 16;
+    for (int64_t i = 0; i <= sizes.rates; ++i) {
+      found.emplace_back(parts, i > 0 ? product_of(9, units) : units, sizes.features);
     }
     return found;
   }
 };
 
-Tensor aspp_op(Tensor x, Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias,
-               Tensor atrous_weight, OptionalTensor atrous_scale, OptionalTensor atrous_bias, Tensor pool_weight,
-               OptionalTensor pool_scale, OptionalTensor pool_bias, Tensor project_weight, OptionalTensor project_scale,
-               OptionalTensor project_bias, std::vector<int64_t> rates, std::string activation, Tensor packed) {
-  const Arguments arguments("aspp", x);
-  const AsppParameters weights{pointwise_weight, pointwise_scale, pointwise_bias, atrous_weight,
-                               atrous_scale,     atrous_bias,     pool_weight,    pool_scale,
-                               pool_bias,        project_weight,  project_scale,  project_bias};
-  weights.check(arguments, x, rates);
-  arguments.multiple_of_eight("channels", weights.channels());
-  arguments.multiple_of_eight("features of a branch", weights.features());
-  arguments.expect(weights.channels() <= kAsppVector && weights.features() <= kAsppVector, "at most ", kAsppVector,
-                   " channels, and features of a branch, got ", weights.channels(), " and ", weights.features());
+Tensor aspp_op(Tensor x, Tensor packed, int64_t features_of_branch, int64_t channels, int64_t atrous, int64_t outputs,
+               int64_t projected, std::vector<int64_t> rates, std::string activation) {
+  const Sizes sizes{features_of_branch, channels, atrous, outputs};
+  const Arguments arguments("aspp", x, packed, false, features_of_branch, channels, atrous, outputs, projected);
+  arguments.rates(rates, atrous, features_of_branch, projected);
+  arguments.channels(channels);
+  arguments.pixels();
+  arguments.multiple_of_eight("channels", sizes.channels);
+  arguments.multiple_of_eight("features of a branch", sizes.features);
+  arguments.expect(sizes.channels <= kAsppVector && sizes.features <= kAsppVector, "at most ", kAsppVector,
+                   " channels, and features of a branch, got ", sizes.channels, " and ", sizes.features);
   for (const int64_t rate : rates) {
     check_conv2d_reach(arguments, x, 3, 3, {1, 1}, {rate, rate}, {rate, rate});
   }
-  const int64_t height = x.size(2), width = x.size(3), features = Packed::shared(weights);
+  const int64_t height = x.size(2), width = x.size(3), features = sizes.shared();
   arguments.small("pixels", product_of(x.size(0), height, width));
-  arguments.small("channels", sum_of(features, weights.outputs()));
+  arguments.small("channels", sum_of(features, sizes.outputs));
 
   AsppPoolParams pool{};
   pool.batch = static_cast<int>(x.size(0)), pool.pixels = static_cast<int>(height * width);
-  pool.channels = static_cast<int>(weights.channels()), pool.features = static_cast<int>(weights.features());
-  pool.outputs = static_cast<int>(weights.outputs());
+  pool.channels = static_cast<int>(sizes.channels), pool.features = static_cast<int>(sizes.features);
+  pool.outputs = static_cast<int>(sizes.outputs);
   pool.activation = arguments.activation("activation", activation);
-  PackedParts parts(packed);
-  const Packed parameters(weights, parts, pool);
+  PackedParts parts(arguments, packed);
+  const Packed parameters(sizes, parts, pool);
   std::vector<const Bytes16*> sm90_weights;  // of the branches and the projection
-  if (parts.more(packed) &&
-      atrous_sm90_has(weights.channels(), weights.features(), weights.outputs(), atrous_weight.size(0))) {
-    const int64_t pointwise = weights.features() * weights.channels() / kPieceNumbers;
+  if (parts.sm90() && atrous_sm90_has(sizes.channels, sizes.features, sizes.outputs, atrous)) {
+    const int64_t pointwise = sizes.features * sizes.channels / kPieceNumbers;
     for (size_t i = 0; i <= rates.size(); ++i)
       sm90_weights.push_back(parts.take<Bytes16>(i > 0 ? 9 * pointwise : pointwise));
-    sm90_weights.push_back(parts.take<Bytes16>(weights.outputs() * features / kPieceNumbers));
+    sm90_weights.push_back(parts.take<Bytes16>(sizes.outputs * features / kPieceNumbers));
   }
-  arguments.check_packed(packed, parts);
+  parts.check();
 
   const Target target(x);
-  Tensor y = empty_image(x, x.size(0), weights.outputs(), height, width);
+  Tensor y = empty_image(x, x.size(0), sizes.outputs, height, width);
   if (pool.batch == 0) return y;
   const ScalarType type = x.scalar_type();
   const bool half = type == ScalarType::Half;
   const Tensor input = dense_image(x);
   pool.x = input.const_data_ptr();
   pool.slices = choose_aspp_slices(pool.batch, pool.pixels, current_chip().processors);
-  const Tensor sums = empty(packed, {pool.batch, pool.slices, pool.channels});
-  const Tensor image_bias = empty(packed, {pool.batch, round_up(pool.outputs, kPairColumns)});
+  const Tensor sums = empty_floats(x, {pool.batch, pool.slices, pool.channels});
+  const Tensor image_bias = empty_floats(x, {pool.batch, round_up(pool.outputs, kPairColumns)});
   pool.sums = static_cast<float*>(sums.mutable_data_ptr());
   pool.image_bias = static_cast<float*>(image_bias.mutable_data_ptr());
   arguments.launched((half ? aspp_sums<Half> : aspp_sums<BFloat16>)(pool, target.stream()));

@@ -21,29 +21,31 @@ void choose_tile(ClassifierHeadParams& p) {
   choose_classifier_head_tile(p, current_chip().processors);
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-  const OptionalTensor same = bias ? OptionalTensor(torch::stable::to(*bias, x.scalar_type())) : std::nullopt;
+// Part of the packed weights as a tensor; the address is that of a part.
+Tensor view(const Tensor& packed, const void* part, const std::vector<int64_t>& sizes) {
+  const std::vector<int64_t> strides = dense_strides(sizes);
+  int64_t offset = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(packed.get(), &offset));
+  offset += (static_cast<const char*>(part) - static_cast<const char*>(packed.const_data_ptr())) / 2;
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(packed.get(), static_cast<int64_t>(sizes.size()), sizes.data(),
+                                                        strides.data(), offset, &handle));
+  return Tensor(handle);
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   std::array<StableIValue, 3> stack{torch::stable::detail::from(x), torch::stable::detail::from(weight),
-                                    torch::stable::detail::from(same)};
+                                    torch::stable::detail::from(OptionalTensor(bias))};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::to(torch::stable::detail::to<Tensor>(stack[0]), x.scalar_type());  // autocast may be on
 }
 
-Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
-                          Tensor weight, OptionalTensor bias, std::string activation, Tensor packed) {
-  const Arguments arguments("classifier_head", x);
-  arguments.rank("expand weight", expand_weight, 4);
-  arguments.rank("weight", weight, 2);
-  const int64_t expanded = expand_weight.size(0), channels = expand_weight.size(1);
+Tensor classifier_head_op(Tensor x, Tensor packed, int64_t expanded, int64_t channels, int64_t classes,
+                          std::string activation) {
+  const Arguments arguments("classifier_head", x, packed, false, expanded, channels, classes);
   arguments.channels(channels);
-  arguments.parameter("expand weight", expand_weight, {expanded, channels, 1, 1}, false);
-  arguments.parameter("expand scale", expand_scale, {expanded});
-  arguments.parameter("expand bias", expand_bias, {expanded});
-  arguments.parameter("weight", weight, {weight.size(0), expanded}, false);
-  arguments.parameter("bias", bias, {weight.size(0)});
   arguments.multiple_of_eight("channels", channels);
-  arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got one of ", x.size(2), "x",
-                   x.size(3));
+  arguments.pixels();
   arguments.expect(channels <= kClassifierHeadChannels, "at most ", kClassifierHeadChannels, " channels, got ",
                    channels);
   arguments.small("pixels",
@@ -53,10 +55,12 @@ Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_
   p.batch = static_cast<int>(x.size(0)), p.pixels = static_cast<int>(x.size(2) * x.size(3));
   p.channels = static_cast<int>(channels), p.outputs = arguments.small("channels", expanded);
   p.activation = arguments.activation("activation", activation);
-  PackedParts parts(packed);
+  PackedParts parts(arguments, packed);
+  const auto* class_weight = parts.take<Half>(product_of(classes, expanded));
+  const auto* class_bias = parts.take<Half>(classes);
   const Conv2dParameters parameters(parts, (channels + 15) / 16, expanded);
-  const SmallHead few(packed, parts, p, arguments.small("classes", weight.size(0)));
-  arguments.check_packed(packed, parts);
+  const SmallHead few(parts, p, arguments.small("classes", classes));
+  parts.check();
   p.weight = parameters.weight, p.scale = parameters.scale, p.bias = parameters.bias;
 
   const Target target(x);
@@ -70,7 +74,7 @@ Tensor classifier_head_op(Tensor x, Tensor expand_weight, OptionalTensor expand_
     const auto run = x.scalar_type() == ScalarType::Half ? classifier_head<Half> : classifier_head<BFloat16>;
     arguments.launched(run(p, target.stream()));
   }
-  return linear(mean, weight, bias);
+  return linear(mean, view(packed, class_weight, {classes, expanded}), view(packed, class_bias, {classes}));
 }
 
 }  // namespace

@@ -20,17 +20,16 @@ Conv2dStemTile stem_tile_for(const Conv2dShape& shape) {
 }
 
 // Numbers are loaded one by one, so the image may begin anywhere.
-cudaError_t run_stem(const Arguments& arguments, const Tensor& x, const Tensor& packed, const Conv2dShape& shape,
+cudaError_t run_stem(const Arguments& arguments, const Tensor& x, PackedParts& parts, const Conv2dShape& shape,
                      Activation activation, Tensor& y, cudaStream_t stream) {
   const int numbers = shape.kernel_h * shape.kernel_w * shape.channels;
-  PackedParts parts(packed);
   const Conv2dParameters parameters(parts, (numbers + 15) / 16, shape.outputs);
   StemSm90Params sm90{};
-  if (parts.more(packed) && stem_sm90_has(shape.channels, shape.outputs, shape.kernel_h, shape.kernel_w)) {
+  if (parts.sm90() && stem_sm90_has(shape.channels, shape.outputs, shape.kernel_h, shape.kernel_w)) {
     sm90.weight = parts.take<uint32_t>(kStemSm90WeightBytes / 4);
     sm90.bias = parts.take<float>(kStemSm90Places * kStemSm90Outputs);
   }
-  arguments.check_packed(packed, parts);
+  parts.check();
   Conv2dStemParams p{};
   p.shape = shape, p.activation = activation;
   p.bytes = x.scalar_type() == ScalarType::Byte, p.image_channels = static_cast<int>(x.size(1));
@@ -65,17 +64,16 @@ int conv3x3_sm90_variant_for(const Conv2dShape& shape, Activation activation) {
   return chosen;
 }
 
-cudaError_t run_product(const Arguments& arguments, const Tensor& x, const OptionalTensor& x2, const Tensor& packed,
+cudaError_t run_product(const Arguments& arguments, const Tensor& x, const OptionalTensor& x2, PackedParts& parts,
                         const Conv2dShape& shape, Activation activation, Tensor& y, cudaStream_t stream) {
   const int64_t taps = product_of(shape.kernel_h, shape.kernel_w);
-  PackedParts parts(packed);
   const Conv2dParameters parameters(parts, product_of(conv2d_units(shape), taps), shape.outputs);
   const int64_t sm90_bytes = conv3x3_sm90_weight_bytes(int64_t{1} * shape.channels + shape.channels2, shape.outputs,
                                                        shape.kernel_h, shape.kernel_w);
   const Bytes16* sm90_weight = nullptr;
-  if (parts.more(packed) && sm90_bytes > 0) sm90_weight = parts.take<Bytes16>(sm90_bytes / 16);
-  const SmallConv few(packed, parts, shape);
-  arguments.check_packed(packed, parts);
+  if (parts.sm90() && sm90_bytes > 0) sm90_weight = parts.take<Bytes16>(sm90_bytes / 16);
+  const SmallConv few(parts, shape);
+  parts.check();
   const bool two = shape.channels2 > 0;
   const Tensor input = dense_image(x), second = two ? dense_image(*x2) : input;
   const int sm90_variant = sm90_weight != nullptr ? conv3x3_sm90_variant_for(shape, activation) : -1;
@@ -95,33 +93,19 @@ cudaError_t run_product(const Arguments& arguments, const Tensor& x, const Optio
                     parameters, activation, results, stream);
 }
 
-Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTensor scale, OptionalTensor bias,
-                          std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
-                          std::string activation, Tensor packed) {
-  const bool bytes = x.scalar_type() == ScalarType::Byte;  // computed in the weights' type
-  const Tensor& like = bytes ? weight : x;
-  const Arguments arguments("conv2d_bias_act", x, like, bytes ? "weight" : "input");
-  arguments.rank("weight", weight, 4);
-  const int64_t outputs = weight.size(0), channels = weight.size(1), kernel_h = weight.size(2),
-                kernel_w = weight.size(3);
-  arguments.expect(!x2 || x2->dim() == 4, "second input of shape (batch, channels, height, width), got ",
-                   x2 ? x2->dim() : 0, " dimensions");
-  const int64_t channels2 = x2 ? x2->size(1) : 0;
-  if (x2) {
-    arguments.parameter("second input", *x2, {x.size(0), channels - x.size(1), x.size(2), x.size(3)}, false);
-  }
-  if (bytes) {
-    arguments.expect(same_device(x, weight), "input on ", device_text(weight), ", like the weight, got one on ",
-                     device_text(x));
+Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor packed, int64_t outputs, int64_t channels,
+                          int64_t kernel_h, int64_t kernel_w, std::vector<int64_t> stride, std::vector<int64_t> padding,
+                          std::vector<int64_t> dilation, std::string activation) {
+  const Arguments arguments("conv2d_bias_act", x, packed, true, outputs, channels, kernel_h, kernel_w);
+  const int64_t channels2 = x2 ? channels - x.size(1) : 0;
+  if (x2) arguments.second(*x2, channels2);
+  if (x.scalar_type() == ScalarType::Byte) {
     arguments.expect(x.size(1) == channels || x.size(1) == channels - 1, "input of ", channels, " channels, or ",
                      channels - 1, " and a constant, got ", x.size(1));
     arguments.expect(!x2 && channels % 8 != 0, "few channels of one input where it is torch.uint8, got ", channels);
   } else {
     arguments.channels(channels - channels2);
   }
-  arguments.parameter("weight", weight, {outputs, channels, kernel_h, kernel_w}, false);
-  arguments.parameter("scale", scale, {outputs});
-  arguments.parameter("bias", bias, {outputs});
   const Activation after = arguments.activation("activation", activation);
 
   int64_t out_h = 0, out_w = 0;
@@ -145,10 +129,11 @@ Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor weight, OptionalTe
                    "channels of the first of two inputs that are a multiple of 16, got ", shape.channels);
 
   const Target target(x);
-  Tensor y = empty_image(like, shape.batch, outputs, out_h, out_w);
+  Tensor y = empty_image(packed, shape.batch, outputs, out_h, out_w);
   if (shape.batch == 0) return y;
-  arguments.launched(stem ? run_stem(arguments, x, packed, shape, after, y, target.stream())
-                          : run_product(arguments, x, x2, packed, shape, after, y, target.stream()));
+  PackedParts parts(arguments, packed);
+  arguments.launched(stem ? run_stem(arguments, x, parts, shape, after, y, target.stream())
+                          : run_product(arguments, x, x2, parts, shape, after, y, target.stream()));
   return y;
 }
 

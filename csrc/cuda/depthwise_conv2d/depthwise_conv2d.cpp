@@ -6,18 +6,14 @@
 namespace mobilevit_fast::cuda {
 namespace {
 
-Tensor depthwise_conv2d_op(Tensor x, Tensor weight, OptionalTensor scale, OptionalTensor bias,
+Tensor depthwise_conv2d_op(Tensor x, Tensor packed, int64_t channels, int64_t kernel, int64_t kernel_w,
                            std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
-                           std::string activation, Tensor packed) {
-  const Arguments arguments("depthwise_conv2d", x);
-  arguments.rank("weight", weight, 4);
-  const int64_t channels = weight.size(0), kernel = weight.size(2);
-  arguments.parameter("weight", weight, {channels, 1, kernel, kernel}, false);
-  arguments.parameter("scale", scale, {channels});
-  arguments.parameter("bias", bias, {channels});
+                           std::string activation) {
+  const Arguments arguments("depthwise_conv2d", x, packed, false, channels, kernel, kernel_w);
   arguments.channels(channels);
   arguments.multiple_of_eight("channels", channels);
-  arguments.expect(kernel == 3 || kernel == 5 || kernel == 7, "a window of 3x3, 5x5 or 7x7, got ", kernel, "x", kernel);
+  arguments.expect(kernel == kernel_w && (kernel == 3 || kernel == 5 || kernel == 7),
+                   "a window of 3x3, 5x5 or 7x7, got ", kernel, "x", kernel_w);
 
   DepthwiseConv2dParams p{};
   p.padding = arguments.same("padding", padding, 0), p.dilation = arguments.same("dilation", dilation, 1);
@@ -33,10 +29,10 @@ Tensor depthwise_conv2d_op(Tensor x, Tensor weight, OptionalTensor scale, Option
   p.activation = arguments.activation("activation", activation);
 
   const Target target(x);
-  PackedParts parts(packed);
+  PackedParts parts(arguments, packed);
   p.weight = parts.take<Float2>(product_of(kernel * kernel, channels) / 2);
   p.scale = parts.take<Float2>(channels / 2), p.bias = parts.take<Float2>(channels / 2);
-  arguments.check_packed(packed, parts);
+  parts.check();
 
   const Tensor input = dense_image(x);
   Tensor y = empty_image(x, p.batch, channels, out_h, out_w);

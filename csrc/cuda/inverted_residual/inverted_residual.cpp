@@ -11,42 +11,6 @@
 namespace mobilevit_fast::cuda {
 namespace {
 
-// What is convolved and projected, with or without an expansion before it.
-struct Weights {
-  const Tensor* expand;
-  const OptionalTensor *expand_scale, *expand_bias;
-  const Tensor& depthwise;
-  const OptionalTensor &depthwise_scale, &depthwise_bias;
-  const Tensor& project;
-  const OptionalTensor &project_scale, &project_bias;
-  const char* project_name;
-
-  void check(const Arguments& arguments, const Tensor& x) const {
-    arguments.rank("depthwise weight", depthwise, 4);
-    arguments.rank(project_name, project, 4);
-    const int64_t expanded = depthwise.size(0), outputs = project.size(0);
-    if (expand != nullptr) {
-      arguments.rank("expand weight", *expand, 4);
-      const int64_t channels = expand->size(1);
-      arguments.parameter("expand weight", *expand, {expanded, channels, 1, 1}, false);
-      arguments.parameter("expand scale", *expand_scale, {expanded});
-      arguments.parameter("expand bias", *expand_bias, {expanded});
-      arguments.channels(channels);
-    } else {
-      arguments.channels(expanded);
-    }
-    arguments.parameter("depthwise weight", depthwise, {expanded, 1, kWindow, kWindow}, false);
-    arguments.parameter("depthwise scale", depthwise_scale, {expanded});
-    arguments.parameter("depthwise bias", depthwise_bias, {expanded});
-    arguments.parameter(project_name, project, {outputs, expanded, 1, 1}, false);
-    arguments.parameter("scale of the result", project_scale, {outputs});
-    arguments.parameter("bias of the result", project_bias, {outputs});
-    arguments.multiple_of_eight("input channels", x.size(1));
-    arguments.multiple_of_eight("channels of the depthwise convolution", expanded);
-    arguments.multiple_of_eight("output channels", outputs);
-  }
-};
-
 // Weights of the kernels for compute capability 9.0; null where there are none for these channels.
 struct Sm90Weights {
   const Bytes16* strips = nullptr;
@@ -54,7 +18,7 @@ struct Sm90Weights {
   SmallResidual few;
 };
 
-Sm90Weights take_sm90(const Tensor& packed, const InvertedResidualParams& p, int stride, PackedParts& parts) {
+Sm90Weights take_sm90(const InvertedResidualParams& p, int stride, PackedParts& parts) {
   Sm90Weights weights;
   if (const int words = strips_words({p.channels, p.expanded, p.outputs})) weights.strips = parts.take<Bytes16>(words);
   if (has_rows_sm90(p.channels, p.expanded, p.outputs)) {
@@ -65,7 +29,7 @@ Sm90Weights take_sm90(const Tensor& packed, const InvertedResidualParams& p, int
     rows.project_weight = parts.take<Bytes16>(size.project_weight);
     rows.project_affine = parts.take<Float4>(size.project_affine);
   }
-  weights.few = SmallResidual(packed, parts, p, stride);
+  weights.few = SmallResidual(parts, p, stride);
   return weights;
 }
 
@@ -94,10 +58,13 @@ std::function<cudaError_t(cudaStream_t)> choose_sm90(const InvertedResidualParam
   return {};
 }
 
-// Sizes, geometry and weights; the stride comes back.
-int fill(const Arguments& arguments, const Tensor& x, const Weights& weights, const std::vector<int64_t>& stride,
-         const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, const Tensor& packed,
-         InvertedResidualParams& p, Sm90Weights& sm90) {
+// Sizes, geometry and weights, with an expansion or without; the stride comes back.
+int fill(const Arguments& arguments, const Tensor& x, bool expands, int64_t expanded, int64_t outputs,
+         const std::vector<int64_t>& stride, const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation,
+         const Tensor& packed, InvertedResidualParams& p, Sm90Weights& sm90) {
+  arguments.multiple_of_eight("input channels", x.size(1));
+  arguments.multiple_of_eight("channels of the depthwise convolution", expanded);
+  arguments.multiple_of_eight("output channels", outputs);
   p.padding = arguments.same("padding", padding, 0), p.dilation = arguments.same("dilation", dilation, 1);
   arguments.expect(arguments.same("stride", stride, 1) <= 2, "stride 1 or 2, got ", stride[0]);
   int64_t out_h = 0, out_w = 0;
@@ -105,12 +72,12 @@ int fill(const Arguments& arguments, const Tensor& x, const Weights& weights, co
   p.batch = arguments.small("images", x.size(0)), p.channels = arguments.small("channels", x.size(1));
   p.height = arguments.small("rows", x.size(2)), p.width = arguments.small("columns", x.size(3));
   p.out_h = arguments.small("rows", out_h), p.out_w = arguments.small("columns", out_w);
-  p.expanded = arguments.small("channels", weights.depthwise.size(0));
-  p.outputs = arguments.small("channels", weights.project.size(0));
+  p.expanded = arguments.small("channels", expanded);
+  p.outputs = arguments.small("channels", outputs);
 
   const InvertedResidualSizes size(p);
-  PackedParts parts(packed);
-  if (weights.expand != nullptr) {
+  PackedParts parts(arguments, packed);
+  if (expands) {
     p.expand_weight = parts.take<Bytes16>(size.expand_weight);
     p.expand_scale = parts.take<Float2>(size.expand_affine), p.expand_bias = parts.take<Float2>(size.expand_affine);
   }
@@ -120,10 +87,8 @@ int fill(const Arguments& arguments, const Tensor& x, const Weights& weights, co
   p.project_weight = parts.take<Bytes16>(size.project_weight);
   p.project_scale = parts.take<Float2>(size.project_affine);
   p.project_bias = parts.take<Float2>(size.project_affine);
-  if (weights.expand != nullptr && parts.more(packed)) {
-    sm90 = take_sm90(packed, p, static_cast<int>(stride[0]), parts);
-  }
-  arguments.check_packed(packed, parts);
+  if (expands && parts.sm90_half()) sm90 = take_sm90(p, static_cast<int>(stride[0]), parts);
+  parts.check();
   return static_cast<int>(stride[0]);
 }
 
@@ -149,38 +114,37 @@ Tensor launch(const Arguments& arguments, const Tensor& x, InvertedResidualParam
   return y;
 }
 
-Tensor inverted_residual_op(Tensor x, Tensor expand_weight, OptionalTensor expand_scale, OptionalTensor expand_bias,
-                            Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
-                            Tensor project_weight, OptionalTensor project_scale, OptionalTensor project_bias,
-                            std::vector<int64_t> stride, std::vector<int64_t> dilation, bool residual,
-                            std::string activation, Tensor packed) {
-  const Arguments arguments("inverted_residual", x);
-  const Weights weights{&expand_weight, &expand_scale,  &expand_bias,  depthwise_weight, depthwise_scale,
-                        depthwise_bias, project_weight, project_scale, project_bias,     "project weight"};
-  weights.check(arguments, x);
-  const bool same = stride == std::vector<int64_t>{1, 1} && project_weight.size(0) == x.size(1);
-  arguments.expect(!residual || same, "stride 1 and as many outputs as inputs for a residual, got ",
-                   project_weight.size(0), " outputs");
+void check_window(const Arguments& arguments, int64_t kernel_h, int64_t kernel_w) {
+  arguments.expect(kernel_h == kWindow && kernel_w == kWindow, "a depthwise window of 3x3, got ", kernel_h, "x",
+                   kernel_w);
+}
+
+Tensor inverted_residual_op(Tensor x, Tensor packed, int64_t expanded, int64_t channels, int64_t kernel_h,
+                            int64_t kernel_w, int64_t outputs, std::vector<int64_t> stride,
+                            std::vector<int64_t> dilation, bool residual, std::string activation) {
+  const Arguments arguments("inverted_residual", x, packed, false, expanded, channels, kernel_h, kernel_w, outputs);
+  arguments.channels(channels);
+  check_window(arguments, kernel_h, kernel_w);
   InvertedResidualParams p{};
+  const std::vector<int64_t> padding = arguments.same_padding(kernel_h, kernel_w, dilation);
   p.residual = residual, p.activation = arguments.activation("activation", activation);
   Sm90Weights sm90;
-  const int step = fill(arguments, x, weights, stride, dilation, dilation, packed, p, sm90);  // padding keeps the size
+  const int step = fill(arguments, x, true, expanded, outputs, stride, padding, dilation, packed, p, sm90);
+  arguments.residual(residual, outputs, stride);
   return launch(arguments, x, p, step, sm90);
 }
 
-Tensor separable_op(Tensor x, Tensor depthwise_weight, OptionalTensor depthwise_scale, OptionalTensor depthwise_bias,
-                    Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTensor pointwise_bias,
+Tensor separable_op(Tensor x, Tensor packed, int64_t channels, int64_t kernel_h, int64_t kernel_w, int64_t outputs,
                     std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
-                    std::string depthwise_activation, std::string pointwise_activation, Tensor packed) {
-  const Arguments arguments("depthwise_separable_conv2d", x);
-  const Weights weights{nullptr,        nullptr,          nullptr,         depthwise_weight, depthwise_scale,
-                        depthwise_bias, pointwise_weight, pointwise_scale, pointwise_bias,   "pointwise weight"};
-  weights.check(arguments, x);
+                    std::string depthwise_activation, std::string pointwise_activation) {
+  const Arguments arguments("depthwise_separable_conv2d", x, packed, false, channels, kernel_h, kernel_w, outputs);
+  arguments.channels(channels);
+  check_window(arguments, kernel_h, kernel_w);
   InvertedResidualParams p{};
   p.activation = arguments.activation("depthwise_activation", depthwise_activation);
   p.project_activation = arguments.activation("pointwise_activation", pointwise_activation);
   Sm90Weights none;
-  const int step = fill(arguments, x, weights, stride, padding, dilation, packed, p, none);
+  const int step = fill(arguments, x, false, channels, outputs, stride, padding, dilation, packed, p, none);
   return launch(arguments, x, p, step);
 }
 

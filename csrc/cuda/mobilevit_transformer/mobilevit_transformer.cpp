@@ -3,7 +3,6 @@
 
 #include <cmath>
 
-#include "common/transformer_parameters.h"
 #include "cuda/binding.h"
 #include "cuda/sm90/small_binding_sm90.h"
 #include "cuda/sm90/transformer_stack_sm90.h"
@@ -12,39 +11,36 @@
 namespace mobilevit_fast::cuda {
 namespace {
 
-struct Weights : TransformerParameters {
-  void check(const Arguments& arguments) const {
-    TransformerParameters::check(arguments);
-    const int64_t d = in.size(0);
-    arguments.channels(in.size(1));
-    arguments.multiple_of_eight("channels", in.size(1));
-    arguments.multiple_of_eight("hidden channels of the transformer", d);
-    arguments.multiple_of_eight("hidden units", fc1.size(1));
-    arguments.multiple_of_eight("output channels", out.size(0));
-    arguments.expect(d <= kMostFeatures, "at most ", kMostFeatures, " hidden channels of the transformer, got ", d);
-  }
+struct Sizes {
+  int64_t width, channels, layers, hidden, outputs;
 };
 
 // Sizes and what follows from them.
-void fill_sizes(const Arguments& arguments, const Tensor& x, const Weights& weights, int64_t num_heads,
+void fill_sizes(const Arguments& arguments, const Tensor& x, const Sizes& sizes, int64_t num_heads,
                 const std::vector<int64_t>& patch_size, double eps, MobileViTTransformerParams& p) {
-  const int64_t d = weights.in.size(0);
+  const int64_t d = sizes.width;
+  arguments.channels(sizes.channels);
+  arguments.multiple_of_eight("channels", sizes.channels);
+  arguments.multiple_of_eight("hidden channels of the transformer", d);
+  arguments.multiple_of_eight("hidden units", sizes.hidden);
+  arguments.multiple_of_eight("output channels", sizes.outputs);
+  arguments.expect(d <= kMostFeatures, "at most ", kMostFeatures, " hidden channels of the transformer, got ", d);
   arguments.expect(num_heads >= 1 && d % num_heads == 0 && d / num_heads % 2 == 0 && d / num_heads <= kMostHeadDim,
                    "heads of an even number of channels, at most ", kMostHeadDim, ", got ", num_heads, " heads of ", d,
                    " channels");
   arguments.pair("patch_size", patch_size, 1);
   arguments.expect(patch_size[0] < 1 << 15 && patch_size[1] < 1 << 15,
                    "a patch of fewer than 2^15 rows and columns, got ", patch_size[0], "x", patch_size[1]);
-  arguments.expect(x.size(2) > 0 && x.size(3) > 0, "an image of at least one pixel, got ", x.size(2), "x", x.size(3));
+  arguments.pixels();
   arguments.expect(eps >= 0, "an epsilon of at least 0, got ", eps);
   const auto whole = [](int64_t size, int64_t patch) { return (size + patch - 1) / patch * patch; };
   arguments.small("rows", x.size(2)), arguments.small("columns", x.size(3));
   const int64_t pixels = product_of(whole(x.size(2), patch_size[0]), whole(x.size(3), patch_size[1]));
   arguments.small("pixels", pixels), arguments.small("pixels", product_of(x.size(0), pixels));
   p.batch = static_cast<int>(x.size(0)), p.channels = static_cast<int>(x.size(1));
-  p.features = static_cast<int>(d), p.hidden = arguments.small("hidden units", weights.fc1.size(1));
-  p.layers = arguments.small("layers", weights.fc1.size(0));
-  p.outputs = arguments.small("channels", weights.out.size(0));
+  p.features = static_cast<int>(d), p.hidden = arguments.small("hidden units", sizes.hidden);
+  p.layers = arguments.small("layers", sizes.layers);
+  p.outputs = arguments.small("channels", sizes.outputs);
   p.heads = static_cast<int>(num_heads);
   p.patch_h = static_cast<int>(patch_size[0]), p.patch_w = static_cast<int>(patch_size[1]);
   p.eps = static_cast<float>(eps);
@@ -56,7 +52,7 @@ void fill_sizes(const Arguments& arguments, const Tensor& x, const Weights& weig
 
 // In the order of mobilevit_fast/kernels/cuda/mobilevit_transformer.py.
 SmallStack fill_weights(const Arguments& arguments, const Tensor& packed, MobileViTTransformerParams& p) {
-  PackedParts parts(packed);
+  PackedParts parts(arguments, packed);
   const auto linear = [&](int layers, int inputs, int outputs) {
     const int64_t pieces = product_of(ceil_div(inputs, kMatrixDepth), ceil_div(outputs, kPairColumns), kWarpSize);
     return parts.take<Bytes16>(product_of(layers, pieces));
@@ -64,20 +60,25 @@ SmallStack fill_weights(const Arguments& arguments, const Tensor& packed, Mobile
   const auto vector = [&](int layers, int size) {
     return parts.take<Float2>(product_of(layers, round_up(size, kPairColumns)) / 2);
   };
+  const auto norm = [&](int count) {
+    const Float2* weight = vector(count, p.features);
+    return NormVectors{weight, vector(count, p.features)};
+  };
   const int qkv = p.heads * p.head_pairs * kPairColumns, layers = p.layers, d = p.features;
   p.in_weight = linear(1, p.channels, d), p.in_bias = vector(1, d);
-  p.norm1_weight = vector(layers, d), p.norm1_bias = vector(layers, d);
+  p.norm1 = norm(layers);
   p.qkv_weight = linear(layers, d, qkv), p.qkv_bias = vector(layers, qkv);
   p.proj_weight = linear(layers, d, d), p.proj_bias = vector(layers, d);
-  p.norm2_weight = vector(layers, d), p.norm2_bias = vector(layers, d);
+  p.norm2 = norm(layers);
   p.fc1_weight = linear(layers, d, p.hidden), p.fc1_bias = vector(layers, p.hidden);
   p.fc2_weight = linear(layers, p.hidden, d), p.fc2_bias = vector(layers, d);
-  p.norm_weight = vector(1, d), p.norm_bias = vector(1, d);
+  p.norm = norm(1);
   p.out_weight = linear(1, d, p.outputs), p.out_scale = vector(1, p.outputs), p.out_bias = vector(1, p.outputs);
   p.stream = nullptr;
-  if (parts.more(packed)) p.stream = parts.take<Bytes16>(transformer_stack_sm90_bytes(p) / sizeof(Bytes16));
-  const SmallStack few(packed, parts, p);
-  arguments.check_packed(packed, parts);
+  const int64_t stream_bytes = parts.sm90() ? transformer_stack_sm90_bytes(p) : 0;
+  if (stream_bytes > 0) p.stream = parts.take<Bytes16>(stream_bytes / sizeof(Bytes16));
+  const SmallStack few(parts, p);
+  parts.check();
   return few;
 }
 
@@ -131,20 +132,12 @@ Tensor run(const Arguments& arguments, const Tensor& x, const SmallStack& few, M
   return whole ? y : resized<T>(arguments, y, height, width, last, stream);
 }
 
-Tensor mobilevit_transformer_op(Tensor x, Tensor in_weight, OptionalTensor in_bias, Tensor norm1_weight,
-                                Tensor norm1_bias, Tensor qkv_weight, OptionalTensor qkv_bias, Tensor proj_weight,
-                                Tensor proj_bias, Tensor norm2_weight, Tensor norm2_bias, Tensor fc1_weight,
-                                Tensor fc1_bias, Tensor fc2_weight, Tensor fc2_bias, Tensor norm_weight,
-                                Tensor norm_bias, Tensor out_weight, OptionalTensor out_scale, OptionalTensor out_bias,
-                                int64_t num_heads, std::vector<int64_t> patch_size, double eps,
-                                std::string mlp_activation, std::string out_activation, Tensor packed) {
-  const Arguments arguments("mobilevit_transformer", x);
-  const Weights weights{in_weight,   in_bias,      norm1_weight, norm1_bias, qkv_weight, qkv_bias,   proj_weight,
-                        proj_bias,   norm2_weight, norm2_bias,   fc1_weight, fc1_bias,   fc2_weight, fc2_bias,
-                        norm_weight, norm_bias,    out_weight,   out_scale,  out_bias};
-  weights.check(arguments);
+Tensor mobilevit_transformer_op(Tensor x, Tensor packed, int64_t width, int64_t channels, int64_t layers,
+                                int64_t hidden, int64_t outputs, int64_t num_heads, std::vector<int64_t> patch_size,
+                                double eps, std::string mlp_activation, std::string out_activation) {
+  const Arguments arguments("mobilevit_transformer", x, packed, false, width, channels, layers, hidden, outputs);
   MobileViTTransformerParams p{};
-  fill_sizes(arguments, x, weights, num_heads, patch_size, eps, p);
+  fill_sizes(arguments, x, {width, channels, layers, hidden, outputs}, num_heads, patch_size, eps, p);
   p.mlp_activation = arguments.activation("mlp_activation", mlp_activation);
   p.out_activation = arguments.activation("out_activation", out_activation);
   const SmallStack few = fill_weights(arguments, packed, p);

@@ -15,12 +15,15 @@ constexpr int kMostHeadDim = 64, kMostFeatures = 256;
 // outputs / 16, lanes), sizes rounded up, zero where there is nothing; vectors are float32, padded with zeros to a
 // multiple of 16. The outputs of qkv are those of one head after the other: query, key, value, each padded to a
 // multiple of 8 and together to one of 16.
+struct NormVectors {
+  const Float2 *weight, *bias;
+};
 struct MobileViTTransformerParams {
   const void* x;  // (batch, height, width, channels)
   void* y;        // (batch, height, width, outputs)
   const Bytes16 *in_weight, *qkv_weight, *proj_weight, *fc1_weight, *fc2_weight, *out_weight;
-  const Float2 *in_bias, *norm1_weight, *norm1_bias, *qkv_bias, *proj_bias, *norm2_weight, *norm2_bias, *fc1_bias,
-      *fc2_bias, *norm_weight, *norm_bias, *out_scale, *out_bias;
+  const Float2 *in_bias, *qkv_bias, *proj_bias, *fc1_bias, *fc2_bias, *out_scale, *out_bias;
+  NormVectors norm1, norm2, norm;
   int batch, height, width, channels, features, hidden, outputs, heads, layers, patch_h, patch_w;
   float eps, score_scale;  // log2(e) / sqrt(features of a head)
   Activation mlp_activation, out_activation;

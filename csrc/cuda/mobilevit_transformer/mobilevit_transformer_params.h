@@ -39,8 +39,8 @@ struct TransformerLayers {
     return step % 2 == 1 ? proj(step / 2) : fc2(step / 2 - 1);
   }
   MVF_HOST_DEVICE Norm norm(int step) const {
-    if (step == last_step()) return norm(p.norm_weight, p.norm_bias, 0);
-    return step % 2 == 0 ? norm(p.norm1_weight, p.norm1_bias, step / 2) : norm(p.norm2_weight, p.norm2_bias, step / 2);
+    if (step == last_step()) return norm(p.norm, 0);
+    return step % 2 == 0 ? norm(p.norm1, step / 2) : norm(p.norm2, step / 2);
   }
   // The beginning of the MLP, or the convolution out.
   struct Widened {
@@ -63,9 +63,9 @@ struct TransformerLayers {
     return {weight + layer * first.weight_pieces(), nullptr, bias + layer * first.pairs * (kPairColumns / 2), inputs,
             first.pairs};
   }
-  MVF_HOST_DEVICE Norm norm(const Float2* weight, const Float2* bias, int layer) const {
+  MVF_HOST_DEVICE Norm norm(const NormVectors& vectors, int layer) const {
     const int size = round_up(p.features, kPairColumns) / 2;
-    return {weight + layer * size, bias + layer * size, p.features, p.eps};
+    return {vectors.weight + layer * size, vectors.bias + layer * size, p.features, p.eps};
   }
 };
 
@@ -79,6 +79,9 @@ void transformer_arrays(const MobileViTTransformerParams& p, bool layered, const
   const auto vector = [&](const char* name, const Float2* array, int size, int count) {
     visit(name, array, static_cast<size_t>(count) * round_up(size, kPairColumns) * sizeof(float));
   };
+  const auto norm = [&](const char* weight, const char* bias, const NormVectors& vectors, int count) {
+    vector(weight, vectors.weight, p.features, count), vector(bias, vectors.bias, p.features, count);
+  };
   const auto linear = [&](const char* weight, const char* bias, const Linear& layer, int count) {
     visit(weight, layer.weight, static_cast<size_t>(count) * layer.weight_pieces() * sizeof(Bytes16));
     vector(bias, layer.bias, layer.pairs * kPairColumns, count);
@@ -87,16 +90,13 @@ void transformer_arrays(const MobileViTTransformerParams& p, bool layered, const
   numbers("x", p.x, pixels * p.channels);
   numbers("y", p.y, pixels * p.outputs);
   linear("in_weight", "in_bias", layers.in(), 1);
-  vector("norm1_weight", p.norm1_weight, p.features, p.layers);
-  vector("norm1_bias", p.norm1_bias, p.features, p.layers);
+  norm("norm1_weight", "norm1_bias", p.norm1, p.layers);
   linear("qkv_weight", "qkv_bias", layers.qkv(0), p.layers);
   linear("proj_weight", "proj_bias", layers.proj(0), p.layers);
-  vector("norm2_weight", p.norm2_weight, p.features, p.layers);
-  vector("norm2_bias", p.norm2_bias, p.features, p.layers);
+  norm("norm2_weight", "norm2_bias", p.norm2, p.layers);
   linear("fc1_weight", "fc1_bias", layers.fc1(0), p.layers);
   linear("fc2_weight", "fc2_bias", layers.fc2(0), p.layers);
-  vector("norm_weight", p.norm_weight, p.features, 1);
-  vector("norm_bias", p.norm_bias, p.features, 1);
+  norm("norm_weight", "norm_bias", p.norm, 1);
   linear("out_weight", "out_bias", layers.out(), 1);
   vector("out_scale", p.out_scale, p.outputs, 1);
   if (!layered) return;

@@ -27,9 +27,9 @@ inline bool few_images(int64_t batch, int64_t blocks, bool large, int64_t most_b
 
 class SmallConv {
  public:
-  SmallConv(const Tensor& packed, PackedParts& parts, const Conv2dShape& s) {
+  SmallConv(PackedParts& parts, const Conv2dShape& s) {
     const int inputs = s.channels + s.channels2;
-    if (!parts.more(packed) || s.kernel_h != 3 || s.kernel_w != 3 || !has_small_conv(inputs, s.outputs)) return;
+    if (!parts.sm90_half() || s.kernel_h != 3 || s.kernel_w != 3 || !has_small_conv(inputs, s.outputs)) return;
     p_.weight = parts.take<Bytes16>(small_conv_weight_bytes(inputs, s.outputs) / 16);
     p_.batch = s.batch, p_.height = s.height, p_.width = s.width;
     p_.channels = s.channels, p_.channels2 = s.channels2, p_.outputs = s.outputs;
@@ -59,9 +59,9 @@ class SmallConv {
 class SmallResidual {
  public:
   SmallResidual() = default;
-  SmallResidual(const Tensor& packed, PackedParts& parts, const InvertedResidualParams& p, int stride) {
+  SmallResidual(PackedParts& parts, const InvertedResidualParams& p, int stride) {
     const int64_t bytes = small_residual_weight_bytes(p.channels, p.expanded, p.outputs);
-    if (!parts.more(packed) || bytes == 0) return;
+    if (!parts.sm90_half() || bytes == 0) return;
     p_.weights = parts.take<Bytes16>(bytes / 16);
     p_.batch = p.batch, p_.height = p.height, p_.width = p.width, p_.out_h = p.out_h, p_.out_w = p.out_w;
     p_.channels = p.channels, p_.expanded = p.expanded, p_.outputs = p.outputs, p_.stride = stride;
@@ -86,11 +86,11 @@ class SmallResidual {
 
 class SmallStack {
  public:
-  SmallStack(const Tensor& packed, PackedParts& parts, const MobileViTTransformerParams& p) {
+  SmallStack(PackedParts& parts, const MobileViTTransformerParams& p) {
     size_ = {p.channels, p.features, p.layers};
     const int64_t bytes = small_stack_weight_bytes(size_);
     const bool known = bytes > 0 && p.heads == 4 && p.hidden == 2 * p.features && p.outputs == p.channels;
-    if (!parts.more(packed) || !known) return;
+    if (!parts.sm90_half() || !known) return;
     p_.weights = parts.take<Bytes16>(bytes / 16);
     p_.batch = p.batch, p_.height = p.height, p_.width = p.width, p_.score_scale = p.score_scale, p_.eps = p.eps;
     fits_ = p.patch_h == 2 && p.patch_w == 2 && p.mlp_activation == Activation::silu;
@@ -116,9 +116,9 @@ class SmallStack {
 
 class SmallHead {
  public:
-  SmallHead(const Tensor& packed, PackedParts& parts, const ClassifierHeadParams& p, int classes) {
+  SmallHead(PackedParts& parts, const ClassifierHeadParams& p, int classes) {
     const int rows = small_head_rows(p.channels, p.outputs, classes);
-    if (!parts.more(packed) || rows == 0) return;
+    if (!parts.sm90_half() || rows == 0) return;
     p_.expand = parts.take<Bytes16>(int64_t{1} * p.outputs / 8 * ceil_div(p.channels, 32) * kWarpSize);
     p_.scale = parts.take<float>(p.outputs), p_.shift = parts.take<float>(p.outputs);
     p_.weight = parts.take<Half>(int64_t{1} * rows * p.outputs), p_.bias = parts.take<float>(rows);

@@ -16,7 +16,6 @@ from mobilevit_fast.acceleration.pixels import PixelNormalization
 from mobilevit_fast.models.layers import MobileViTConvLayer
 from mobilevit_fast.ops.conv2d_bias_act import OP as CONV2D_BIAS_ACT
 from mobilevit_fast.ops.depthwise_conv2d import OP as DEPTHWISE_CONV2D
-from mobilevit_fast.ops.depthwise_conv2d import channel_innermost
 
 
 def conv_geometry(parts: ConvParts) -> tuple[list[int], list[int], list[int]]:
@@ -110,7 +109,7 @@ class ConvNormAct(Constructible):
         conv = parts.conv
         if conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels:
             depthwise = affine(parts, dtype)
-            weight = channel_innermost(depthwise.weight)
+            weight = depthwise.weight
             arguments = (weight, depthwise.scale, depthwise.bias, *conv_geometry(parts), parts.activation)
             return {cls.kind: bind(DEPTHWISE_CONV2D, backend, dtype, 1, *arguments)}
         return {cls.kind: bind_dense(parts, backend, dtype, 1)}

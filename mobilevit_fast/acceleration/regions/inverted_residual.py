@@ -14,7 +14,6 @@ from mobilevit_fast.acceleration.parameters import affine
 from mobilevit_fast.acceleration.parts import InvertedResidualParts, Unsupported
 from mobilevit_fast.acceleration.regions.conv2d_bias_act import require_pointwise
 from mobilevit_fast.models.layers import MobileViTInvertedResidual
-from mobilevit_fast.ops.depthwise_conv2d import channel_innermost
 from mobilevit_fast.ops.inverted_residual import OP
 
 
@@ -82,7 +81,7 @@ class InvertedResidual(Constructible):
         spatial = affine(depthwise, dtype)
         arguments = (
             *affine(expand, dtype),
-            channel_innermost(spatial.weight),
+            spatial.weight,
             spatial.scale,
             spatial.bias,
             *affine(project, dtype),

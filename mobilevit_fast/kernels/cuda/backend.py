@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from mobilevit_fast.kernels.cuda.rules import has_sm90
 from mobilevit_fast.kernels.kernel import Kernel, Packing, new_enough, takes_types
 from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.native import status as native_status
@@ -26,6 +28,20 @@ def _available(device: torch.device) -> Support:
     return new_enough(device)
 
 
-def cuda_kernel(takes: Callable[[dict[str, Any]], Support], packing: Packing) -> Kernel:
-    """A kernel of the CUDA library; ``takes`` answers for the operator's arguments by name, whatever their type."""
+def _order(device: torch.device) -> str:
+    return "sm90" if has_sm90(device) else "sm80"
+
+
+def cuda_kernel(
+    takes: Callable[[dict[str, Any]], Support], pack: Callable[..., Tensor], settings: tuple[str, ...] = ()
+) -> Kernel:
+    """A kernel of the CUDA library.
+
+    Args:
+        takes: answers for the operator's arguments by name, whatever their type.
+        pack: takes its weights as one tuple and these settings, returns them in words of float32.
+        settings: names of the arguments that packing depends on.
+    """
+
+    packing = Packing(pack, _order, settings=settings)
     return Kernel("cuda", _available, takes_types(_DTYPES, takes, bytes_too=True), packing=packing)

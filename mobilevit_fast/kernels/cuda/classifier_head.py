@@ -20,11 +20,12 @@ _ADDED_PIXELS = 1 << 20
 
 
 def pack(w: HeadWeights) -> Tensor:
-    """Weights of the expansion; those of the classes go to torch's matrix product as they are.
+    """Weights of the classes as torch's matrix product takes them, and those of the expansion.
 
     Behind them, for compute capability 9.0, all weights for few images.
     """
-    parts = [conv2d_bias_act.pack(part(w, "expand"))]
+    bias = w.weight.new_zeros(len(w.weight)) if w.bias is None else w.bias.to(w.weight.dtype)
+    parts = [w.weight, bias, conv2d_bias_act.pack(part(w, "expand"))]
     if has_sm90(w.expand_weight.device) and small_head.has(w):
         parts += small_head.pack(w)
     return joined(parts)

@@ -47,20 +47,17 @@ def pack(w: StackWeights, num_heads: int) -> Tensor:
     parts = [
         fragments(w.in_weight.flatten(1)),  # (C / 16, D / 16, 32, 8)
         affine(w.in_bias, w.in_weight, 16, 0.0),
-        _layers(w.norm1_weight),
-        _layers(w.norm1_bias),
+        *map(_layers, w.norm("norm1")),
         _weights(_by_head(w.qkv_weight, num_heads)),
         _layers(_by_head(w.qkv_bias_or_zeros, num_heads)),
         _weights(w.proj_weight),
         _layers(w.proj_bias),
-        _layers(w.norm2_weight),
-        _layers(w.norm2_bias),
+        *map(_layers, w.norm("norm2")),
         _weights(w.fc1_weight),
         _layers(w.fc1_bias),
         _weights(w.fc2_weight),
         _layers(w.fc2_bias),
-        _layers(w.norm_weight[None]),
-        _layers(w.norm_bias[None]),
+        *(_layers(vector[None]) for vector in w.norm("norm")),
         fragments(w.out_weight.flatten(1)),  # (D / 16, O / 16, 32, 8)
         affine(w.out_scale, w.out_weight, 16, 1.0),
         affine(w.out_bias, w.out_weight, 16, 0.0),

@@ -40,8 +40,9 @@ def affine(values: Tensor | None, like: Tensor, multiple: int, missing: float) -
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
     """Parts one after the other in words of 32 bits, each rounded up to 16 bytes (read by ``csrc/cuda/binding.h``)."""
-    words = [part.contiguous().flatten().view(torch.float32) for part in parts]
-    return torch.cat([F.pad(part, (0, padded(part.numel(), 4) - part.numel())) for part in words])
+    numbers = [part.contiguous().flatten() for part in parts]
+    pieces = [F.pad(part, (0, -part.numel() % (16 // part.element_size()))) for part in numbers]
+    return torch.cat([part.view(torch.float32) for part in pieces])
 
 
 def pair_tiles(weight: Tensor) -> Tensor:

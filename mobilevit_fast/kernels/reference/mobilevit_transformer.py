@@ -59,18 +59,18 @@ def mobilevit_transformer(
 
     tokens = unfold(features, patch_size)  # (N·ph·pw, tokens, D)
     for layer in range(w.fc1_weight.shape[0]):
-        normed = layer_norm(tokens, w.norm1_weight[layer], w.norm1_bias[layer])  # (N·ph·pw, tokens, D)
+        normed = layer_norm(tokens, *w.norm("norm1", layer))  # (N·ph·pw, tokens, D)
         qkv = F.linear(normed, w.qkv_weight[layer], None if w.qkv_bias is None else cast(w.qkv_bias[layer]))
         heads = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, N·ph·pw, heads, tokens, d)
         context = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])  # (N·ph·pw, heads, tokens, d)
         context = context.transpose(1, 2).flatten(2)  # (N·ph·pw, tokens, D)
         tokens = tokens + F.linear(context, w.proj_weight[layer], cast(w.proj_bias[layer]))
 
-        normed = layer_norm(tokens, w.norm2_weight[layer], w.norm2_bias[layer])  # (N·ph·pw, tokens, D)
+        normed = layer_norm(tokens, *w.norm("norm2", layer))  # (N·ph·pw, tokens, D)
         hidden = F.linear(normed, w.fc1_weight[layer], cast(w.fc1_bias[layer]))  # (N·ph·pw, tokens, M)
         hidden = ACTIVATIONS[mlp_activation](hidden)
         tokens = tokens + F.linear(hidden, w.fc2_weight[layer], cast(w.fc2_bias[layer]))
-    tokens = layer_norm(tokens, w.norm_weight, w.norm_bias)
+    tokens = layer_norm(tokens, *w.norm("norm"))
 
     features = fold(tokens, patch_size, *whole)  # (N, D, H, W)
     if resized:

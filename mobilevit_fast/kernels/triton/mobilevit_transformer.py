@@ -205,17 +205,17 @@ def mobilevit_transformer(
     qkv, context = empty_image(x, 3 * channels, *whole), empty_image(x, channels, *whole)
     for i in range(w.fc1_weight.shape[0]):
         bias = None if w.qkv_bias is None else w.qkv_bias[i]
-        _norm_linear(tokens, w.norm1_weight[i], w.norm1_bias[i], w.qkv_weight[i], None, bias, eps, "none", qkv)
+        _norm_linear(tokens, *w.norm("norm1", i), w.qkv_weight[i], None, bias, eps, "none", qkv)
         _attention(qkv, num_heads, patch_size, context)
         pointwise(context, w.proj_weight[i, :, :, None, None], None, w.proj_bias[i], "none", tokens, residual=tokens)
         mlp = (w.fc1_weight[i], w.fc1_bias[i], w.fc2_weight[i], w.fc2_bias[i])
-        _norm_mlp(tokens, w.norm2_weight[i], w.norm2_bias[i], *mlp, eps, mlp_activation)
+        _norm_mlp(tokens, *w.norm("norm2", i), *mlp, eps, mlp_activation)
 
     y = empty_image(x, outputs, *size)
     if not resized:
-        out = (w.out_weight.flatten(1), w.out_scale, w.out_bias)
-        return _norm_linear(tokens, w.norm_weight, w.norm_bias, *out, eps, out_activation, y)
-    norm = (w.norm_weight.to(x.dtype), w.norm_bias.to(x.dtype))
-    normed = F.layer_norm(tokens.permute(0, 2, 3, 1), (channels,), *norm, eps).permute(0, 3, 1, 2)  # (N, D, H, W)
-    restored = channels_last(F.interpolate(normed, size, mode="bilinear", align_corners=False))
+        last, out = w.norm("norm"), w.out_weight.flatten(1)
+        return _norm_linear(tokens, *last, out, w.out_scale, w.out_bias, eps, out_activation, y)
+    weight, bias = (vector.to(x.dtype) for vector in w.norm("norm"))
+    normed = F.layer_norm(tokens.permute(0, 2, 3, 1), (channels,), weight, bias, eps)  # (N, H, W, D)
+    restored = channels_last(F.interpolate(normed.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False))
     return pointwise(restored, w.out_weight, w.out_scale, w.out_bias, out_activation, y)

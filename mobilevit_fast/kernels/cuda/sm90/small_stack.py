@@ -78,12 +78,11 @@ def pack(w: StackWeights) -> Tensor:
     chunks = [_chunk(columns(w.in_weight.flatten(1)), columns(affine(w.in_bias, w.in_weight, 1, 0.0)), None, None)]
     for i in range(len(w.qkv_weight)):
         qkv = _heads(w.qkv_weight[i], slices), _heads(w.qkv_bias_or_zeros[i], slices)
-        chunks.append(_chunk(*qkv, None, (w.norm1_weight[i], w.norm1_bias[i])))
+        chunks.append(_chunk(*qkv, None, w.norm("norm1", i)))
         chunks.append(_chunk(columns(_context(w.proj_weight[i], slices)), columns(w.proj_bias[i]), None, None))
-        norm2 = w.norm2_weight[i], w.norm2_bias[i]
-        chunks.append(_chunk(columns(w.fc1_weight[i]), columns(w.fc1_bias[i]), None, norm2))
+        chunks.append(_chunk(columns(w.fc1_weight[i]), columns(w.fc1_bias[i]), None, w.norm("norm2", i)))
         chunks.append(_chunk(columns(w.fc2_weight[i]), columns(w.fc2_bias[i]), None, None))
     scale, bias = affine(w.out_scale, w.out_weight, 1, 1.0), affine(w.out_bias, w.out_weight, 1, 0.0)
     out = columns(w.out_weight.flatten(1)), columns(bias), columns(scale)
-    chunks.append(_chunk(*out, (w.norm_weight, w.norm_bias)))
+    chunks.append(_chunk(*out, w.norm("norm")))
     return torch.cat(chunks, 1)

@@ -123,19 +123,20 @@ def pack(w: StackWeights) -> Tensor:
     shape = SHAPES[w.key]
     first = _blocks(_channels(w.in_weight.flatten(1).T).T)
     # What follows a layer's MLP: the bias of its end, and the next norm.
-    next_weight = torch.cat((w.norm1_weight[1:].float(), w.norm_weight[None].float()))
-    next_bias = torch.cat((w.norm1_bias[1:].float(), w.norm_bias[None].float()))
+    norms = zip(w.norm("norm1", slice(1, None)), w.norm("norm"), strict=True)
+    following = [torch.cat((layers.float(), last[None].float())) for layers, last in norms]
+    norm2 = [vector.float() for vector in w.norm("norm2")]
     of_layers = (
         _attention(shape, w.qkv_weight, w.qkv_bias_or_zeros.float(), w.proj_weight),
-        _layer(torch.cat((w.proj_bias.float(), w.norm2_weight.float(), w.norm2_bias.float()), 1)),
+        _layer(torch.cat((w.proj_bias.float(), *norm2), 1)),
         _mlp(shape, w.fc1_weight, w.fc1_bias, w.fc2_weight),
-        _layer(torch.cat((w.fc2_bias.float(), next_weight, next_bias), 1)),
+        _layer(torch.cat((w.fc2_bias.float(), *following), 1)),
     )
     last = _blocks(_channels(w.out_weight.flatten(1)))
     scale, bias = affine(w.out_scale, w.out_weight, 1, 1.0), affine(w.out_bias, w.out_weight, 1, 0.0)
     return torch.cat(
         (
-            _layer(first, affine(w.in_bias, w.in_weight, 1, 0.0), w.norm1_weight[0], w.norm1_bias[0]),
+            _layer(first, affine(w.in_bias, w.in_weight, 1, 0.0), *w.norm("norm1", 0)),
             torch.cat(of_layers, 1).flatten(),
             _layer(last, _channels(scale), _channels(bias)),
         )
