@@ -113,7 +113,7 @@ def test_what_asks_for_nothing_else_is_taken(saved: Path) -> None:
         ({"output_loading_info": True}, "strict=False"),
         ({"force_download": True}, "snapshot_download"),
         ({"use_auth_token": True}, "token"),
-        ({"quantization_config": object()}, "quantisation"),
+        ({"quantization_config": {"load_in_8bit": True}}, "quantisation"),
         ({"proxies": {"https": "x"}}, "HTTPS_PROXY"),
     ],
     ids=str,

@@ -34,7 +34,7 @@ struct Products {
 
   bool tiles() const { return multiplies_tiles(isa); }
   RowGroups row_groups() const { return tiles() ? kTileRows : kVectorRows; }
-  const char* order() const { return tiles() ? "tiles" : factors > 1 ? "pairs" : "numbers"; }
+  const char* order() const { return factors == 1 ? "numbers" : tiles() ? "tiles" : "pairs"; }
 };
 
 // Sizes of an operator's weights, in the order of its schema, and of what else their packing depends on, are a struct
