@@ -142,9 +142,9 @@ class CompileOnly(CMakeBuild):
 
 
 class BuildEmulated(CMakeBuild):
-    """Builds the CPU library of the tests, which needs no instructions for bfloat16, in the build folder."""
+    """Builds the CPU library of the tests, whose variants all run wherever AVX2 does, in the build folder."""
 
-    description = "build the CPU library of the tests, with stand-ins for instructions of avx512_bf16 and avx512_amx"
+    description = "build the CPU library of the tests, with stand-ins for the instructions of AVX-512 and AMX"
 
     def run(self) -> None:
         """Build the target of that name."""

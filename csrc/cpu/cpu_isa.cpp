@@ -23,8 +23,8 @@ constexpr int kIsaCount = sizeof(kIsaNames) / sizeof(kIsaNames[0]);
 
 #if defined(__x86_64__)
 
-// In a library for tests the instructions of avx512_bf16 and avx512_amx that avx512 has not are made of others.
-#if defined(MVF_EMULATE_PRODUCTS)
+// In the library of the tests the variants for AVX-512 are made of the instructions of avx2.
+#if defined(MVF_EMULATE_ISAS)
 constexpr bool kEmulated = true;
 #else
 constexpr bool kEmulated = false;
@@ -157,7 +157,8 @@ bool isa_available(Isa isa) {
     case Isa::avx2:
       return has("avx2") && has("fma");
     case Isa::avx512:
-      return has("avx2") && has("fma") && has("avx512f") && has("avx512dq") && has("avx512bw") && has("avx512vl");
+      return isa_available(Isa::avx2) &&
+             (kEmulated || (has("avx512f") && has("avx512dq") && has("avx512bw") && has("avx512vl")));
     case Isa::avx512_bf16:
       return isa_available(Isa::avx512) && (kEmulated || has("avx512_bf16"));
     case Isa::avx512_amx:

@@ -1,7 +1,7 @@
-"""The variants avx512_bf16 and avx512_amx on machines that lack their instructions, where others stand in for those.
+"""The variants for AVX-512 on any machine that has AVX2, in functions that stand in for their instructions.
 
-A library of the same sources, in which only a few functions differ, takes the place of the real one in a copy of the
-package; the tests of the operators run there, in a process of its own.
+A library of the same sources with those functions takes the place of the real one in a copy of the package; the tests
+of the operators run there, in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from testing.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-VARIANTS = ("avx512_bf16", "avx512_amx")
+VARIANTS = ("portable", "avx2", "avx512", "avx512_bf16", "avx512_amx")
 EXTENSION = native.extension()
 if EXTENSION is None:
     pytest.skip(f"native libraries: {native.status()['_C'].reason}", allow_module_level=True)
-if "avx512" not in EXTENSION.cpu_isas():
-    pytest.skip("there is no AVX-512 to stand in with", allow_module_level=True)
+if "avx2" not in EXTENSION.cpu_isas():
+    pytest.skip("there is no AVX2 to stand in with", allow_module_level=True)
 
 
 def run(*command: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
@@ -65,25 +65,25 @@ def test_the_copy_runs_the_variants(tree: Path) -> None:
     code = "from mobilevit_fast import native; c = native.extension(); print(c.__file__, c.cpu_isas(), c.cpu_isa())"
     printed = run(sys.executable, "-c", code, cwd=tree).stdout
     assert printed.startswith(str(tree))
-    assert printed.endswith(f"'{VARIANTS[0]}', '{VARIANTS[1]}'] {VARIANTS[1]}\n")
+    assert printed.endswith(f" {[*VARIANTS]} {VARIANTS[-1]}\n")
 
 
-@pytest.mark.parametrize(
-    ("file", "selection"),
-    [
-        ("test_native_isas.py", f"bfloat16 and ({' or '.join(VARIANTS)})"),
-        (
-            "test_native_threads.py",
-            f"({' or '.join(VARIANTS)}) and (inverted or separable or transformer or classifier or conv2d_bias)",
-        ),
-        ("test_classifier_head_native.py", f"({' or '.join(VARIANTS)}) and bfloat16"),
-        ("test_native_geometry.py", ""),
-        ("test_native_packing.py", "not fastest_variant"),
-    ],
-)
-def test_operators(tree: Path, file: str, selection: str) -> None:
+NATIVE = ("aspp", "classifier_head", "conv2d_bias_act", "depthwise_conv2d")
+GROUPS = {
+    "shapes of models": (["native_isas", "native_geometry"], ""),
+    "numbers": (["attention_scores", "magnitudes", "native_packing"], "not fastest_variant"),
+    "operators": ([f"{op}_native" for op in NATIVE], "avx512"),
+    "threads": (["native_threads"], "changes_nothing and (c8- or c16-) and not (d20 or d144)"),
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_operators(tree: Path, group: str) -> None:
+    """All that names a variant for AVX-512, or goes through all variants by itself."""
+    names, selection = GROUPS[group]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"]
-    result = run(*command, f"tests/ops/{file}", "-k", selection, cwd=tree)
+    chosen = "(avx512 or not (portable or avx2))" + (f" and {selection}" if selection else "")
+    result = run(*command, *(f"tests/ops/test_{name}.py" for name in names), "-k", chosen, cwd=tree)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     assert " passed" in result.stdout
     assert " skipped" not in result.stdout

@@ -38,22 +38,21 @@ def cmake_list(name: str) -> list[str]:
 
 
 def compile_all(compiler: Sequence[str], folder: Path) -> Path:
-    """The driver with all kernels, each compiled for every instruction set with the flags of the real build.
-
-    Others stand in for the instructions of avx512_bf16 and avx512_amx: those of a matrix unit are not instrumented.
-    """
-    host = [*INCLUDE, "-DMVF_EMULATE_PRODUCTS"]
+    """The driver with all kernels, each compiled for every instruction set with the flags of the emulated library."""
+    host = [*INCLUDE, "-DMVF_EMULATE_ISAS"]
     jobs: list[list[object]] = [[HERE / "sanitize.cpp", *host], [CPU / "cpu_isa.cpp", *host]]
+    emulated = ["-Wno-psabi", "-include", str(HERE / "avx512.h")]
     variants = {  # longest first: name, flags, kernels
-        "avx512_amx": ("avx512", ["-DMVF_PAIRS", "-DMVF_TILES"], "MVF_CPU_TILE_KERNELS"),
-        "avx512": ("avx512", [], "MVF_CPU_KERNELS"),
-        "avx512_bf16": ("avx512", ["-DMVF_PAIRS"], "MVF_CPU_PAIR_KERNELS"),
-        "avx2": ("avx2", [], "MVF_CPU_KERNELS"),
-        "portable": ("portable", [], "MVF_CPU_KERNELS"),
+        "avx512_amx": ([*emulated, "-DMVF_PAIRS", "-DMVF_TILES"], "MVF_CPU_TILE_KERNELS"),
+        "avx512": (emulated, "MVF_CPU_KERNELS"),
+        "avx512_bf16": ([*emulated, "-DMVF_PAIRS"], "MVF_CPU_PAIR_KERNELS"),
+        "avx2": ([], "MVF_CPU_KERNELS"),
+        "portable": ([], "MVF_CPU_KERNELS"),
     }
-    for variant, (isa, more, kernels) in variants.items():
-        if isa == "portable" or isa in cmake_list("MVF_ISAS"):
-            flags = [*host, *cmake_list("MVF_KERNEL_FLAGS"), *cmake_list(f"MVF_ISA_FLAGS_{isa}"), *more]
+    for variant, (more, kernels) in variants.items():
+        if variant == "portable" or "avx2" in cmake_list("MVF_ISAS"):
+            isa = [] if variant == "portable" else cmake_list("MVF_ISA_FLAGS_avx2")
+            flags = [*host, *cmake_list("MVF_KERNEL_FLAGS"), *isa, *more]
             jobs += [[REPOSITORY / kernel, *flags, f"-DMVF_ISA={variant}"] for kernel in cmake_list(kernels)]
     objects = [folder / f"{i}.o" for i in range(len(jobs))]
     with ThreadPoolExecutor(PROCESSES) as pool:
@@ -122,7 +121,7 @@ def test_a_buffer_that_is_too_short_is_reported_of_pairs(
     program: Path, variant: str, operator: str, buffer: str
 ) -> None:
     if variant not in run(program, "--variants").stdout.split():
-        pytest.skip(f"this machine has no AVX-512, of which {variant} is made")
+        pytest.skip("this machine has no AVX2")
     check_fault(program, variant, buffer, operator)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from testing.samples import SAMPLES
 from testing.tolerance import close, max_error, rms_error
-from tests.ops.variants import DTYPES, NATIVE, exact_and_plain, run
+from tests.ops.variants import DTYPES, NATIVE, OF_PAIRS, exact_and_plain, run
 
 CASES = 60
 FEW = 64
@@ -31,17 +31,26 @@ def _case(op: str, seed: int) -> tuple[Any, ...]:
     return tuple(arguments)
 
 
+def _lost(arguments: tuple[Any, ...]) -> float:
+    """The most that sums over the channels of an image lose where a part of them is subnormal."""
+    channels: int = arguments[0].shape[1]
+    return channels * torch.finfo(torch.float32).tiny
+
+
 @pytest.mark.parametrize("op", NATIVE)
 def test_one_of_two_measures_keeps_to_the_rule(op: str, isa: str) -> None:
     """The largest error or the root mean square is at most twice PyTorch's.
 
     Where a result has few different numbers, as where a bias is all that is left of an image, it is held to float64.
+    Products of pairs take and give no subnormal numbers: every one of them may lose the smallest normal one.
     """
     for seed in range(CASES):
         arguments = _case(op, seed)
         exact, plain = exact_and_plain(op, arguments)
         actual = run(op, arguments)
         if all(measure(actual, exact) > 2 * measure(plain, exact) for measure in (max_error, rms_error)):
+            if isa in OF_PAIRS and actual.dtype == torch.bfloat16 and max_error(actual, exact) <= _lost(arguments):
+                continue
             assert plain.unique().numel() < FEW, seed
             close(actual, exact)
 

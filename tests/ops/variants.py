@@ -19,6 +19,8 @@ if EXTENSION is None:
 
 ISAS: list[str] = EXTENSION.cpu_isas()
 PAIRS, TILES = "avx512_bf16", "avx512_amx"
+OF_PAIRS = (PAIRS, TILES)
+"""Variants that multiply pairs of bfloat16: factors are rounded to it, and subnormal numbers are zero."""
 NATIVE = [name for name, op in ops.OPS.items() if "cpu" in op.kernels]
 """Operators that have a C++ kernel."""
 DTYPES = [torch.float32, torch.bfloat16]
@@ -37,7 +39,7 @@ def using_isa(name: str) -> Iterator[None]:
 
 def in_pairs(isa: str, dtype: torch.dtype, *depths: int) -> bool:
     """Whether a variant multiplies by weights of a type in pairs, for sums of so many products."""
-    return isa in (PAIRS, TILES) and dtype == torch.bfloat16 and all(depth % 2 == 0 for depth in depths)
+    return isa in OF_PAIRS and dtype == torch.bfloat16 and all(depth % 2 == 0 for depth in depths)
 
 
 @contextmanager

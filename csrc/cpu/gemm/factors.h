@@ -44,26 +44,11 @@ using Lanes = typename LanesOf<W>::Vector;
 MVF_INLINE Float splat_word(const float* word) { return splat(*word); }
 MVF_INLINE Uint splat_word(const Pair* word) { return load_unaligned<uint32_t>(word) - Uint{}; }
 
-MVF_INLINE Float upper_half(Uint pairs) { return (Float)(pairs & 0xffff0000u); }
-MVF_INLINE Float lower_half(Uint pairs) { return (Float)(pairs << 16); }
-
 // sum + the products of x and w.
 MVF_INLINE Float multiply_add(Float sum, Float x, Float w) { return sum + x * w; }
 #if defined(__AVX512BF16__)
 MVF_INLINE Float multiply_add(Float sum, Uint x, Uint w) {
   return (Float)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
-}
-#else
-// Subnormal numbers are zero.
-MVF_INLINE Float flushed(Float x) {
-  const Uint bits = (Uint)x;
-  return (Float)(bits & (Uint)((bits & 0x7f800000u) != 0u));
-}
-// Does what Intel's manual says of VDPBF16PS: odd numbers first, and neither takes nor gives subnormal numbers.
-// Products of bfloat16 are exact in float32.
-MVF_INLINE Float multiply_add(Float sum, Uint x, Uint w) {
-  sum = flushed(flushed(sum) + flushed(upper_half(x)) * flushed(upper_half(w)));
-  return flushed(sum + flushed(lower_half(x)) * flushed(lower_half(w)));
 }
 #endif
 

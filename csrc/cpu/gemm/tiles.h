@@ -1,6 +1,5 @@
 // Tiles of a matrix unit (AMX): 16 rows of 16 words, pairs of bfloat16 or float32 sums. Compiled once per instruction
-// set; only a variant with MVF_TILES has them, where the instructions are missing (MVF_EMULATE_PRODUCTS) made of
-// others.
+// set; only a variant with MVF_TILES has them. In the library of the tests they are those of tests/native/avx512.h.
 #pragma once
 
 #include "factors.h"
@@ -21,49 +20,7 @@ constexpr RowGroups kRowGroups = kVectorRows;
 constexpr int kTilesA = 4, kTilesB = 6, kTileCount = 8;
 constexpr int64_t kTileBytes = kTileSide * sizeof(Word);  // of a row
 
-#if defined(MVF_EMULATE_PRODUCTS)
-
-thread_local uint32_t tile_data[kTileCount][kTileSide][kTileSide];
-
-// While it lives, the calling thread has tiles.
-class TileScope {};
-
-template <int kTile>
-void zero_tile() {
-  std::memset(tile_data[kTile], 0, sizeof(tile_data[kTile]));
-}
-
-// `stride` in bytes from row to row; a pixel may begin between two words.
-template <int kTile>
-void load_tile(const void* source, int64_t stride) {
-  for (int64_t row = 0; row < kTileSide; ++row) {
-    std::memcpy(tile_data[kTile][row], (const char*)source + row * stride, sizeof(tile_data[kTile][row]));
-  }
-}
-template <int kTile>
-void store_tile(float* target, int64_t stride) {
-  for (int64_t row = 0; row < kTileSide; ++row) {
-    std::memcpy(target + row * stride, tile_data[kTile][row], sizeof(tile_data[kTile][row]));
-  }
-}
-
-// sum[m][n] += sum over k of a[m][k] · b[k][n]. As Intel's manual has TDPBF16PS: even and odd numbers are summed apart,
-// and subnormal numbers are zero.
-template <int kSum, int kA, int kB>
-void multiply_tile() {
-  for (int64_t m = 0; m < kTileSide; ++m) {
-    Float even{}, odd{};
-    for (int64_t k = 0; k < kTileSide; ++k) {
-      const Uint x = tile_data[kA][m][k] - Uint{}, w = load_unaligned<Uint>(tile_data[kB][k]);
-      even = flushed(even + flushed(lower_half(x)) * flushed(lower_half(w)));
-      odd = flushed(odd + flushed(upper_half(x)) * flushed(upper_half(w)));
-    }
-    float* sum = (float*)tile_data[kSum][m];
-    store_vector(sum, flushed(flushed(load_unaligned<Float>(sum)) + flushed(even + odd)));
-  }
-}
-
-#else
+#if !defined(MVF_EMULATE_ISAS)
 
 struct alignas(64) TileConfiguration {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
