@@ -35,6 +35,8 @@ def give_real_signal(model: nn.Module, seed: int = 0) -> None:
                 fan_in = module.weight[0].numel()
                 module.weight.normal_(std=(2 / fan_in) ** 0.5, generator=generator)
             elif isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 module.running_mean.normal_(std=0.2, generator=generator)
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
             if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
