@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -43,7 +42,6 @@ __all__ = [
 
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
 _SCORES_AT_ONCE = 1 << 24  # of a segmentation, while they are resized
-_NORMALIZES = "normalizes"  # in files: that do_normalize means what it says, as it does not in transformers
 _TYPE_KEYS = ("image_processor_type", "feature_extractor_type")
 _TYPES = (
     "MobileViTImageProcessor",
@@ -58,8 +56,8 @@ class MobileViTImageProcessor:
 
     The settings and their defaults are those of `ImageSettings`; each can be read and set as an attribute and
     replaced for one call by a keyword. One thing is added: transformers' MobileViT processor reads
-    `do_normalize` but never normalises, this one does, and warns where it reads that from a file that it did
-    not write. `image_mean` and `image_std` are given in RGB order, whatever `do_flip_channel_order` says.
+    `do_normalize` but never normalises, this one does, whoever wrote the file: pass `do_normalize=False` for
+    images like theirs. `image_mean` and `image_std` are given in RGB order, whatever `do_flip_channel_order` says.
 
     Example:
         processor = MobileViTImageProcessor.from_pretrained(folder)
@@ -216,15 +214,8 @@ class MobileViTImageProcessor:
         if values.get("do_reduce_labels") is None:
             values["do_reduce_labels"] = older
         settings = {name: values.pop(name, None) for name in SETTING_NAMES}
-        normalizes = values.pop(_NORMALIZES, False)
         processor = cls(**{**settings, **overrides})
         processor.unknown_keys = values
-        if processor.settings.changes_by_normalization and "do_normalize" not in overrides and not normalizes:
-            warnings.warn(
-                "do_normalize is true: transformers' MobileViT processors never normalise, this one does; pass "
-                "do_normalize=False for images like theirs, or True",
-                stacklevel=2,
-            )
         return processor
 
     @classmethod
@@ -305,8 +296,7 @@ class MobileViTImageProcessor:
 
     def to_dict(self) -> dict[str, Any]:
         """Settings, kept keys and `image_processor_type`, as values that JSON can hold."""
-        own = {_NORMALIZES: True} if self.settings.changes_by_normalization else {}
-        return {**self.unknown_keys, **self.settings.to_dict(), **own, "image_processor_type": _TYPES[0]}
+        return {**self.unknown_keys, **self.settings.to_dict(), "image_processor_type": _TYPES[0]}
 
     def to_json_string(self) -> str:
         """The text of preprocessor_config.json."""

@@ -94,11 +94,6 @@ class ImageSettings:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # the way for a frozen dataclass to normalise its own fields
 
-    @property
-    def changes_by_normalization(self) -> bool:
-        """Whether images are normalised, by other values than a mean of 0 and a standard deviation of 1."""
-        return self.do_normalize and (_values(self.image_mean), _values(self.image_std)) != ({0.0}, {1.0})
-
     def to_dict(self) -> dict[str, Any]:
         """The settings as values that JSON can hold; an unset `input_data_format` is left out."""
         values: dict[str, Any] = {}
@@ -133,10 +128,6 @@ def check_names(names: Iterable[str], caller: str) -> None:
     if unknown:
         came = ", ".join(map(repr, unknown))
         raise TypeError(f"{caller}: unknown keyword {came}; expected any of {', '.join(SETTING_NAMES)}")
-
-
-def _values(value: float | tuple[float, ...] | None) -> set[float | None]:
-    return set(value) if isinstance(value, tuple) else {value}
 
 
 def _switch(name: str, value: Any) -> bool:

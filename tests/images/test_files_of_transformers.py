@@ -1,12 +1,10 @@
 """A preprocessor_config.json with do_normalize, which transformers' MobileViT processors do not act on."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mobilevit_fast.images import MobileViTImageProcessor
 from testing.peers import import_transformers
@@ -21,24 +19,13 @@ def written_by_transformers(folder: Path, **settings: Any) -> Any:
     return processor
 
 
-def test_a_file_that_says_do_normalize_is_answered_with_a_warning(tmp_path: Path) -> None:
+def test_a_file_that_says_do_normalize_is_believed_unless_told_otherwise(tmp_path: Path) -> None:
     theirs = written_by_transformers(tmp_path, **NORMALIZING)
     assert json.loads((tmp_path / "preprocessor_config.json").read_text())["do_normalize"] is True
-    with pytest.warns(UserWarning, match="do_normalize is true: transformers' MobileViT processors never normalise"):
-        MobileViTImageProcessor.from_pretrained(tmp_path)
+    assert MobileViTImageProcessor.from_pretrained(tmp_path).settings.do_normalize
     ours = MobileViTImageProcessor.from_pretrained(tmp_path, do_normalize=False)
     expected = theirs(picture(30, 50), return_tensors="np")["pixel_values"]
     np.testing.assert_array_equal(ours(picture(30, 50), return_tensors="np")["pixel_values"], expected)
-
-
-@pytest.mark.parametrize(
-    "settings", [{"do_normalize": False}, NORMALIZING | {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}], ids=str
-)
-def test_there_is_nothing_to_warn_of_where_it_changes_nothing(tmp_path: Path, settings: dict[str, Any]) -> None:
-    written_by_transformers(tmp_path, **settings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        MobileViTImageProcessor.from_pretrained(tmp_path)
 
 
 def test_the_own_file_of_one_that_normalises_is_believed(tmp_path: Path) -> None:
