@@ -1,4 +1,4 @@
-"""What moved between two files of results: `python -m benchmarks compare OLD.json NEW.json [--threshold 5]`.
+"""Changes between two files of results: `python -m benchmarks compare OLD.json NEW.json [--threshold 5]`.
 
 A row of this package regressed if it is slower by more than the threshold and outside the noise, its p20 being above
 the p80 of before, or if its error is more than twice what it was. Libraries beside it are the measure of the machine:
@@ -216,7 +216,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Comparison:
 
 
 def _ratios(rows: dict[Identity, Row]) -> dict[Identity, Ratio]:
-    """Of others' rows, where this package was measured in the same case."""
+    """Ratios of others' rows to this package's, where it was measured in the same case."""
 
     def case(identity: Identity) -> Identity:
         return tuple(entry for entry in identity if entry[0] != "provider")
@@ -295,7 +295,7 @@ def table_of(comparison: Comparison, threshold: float, *, every: bool) -> Table:
 
 
 def hint(comparison: Comparison, threshold: float) -> str:
-    """What the other libraries say about the machine."""
+    """Conclusion from the other libraries' rows about the machine, in a line."""
     machine = comparison.machine
     if machine is None:
         return "no other library was measured both times: nothing tells whether the machine changed"
@@ -308,7 +308,7 @@ def hint(comparison: Comparison, threshold: float) -> str:
 
 
 def agreement(comparison: Comparison) -> Iterator[str]:
-    """What the ratios say: how many were found again, and which were not."""
+    """Agreement of the ratios: how many were found again, and which were not."""
     if not comparison.ratios:
         return
     differing = {name: both for name, both in comparison.ratios.items() if not both[0].agrees(both[1])}

@@ -1,4 +1,4 @@
-"""What the compilers make of the Triton kernels: `python -m benchmarks compile-report [--out FILE]`; needs no GPU.
+"""Report of the compilers on the Triton kernels: `python -m benchmarks compile-report [--out FILE]`; needs no GPU.
 
 Every kernel that the three sizes launch for batches of 1 to 256, in every type, for every chip: registers, shared
 memory, spilled bytes, instructions of matrix units, programs that a processor holds at once.

@@ -32,7 +32,7 @@ MODES = ("float16", "bfloat16", "float32", "tf32")
 
 @dataclass(frozen=True)
 class Chip:
-    """What a processor (streaming multiprocessor, compute unit) of a chip has.
+    """Resources of a processor (streaming multiprocessor, compute unit) of a chip.
 
     Attributes:
         target: for Triton.
@@ -95,7 +95,7 @@ class Row:
 def model_launches(
     chip: str, mode: str, batches: Sequence[int], presets: Sequence[str] = tuple(PRESETS)
 ) -> list[Launch]:
-    """What the presets launch at 256 px for classification, and at 512 px, one image, for segmentation."""
+    """Launches of the presets at 256 px for classification, and at 512 px, one image, for segmentation."""
     dtype = torch.float32 if mode == "tf32" else getattr(torch, mode)
     launches: list[Launch] = []
     with torch_precision("tf32" if mode == "tf32" else "ieee"), tiles.for_chip(chip), torch.no_grad():
@@ -132,7 +132,7 @@ def torch_precision(precision: str) -> Iterator[None]:
 
 
 def variant(one: Launch) -> tuple[tuple[str, Any], ...]:
-    """What makes a launch need a kernel of its own, besides its tile: constants, types, which tensors are there."""
+    """Properties that need a kernel of their own, besides the tile: constants, types, which tensors are there."""
     parameters = one.kernel.params
     kinds: list[tuple[str, Any]] = []
     for parameter in parameters:
@@ -185,7 +185,7 @@ def compile_for(chip: str, one: Launch) -> Any:
 
 @functools.cache
 def _digest(module: str) -> str:
-    """Of the text of every kernel of a module and every function that runs on the device."""
+    """Digest of the text of every kernel of a module and every function that runs on the device."""
     names = {**vars(device), **vars(sys.modules[module])}
     functions = [f for f in names.values() if isinstance(f, triton.JITFunction)]
     return hashlib.sha256("".join(sorted(f.src for f in functions)).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""What the CUDA kernels do for an image, counted by the emulator: `python -m benchmarks counts [--preset SIZE]`.
+"""Work of the CUDA kernels for an image, counted by the emulator: `python -m benchmarks counts [--preset SIZE]`.
 
 Every operator of a classification model at full size, for one image (half of two where tiles have two): bytes of
 images against the least there are (each read once, each written once); weights, which come from the second-level
@@ -36,7 +36,7 @@ TIMES = ("memory", "weights", "products", "exponentials", "shared")
 
 
 def name_of(call: OperatorCall) -> str:
-    """What it is and how large, in a few words."""
+    """Operator and sizes of a call, in a few words."""
     s = call.shape
     if call.op == "inverted_residual":
         return f"inverted residual {s['inputs']}→{s['expanded']}→{s['outputs']}, {s['height']}², stride {s['stride']}"

@@ -1,4 +1,4 @@
-"""What a measurement was made on and with."""
+"""Environment of a measurement: machine, versions, commit."""
 
 import datetime
 import importlib.metadata
@@ -18,7 +18,7 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def head(threads: int, gpu: dict[str, Any] | None = None, **facts: Any) -> dict[str, Any]:
-    """What holds for every row of a run: machine, versions, commit, date, and other ``facts`` of the run.
+    """Facts that hold for every row of a run: machine, versions, commit, date, and other ``facts`` of the run.
 
     The stamp is the part of it that every row carries.
     """
@@ -56,7 +56,7 @@ def _version(name: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints, None where there is no git or no repository."""
+    """Output of a git command, None where there is no git or no repository."""
     try:
         result = subprocess.run(["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, check=False)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a region of the network needs at least: products, exponentials and bytes, and the time these take on a chip.
+"""Least work of a region of the network: MACs, exponentials and bytes, and the time these take on a chip.
 
 Counted from shapes alone, for all images of a call:
 
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Of a call of an operator, or of several together."""
+    """Work of a call of an operator, or of several together."""
 
     products: int
     exponentials: int
@@ -52,12 +52,12 @@ class Work(NamedTuple):
     weight_bytes: int
 
     def times(self, count: int) -> Work:
-        """Of so many calls."""
+        """Work of so many calls."""
         return Work(*(count * value for value in self))
 
 
 def bytes_of(*values: object) -> int:
-    """Of the tensors among the values together."""
+    """Bytes of the tensors among the values together."""
     return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
 
 
@@ -76,12 +76,12 @@ def work_of(op: str, named: Named) -> Work:
 
 
 def steps_of(op: str, named: Named) -> list[Step]:
-    """What happens layer by layer."""
+    """Steps of an operator, layer by layer."""
     return _STEPS[op](named)
 
 
 def exponentials_of(activation: str, count: int) -> int:
-    """Of an activation of so many numbers."""
+    """Exponentials of an activation of so many elements."""
     return 0 if activation in _WITHOUT_EXPONENTIALS else count
 
 
@@ -224,7 +224,7 @@ class Floor(NamedTuple):
 
 
 class Chip(NamedTuple):
-    """What a chip does at best.
+    """Peak rates of a chip.
 
     Attributes:
         label: for people.

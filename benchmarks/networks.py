@@ -119,7 +119,7 @@ def copied(
 
 
 def logits_of(output: Any) -> Tensor:
-    """Of a model's output, whatever the library."""
+    """Logits of a model's output, whatever the library."""
     logits: Tensor = output if isinstance(output, Tensor) else output.logits
     return logits
 

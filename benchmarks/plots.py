@@ -24,7 +24,7 @@ PANELS = {
 }
 """Type and batch of the cases whose throughput is shown."""
 REGIONS = {"cpu": ("float32", 1), "cuda": ("float16", 256)}
-"""Of the case whose operators are shown."""
+"""Type and batch of the case whose operators are shown."""
 LINES = {"cpu": "float32", "cuda": "float16"}
 """Type of the cases whose latency is shown over batch sizes."""
 OF_REGIONS = "Milliseconds of every operator, and the least possible"
@@ -101,7 +101,7 @@ def bars(rows: Rows, dtype: str, batch: int) -> list[Bar]:
 
 
 def lines(rows: Rows, dtype: str) -> list[Line]:
-    """Of every provider that was measured with several batches."""
+    """Lines of every provider that was measured with several batches."""
     by_provider: dict[str, Rows] = {}
     for row in sorted(_measured(rows, "model", dtype), key=lambda row: row["batch"]):
         by_provider.setdefault(row["provider"], []).append(row)
@@ -151,7 +151,7 @@ class Picture(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Of what it shows and of how it is drawn."""
+        """Digest of what it shows and of how it is drawn."""
         source = Path(__file__).read_text(encoding="utf-8")
         return hashlib.sha256(f"{self.what}{self.title}{json.dumps(self.content)}{source}".encode()).hexdigest()[:16]
 
@@ -171,7 +171,7 @@ class Picture(NamedTuple):
 
 
 def pictures(device: str, name: str, machine: str, models: Rows, operators: Rows) -> Iterable[Picture]:
-    """Of a machine those that there are results for; its name in the names of files, and in titles."""
+    """Pictures of the results that a machine has; ``name`` is in the names of files, ``machine`` in titles."""
     panels = [(dtype, batch, bars(models, dtype, batch)) for dtype, batch in PANELS[device]]
     panels = [panel for panel in panels if panel[2]]
     if panels:

@@ -17,7 +17,7 @@ class Ratio(NamedTuple):
 
     @classmethod
     def of(cls, theirs: dict[str, Any], ours: dict[str, Any]) -> Self:
-        """Of two rows with ``median_ms`` and, where there were several rounds, ``p20_ms`` and ``p80_ms``."""
+        """Ratio of two rows with ``median_ms`` and, where there were several rounds, ``p20_ms`` and ``p80_ms``."""
         (their, their_low, their_high), (our, our_low, our_high) = (
             (row["median_ms"], row.get("p20_ms") or row["median_ms"], row.get("p80_ms") or row["median_ms"])
             for row in (theirs, ours)
@@ -33,6 +33,6 @@ class Ratio(NamedTuple):
 
 
 def fastest(theirs: Iterable[dict[str, Any]], ours: dict[str, Any] | None) -> Ratio | None:
-    """Of all others the one that takes the least time; None without others or without this package."""
+    """Ratio of the row that takes the least time to ours; None without others or without this package."""
     least = min(theirs, key=lambda row: float(row["median_ms"]), default=None)
     return None if least is None or ours is None else Ratio.of(least, ours)

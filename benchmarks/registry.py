@@ -1,4 +1,4 @@
-"""What is measured: the models, and the ways to run them. Every list of names that the benchmarks know is here."""
+"""Models that are measured, and the ways to run them. Every list of names that the benchmarks know is here."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ DTYPES_ON = {"cpu": ("float32", "bfloat16"), "cuda": ("float16", "bfloat16")}
 """Types to compute in, by device: processors have no instructions for float16, and GPUs are not bought for float32."""
 BATCHES_ON = {"cpu": (1, 8), "cuda": (1, 256)}
 OPERATOR_BACKENDS, COMPILED_OPERATORS = ("cuda", "triton", "plain"), ("compiled",)
-"""What computes an operator on a GPU; "plain" is the reference in PyTorch, which torch.compile makes "compiled" of."""
+"""Backends of an operator on a GPU; "plain" is the reference in PyTorch, which torch.compile makes "compiled" of."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +257,6 @@ def chosen(device: str, model: str, batch: int, dtype: str, peers: Sequence[str]
 
 
 def batches_of(model: str, batches: Sequence[int]) -> tuple[int, ...]:
-    """Of the batches of a run those that a model is measured with."""
+    """Batches of a run that a model is measured with."""
     own = MODELS[model].batches
     return tuple(batch for batch in batches if not own or batch in own)

@@ -38,7 +38,7 @@ class Sources(NamedTuple):
 
     @property
     def machine(self) -> str:
-        """What it was measured on, for titles."""
+        """Machine that the results were measured on, for titles."""
         return machine_text(self.models["environment"])
 
     def pictures(self) -> list[Picture]:
@@ -51,7 +51,7 @@ Key = tuple[str, tuple[str, ...]]
 
 
 def _newest(contents: list[dict[str, Any]], kind: str) -> dict[Key, dict[str, Any]]:
-    """Of each key the last file that has rows of a kind."""
+    """Content of the last file of each key that has rows of a kind."""
     found: dict[Key, dict[str, Any]] = {}
     for content in contents:
         dtypes = tuple(dict.fromkeys(row["dtype"] for row in content["rows"] if row["kind"] == kind))
@@ -77,7 +77,7 @@ def sources(results: Path, device: str) -> list[Sources]:
 
 
 def blocks(found: list[Sources], plots: str) -> Iterator[tuple[str, str, str]]:
-    """What goes into the README: tables and pictures, and the markers that these are between."""
+    """Parts of the README that are generated: tables and pictures, and the markers that these are between."""
     yield speedups.markdown([(s.device, s.models) for s in found]), speedups.BEGIN, speedups.END
     for device, table in (("cpu", cpu_table), ("cuda", gpu_table)):
         texts = []

@@ -10,13 +10,13 @@ from benchmarks.registry import SIZES
 BEGIN, END = "<!-- speedups:begin -->", "<!-- speedups:end -->"
 THEIRS = "transformers"
 OURS = {"cpu": "ours", "cuda": "ours-cuda-graph"}
-"""What is compared: this package as users call it; on a GPU as a CUDA graph, which the peers have as well."""
+"""Provider that is compared: this package as users call it; on a GPU as a CUDA graph, which the peers have as well."""
 CASES = {"cpu": (("float32", 1), ("float32", 8), ("bfloat16", 8)), "cuda": (("float16", 1), ("float16", 256))}
 _MISSING = "–"
 
 
 def markdown(models: Iterable[tuple[str, dict[str, Any]]]) -> str:
-    """Of devices and results of models on them: a line for each case that was measured."""
+    """Table of devices and results of models on them: a line for each case that was measured."""
     lines = [line for device, results in models for line in _lines(device, results)]
     header = ["times faster than transformers / than the fastest peer", *SIZES]
     return grid(header, lines)

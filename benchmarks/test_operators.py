@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
     @property
     def group(self) -> str:
-        """What rows of the same work have in common."""
+        """Name that rows of the same work have in common."""
         x = self.call.named["x"]
         dtype = str(x.dtype).removeprefix("torch.")
         residual = ", residual" if self.call.named.get("residual") else ""
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    """What can be measured here; the kernels of one work follow each other."""
+    """Cases that can be measured here; the kernels of one work follow each other."""
     for device, (providers, dtypes, batch) in DEVICES.items():
         if device == "cuda" and not torch.cuda.is_available():
             continue

@@ -24,7 +24,7 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """That of a CPU.
+    """Clock of the host.
 
     Threads of the library before have time to fall asleep (``rest``: seconds after a turn; those of OpenMP and ONNX
     Runtime spin for up to 20 ms before they do). Then, directly before its measurement, a call runs once unmeasured: it
@@ -51,7 +51,7 @@ class HostClock:
 
 
 class Timed(NamedTuple):
-    """What rounds gave: seconds of a call in each round; or, of those that failed, why."""
+    """Results of rounds: seconds of a call in each round; or, of those that failed, why."""
 
     seconds: dict[str, list[float]]
     reasons: dict[str, str]

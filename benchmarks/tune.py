@@ -63,8 +63,8 @@ def descend(tile: Tile, milliseconds: Callable[[Tile], float], gain: float = 0.0
 def launches_of(
     preset: str, batch: int, dtype: torch.dtype, device: torch.device, *, segmentation: bool = False
 ) -> list[Launch]:
-    """What a preset launches at 256 px, or for segmentation at 512, with tensors on a device (random weights: they do
-    not change times)."""
+    """Launches of a preset at 256 px, or for segmentation at 512, with tensors on a device (random weights: they do not
+    change times)."""
     launches: list[Launch] = []
     for call in preset_calls(preset, batch, 512 if segmentation else 256, dtype, segmentation=segmentation):
         arguments = [

@@ -20,7 +20,7 @@ from testing.tolerance import assert_within_twice, max_error
 
 emulated: Any = load()
 PROCESSORS, SHARED_BYTES, CAPABILITY = 132, 227 << 10, 80
-"""Of the chip that is emulated unless a test says otherwise: an H100 that runs the kernels of all chips."""
+"""Chip that is emulated unless a test says otherwise: an H100 that runs the kernels of all chips."""
 
 
 def enable() -> None:
@@ -32,7 +32,7 @@ def enable() -> None:
 
 
 class Launch(NamedTuple):
-    """What one launch did.
+    """Record of one launch.
 
     Attributes:
         kernel: its C++ type.
@@ -70,7 +70,7 @@ class Launch(NamedTuple):
 
 
 def take_launches() -> list[Launch]:
-    """What was launched since the last call."""
+    """Launches since the last call."""
     return [Launch(**entry) for entry in emulated.take_launches()]
 
 
@@ -127,7 +127,7 @@ def run(
 
 
 def weight_bytes(op: str, arguments: tuple[Any, ...]) -> int:
-    """Of an operator's packed weights that its kernels read: without those for torch's matrix product."""
+    """Bytes of an operator's packed weights that its kernels read: without those for torch's matrix product."""
     definition = ops.OPS[op]
     packing = definition.kernels["cuda"].packing
     assert packing is not None

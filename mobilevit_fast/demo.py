@@ -33,7 +33,7 @@ _COLUMNS, _ROWS = 12, 5  # of the picture
 
 
 class Comparison(NamedTuple):
-    """What the two models said and how long they took.
+    """Answers of the two models, and how long they took.
 
     Attributes:
         reference: (N, 10) float32, logits of the model as it is.
@@ -70,7 +70,7 @@ class Comparison(NamedTuple):
 
     @property
     def failures(self) -> list[str]:
-        """What is not as it should be, one sentence each."""
+        """Failed expectations, one sentence each."""
         found = [
             f"expected at least {REQUIRED_ACCURACY:.0%} accuracy {name} acceleration, got {accuracy:.2%}"
             for name, accuracy in (("without", self.reference_accuracy), ("with", self.accelerated_accuracy))

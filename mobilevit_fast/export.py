@@ -28,11 +28,11 @@ ONNX_MODELS = (MobileViTForImageClassification, MobileViTForSemanticSegmentation
 
 _INPUT, _OUTPUT, _BATCH = "pixel_values", "logits", "batch"
 _TRACED_BATCH = 2
-"""Of a dynamic batch; torch.export takes a size of 1 for a constant."""
+"""Batch size that a dynamic batch is traced with; torch.export takes a size of 1 for a constant."""
 _CHECKED_BATCHES = (1, 3)
 """Other sizes than the traced one, so that a batch that became a constant is found."""
 _LOWEST_OPSET = 18
-"""Of PyTorch's exporter; older ones it only reaches by a conversion that may fail."""
+"""Lowest opset that PyTorch's exporter writes itself; it reaches older ones only by a conversion that may fail."""
 _LARGEST_FILE = 2**31 - 2**20
 """Bytes. Protocol buffers end at 2 GiB; what is not weights takes the rest."""
 _ERROR_FACTOR, _ERROR_FLOOR = 10.0, 1e-5
@@ -46,7 +46,7 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was written.
+    """Description of the file that was written.
 
     Attributes:
         path: of the file.

@@ -1,4 +1,4 @@
-"""What there is on this machine and what the package makes of it: ``python -m mobilevit_fast.info [--json]``."""
+"""State of this machine and what the package makes of it: ``python -m mobilevit_fast.info [--json]``."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: samples, shapes, the peers to compare with, the rule for errors."""
+"""Tools that tests and benchmarks share: samples, shapes, the peers to compare with, the rule for errors."""

@@ -1,4 +1,4 @@
-"""What the machine can do at best."""
+"""Best rates of the machine: matrix products and copies."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -53,7 +53,7 @@ def _best(call: Callable[[], Any], threads: int, repeats: int) -> float:
 
 
 def machine_peak(threads: int, dtypes: Iterable[str] = ("float32",)) -> dict[str, Any]:
-    """What the machine does at best, by number of threads: the most that was measured, not what a data sheet says."""
+    """Best rates of the machine, by number of threads: the most that was measured, not what a data sheet says."""
     counts = sorted({1, threads})
     wanted = sorted({"float32", *dtypes})
     return {

@@ -23,13 +23,13 @@ from mobilevit_fast.cli.console import note
 from testing.threads import using_threads
 
 LEAST_SECONDS = 30.0
-"""Of rounds, also in a case whose time went into compilers."""
+"""Least time for the rounds of a case, also of one whose time went into compilers."""
 NO_TIME = "no time was left for it"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure; see the command's options. ``peers``: None for those that the registry has for each case."""
+    """Settings of a run; see the command's options. ``peers``: None for those that the registry has for each case."""
 
     models: Sequence[str] = tuple(MODELS)
     batches: Sequence[int] = BATCHES_ON["cpu"]
@@ -42,7 +42,7 @@ class Settings:
 
 
 class Key(NamedTuple):
-    """What tells a case from others."""
+    """Key that tells a case from others."""
 
     model: str
     dtype: str
@@ -61,7 +61,7 @@ def cases(settings: Settings, what: str) -> list[Key]:
 
 
 def head_of(settings: Settings, what: str, verified: bool) -> dict[str, Any]:
-    """What holds for every row of a run."""
+    """Facts that hold for every row of a run."""
     image_size = settings.image_size or {name: MODELS[name].image_size for name in settings.models}
     return head(settings.threads, what=what, rounds=settings.rounds, verified=verified, image_size=image_size)
 

@@ -1,4 +1,4 @@
-"""What the providers of whole models compute on a CPU: images, and the exact logits."""
+"""Cases for the providers of whole models on a CPU: images, and the exact logits."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from benchmarks.registry import MODELS
 
 @dataclass(frozen=True)
 class Case:
-    """What every provider computes: the logits of these images by a model.
+    """Task of every provider: the logits of these images by a model.
 
     Attributes:
         networks: the model, by whoever has it.
@@ -80,7 +80,7 @@ def make_case(networks: Networks, batch: int, threads: int) -> Case:
 
 
 def exact_and_gmac(region: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, float]:
-    """What a float64 region gives for these inputs, and its 10⁹ multiply-accumulates in convolutions and products."""
+    """Result of a float64 region for these inputs, and the 10⁹ MACs of its convolutions and matrix products."""
     with FlopCounterMode(display=False) as counter:
         result = region(*(x.double() for x in inputs))
     return result, counter.get_total_flops() / 2e9

@@ -45,7 +45,7 @@ _PARTS: dict[str, Callable[[Any], Region]] = {
 
 
 def plain_region(model: nn.Module, call: OperatorCall) -> Region:
-    """What the modules of a model that is not accelerated compute where the operator is called."""
+    """Region of a model that is not accelerated: the modules that compute what the operator does."""
     module = model.get_submodule(call.path)
     return _PARTS[call.part](module) if call.part in _PARTS else module
 

@@ -187,4 +187,4 @@ BUILDERS: dict[str, Callable[[Case, Provider], Call]] = {
     "openvino": openvino,
     "openvino_float32": openvino_float32,
 }
-"""What makes a provider's call, by its library."""
+"""Functions that make a provider's call, by its library."""

@@ -56,7 +56,7 @@ def _conditions(environment: dict[str, Any], rows: Rows) -> str:
 
 
 def _pixels(image_size: int | dict[str, int]) -> str:
-    """Of all models, or of most and then of those that differ."""
+    """Image size of all models, or the usual one and then those that differ, as text."""
     if isinstance(image_size, int):
         return f"{image_size} px"
     usual, *others = dict.fromkeys(image_size.values())

@@ -1,4 +1,4 @@
-"""What the providers of whole models compute on a GPU: images, and the exact logits."""
+"""Cases for the providers of whole models on a GPU: images, and the exact logits."""
 
 import copy
 import math

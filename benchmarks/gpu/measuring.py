@@ -40,7 +40,7 @@ def tasks(
     peers: Sequence[str] | None,
     seconds: float,
 ) -> list[Any]:
-    """What ``benchmarks.gpu.models`` or ``benchmarks.gpu.ops`` is to measure, each in its share of the time."""
+    """Tasks of ``benchmarks.gpu.models`` or ``benchmarks.gpu.ops``, each with its share of the time."""
     if what == "ops":
         names = (*OPERATOR_BACKENDS, *COMPILED_OPERATORS)
         found = [(size, batch) for size in sizes if size in SIZES for batch in batches]

@@ -27,7 +27,7 @@ LATENCY_CALLS = 50
 
 
 class Task(NamedTuple):
-    """What one process measures: providers on the batches of a size of model, and the seconds it may take."""
+    """Measurements of one process: providers on the batches of a size of model, and the seconds it may take."""
 
     size: str
     dtype: str
@@ -85,7 +85,7 @@ def compiled_ahead() -> list[Task]:
 
 
 def key_of(task: Task, batch: int, provider: str) -> dict[str, Any]:
-    """What tells a row from all others."""
+    """Fields that tell a row from all others."""
     chosen = PROVIDERS[provider]
     return {
         "kind": "model",

@@ -30,7 +30,7 @@ CEILING_REPEATS = 8
 
 
 class Task(NamedTuple):
-    """What one process measures: the operators of a size of model, and the seconds it may take."""
+    """Measurements of one process: the operators of a size of model, and the seconds it may take."""
 
     size: str
     batch: int
@@ -79,7 +79,7 @@ def chosen(task: Task, image_size: int = 256) -> list[Work]:
 
 
 def key_of(task: Task, work: Work, provider: str) -> dict[str, Any]:
-    """What tells a row from all others."""
+    """Fields that tell a row from all others."""
     return {
         "kind": "operator",
         "model": task.size,
@@ -102,7 +102,7 @@ def missing(task: Task, rows: Sequence[dict[str, Any]], image_size: int = 256) -
 
 
 def ceilings(gpu: Any) -> dict[str, Any]:
-    """What the device does at best: bytes copied, read and written, and operations of a float16 product, a second."""
+    """Best rates of the device: bytes copied, read and written, and operations of a float16 product, a second."""
     size, rows = gpu.ceiling_sizes
     source = torch.ones(size // 4, device=gpu.device)
     target = torch.empty_like(source)

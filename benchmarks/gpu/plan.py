@@ -1,4 +1,4 @@
-"""What is done in which order, and how the time is shared."""
+"""Stages of a session in their order, and how they share the time."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ CUDA is measured.
 
 
 USUAL_SECONDS = 720.0
-"""What the times of the steps are made for."""
+"""Seconds of a whole session that the times of the steps are made for."""
 
 
 class Allowance:
@@ -67,7 +67,7 @@ class Queue:
         return max(0.0, self._end - self._clock())
 
     def limit(self, seconds: float) -> float:
-        """Of a step that usually may take so many, begun now."""
+        """Seconds that a step begun now may take, which usually may take ``seconds``."""
         return min(self.left, seconds * self._scale)
 
 

@@ -59,6 +59,6 @@ BUILDERS: dict[str, Callable[[Case, Provider], Forward]] = {
     "compile": _compiled,
     "tensorrt": _tensorrt,
 }
-"""What makes a provider's function, by its library."""
+"""Functions that make a provider's function, by its library."""
 ANCHOR = "ours-cuda-graph"
 """Timed beside every provider that has a process of its own, so that their ratio is one of the same minute."""

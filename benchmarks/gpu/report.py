@@ -1,4 +1,4 @@
-"""What the command prints at its end: short, the most important last."""
+"""Summary that the command prints at its end: short, the most important last."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def _models(summary: dict[str, Any]) -> Table:
 
 
 def case_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What must be equal for times to be compared."""
+    """Fields that must be equal for times to be compared."""
     return row["model"], row["dtype"], row["batch"]
 
 

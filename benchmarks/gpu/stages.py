@@ -19,7 +19,7 @@ from mobilevit_fast.files import write_atomically
 
 LOG_CHARACTERS = 2_000_000
 WORKER_SHARE = 0.85
-"""Of a worker's limit, what it may plan with: the rest is for what it cannot interrupt."""
+"""Share of a worker's limit that it may plan with: the rest is for what it cannot interrupt."""
 LEAST_SECONDS = 10.0
 """No worker is started for less."""
 LEAST_SECONDS_OF_A_STEP = 2.0

@@ -39,7 +39,7 @@ METRICS = (
     "launch__waves_per_multiprocessor",
 )
 SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "ComputeWorkloadAnalysis", "Occupancy", "LaunchStats")
-"""What ncu knows by name on every chip: for one that does not have the metrics."""
+"""Sections that ncu knows by name on every chip: for one that does not have the metrics."""
 
 _PLAIN = ("-p", "no:cacheprovider", "-p", "no:benchmark")
 """pytest-benchmark warns where tests run in parallel, and warnings are errors."""
@@ -79,7 +79,7 @@ def ahead() -> list[tuple[str, ...]]:
 
 
 def steps(stage: str, architecture: str, out: Path, scratch: Path, prebuilt: bool = False) -> list[Step]:
-    """What a stage runs, in its order. ``scratch`` is for files that nobody needs afterwards.
+    """Steps of a stage, in their order. ``scratch`` is for files that nobody needs afterwards.
 
     With ``prebuilt`` nothing is built: the libraries in the package's folder are those that are measured.
     """

@@ -172,7 +172,7 @@ def plan(
     compute_dtype: torch.dtype | None = None,
     include: Iterable[str] | None = None,
 ) -> Report:
-    """What :func:`accelerate` would do with these arguments; changes nothing."""
+    """Report of what :func:`accelerate` would do with these arguments; changes nothing."""
     _check_model(model, "plan")
     return Report([found.region for found in _survey(model, backend, compute_dtype, include)])
 

@@ -1,4 +1,4 @@
-"""What the constructors of :mod:`mobilevit_fast.nn` take; one sentence for what they do not."""
+"""Values that the constructors of :mod:`mobilevit_fast.nn` take; one sentence for those that they do not."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ARGUMENTS: dict[str, Rule] = {
     "stride": Rule(lambda value: _COUNT.accepts(value) and value <= 2, "1 or 2"),
     "use_normalization": _SWITCH,
 }
-"""What fits each argument by itself."""
+"""Rule of each argument by itself."""
 
 GEOMETRY: dict[str, Rule] = {
     "kernel_size": _SIZE,

@@ -24,7 +24,7 @@ _STATE = ("_mvf", "_mvf_compute_dtype", "_mvf_graphs", "_mvf_request")
 
 
 class Before(NamedTuple):
-    """What was there before a mixin: the forward that it comes around, and the rule of the module's own class."""
+    """State before a mixin: the forward that it comes around, and the rule of the module's own class."""
 
     forward: Callable[..., Any]
     rule: Any
@@ -150,7 +150,7 @@ def _forget(module: nn.Module) -> None:
 
 
 def state_of(module: nn.Module) -> dict[str, Any]:
-    """What belongs to the swapped class of a module."""
+    """Attributes that belong to the swapped class of a module."""
     return {name: value for name in _STATE if (value := module.__dict__.get(name)) is not None}
 
 

@@ -130,7 +130,7 @@ def constructing(module: Constructible, backend: str, device: Any, dtype: torch.
 
 
 def sizes(**fields: Any) -> MobileViTConfig:
-    """What the plain modules read their sizes from, with these fields, which have been checked as arguments."""
+    """Configuration for the sizes of the plain modules, with these fields, which have been checked as arguments."""
     config = MobileViTConfig()
     for name, value in fields.items():
         setattr(config, name, value)

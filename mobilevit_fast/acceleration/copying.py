@@ -14,7 +14,7 @@ _SETTINGS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.LayerNorm: ("eps",),
     nn.Linear: (),
 }
-"""What a module's result, or what it makes of itself in training, depends on besides its tensors."""
+"""Attributes besides its tensors that a module's result, or what it makes of itself in training, depends on."""
 
 
 class _Copy(NamedTuple):

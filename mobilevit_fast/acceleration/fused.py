@@ -88,7 +88,7 @@ class Derived(NamedTuple):
 
 
 class State:
-    """What a fused module carries besides its parameters: the backend asked for, and derived weights.
+    """State of a fused module besides its parameters: the backend asked for, and derived weights.
 
     These are by type, and for bytes (a model's first convolution) apart from those for numbers. ``pixels`` is what
     happens to bytes, None where the module does not take any.
@@ -202,7 +202,7 @@ class Fused(Swapped):
         return self._mvf.pixels is not None
 
     def remark(self, dtype: torch.dtype) -> str:
-        """What a report says of bytes that are to be computed in ``dtype``; nothing where it takes none."""
+        """Text of a report on uint8 images computed in ``dtype``; empty where the module takes none."""
         rule, pixels = type(self).rule, self._mvf.pixels
         if pixels is None:
             return ""

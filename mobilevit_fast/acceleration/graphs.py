@@ -60,7 +60,7 @@ class Replayed(NamedTuple):
 
 
 class Cuda:
-    """What graphs need of a device: capture, and the order of streams that share a graph's memory."""
+    """CUDA as graphs need it: capture, and the order of streams that share a graph's memory."""
 
     device_type = "cuda"
 
@@ -160,7 +160,7 @@ class Graphs:
         return forward(*args, **kwargs)
 
     def _key(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Tensor]:
-        """What tells graphs apart, and the images.
+        """Key that tells graphs apart, and the images.
 
         Raises:
             Refused: the call is none that a graph can stand for.

@@ -1,4 +1,4 @@
-"""What a fused region consists of, in neutral terms: the modules to read, whatever library they come from."""
+"""Parts of a fused region, in neutral terms: the modules to read, whatever library they come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to the bytes of an image before the first convolution, and that convolution's weights with it."""
+"""Normalisation of uint8 images before the first convolution, and that convolution's weights with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from mobilevit_fast.acceleration.parts import AffineConv
 
 _CHANNELS = (1, 3, 4)
-"""Of images, where no mean or deviation tells their number."""
+"""Channels of images, where no mean or deviation tells their number."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PixelNormalization:
 
     @classmethod
     def from_processor(cls, processor: Any) -> Self:
-        """What an image processor does to pixels, this package's or transformers'.
+        """Normalisation of an image processor, this package's or transformers'.
 
         transformers' MobileViT processors have `do_normalize`, `image_mean` and `image_std`, and never normalise.
 

@@ -1,4 +1,4 @@
-"""What became of every region of a model, as data and as a table."""
+"""Outcome for every region of a model, as data and as a table."""
 
 from __future__ import annotations
 

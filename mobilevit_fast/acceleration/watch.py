@@ -94,7 +94,7 @@ class _Steps:
         self.all += 1
 
     def of(self, tensors: Sequence[Tensor]) -> int:
-        """Of these together."""
+        """Steps of these tensors together."""
         return sum(self._of.get(tensor, 0) for tensor in tensors)
 
 

@@ -36,7 +36,7 @@ _READINGS = 30
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds, whichever code base wrote it.
+    """Content of a checkpoint, whichever code base wrote it.
 
     Attributes:
         state_dict: tensors on the CPU under Hugging Face's names.
@@ -100,7 +100,7 @@ def _read_checkpoint(source: str | os.PathLike[str], hub: HubOptions, mmap: bool
 
 
 def _stamps(files: Source) -> list[tuple[int, ...] | None]:
-    """What changes when a file is replaced or written to; None where there is no file."""
+    """Stamps that change when a file is replaced or written to; None where there is no file."""
     return [_stamp(path) for path in (*files.weights, files.config) if path is not None]
 
 

@@ -35,11 +35,11 @@ _CALLS = {
     *("collections.OrderedDict", "collections.Counter", "builtins.set", "builtins.complex"),
     "torch._utils._rebuild_meta_tensor_no_storage",
 }
-"""What a pickle may call: these take time and memory of no more than their arguments."""
+"""Functions that a pickle may call: these take time and memory of no more than their arguments."""
 
 _NAMESPACE = "argparse.Namespace"
-"""What timm keeps the arguments of a training in. It is allowed as an object of plain values, made empty and then given
-these; torch.load is told of it for the time of one call."""
+"""Class in which timm keeps the arguments of a training. It is allowed as an object of plain values, made empty and
+then given these; torch.load is told of it for the time of one call."""
 _TOLD = threading.Lock()
 
 _WITH_KEYS = {"collections.OrderedDict", "collections.Counter", "builtins.set"}
@@ -55,7 +55,7 @@ class _Global(NamedTuple):
 
 
 class _Namespace:
-    """What stands for an argparse.Namespace."""
+    """Stand-in for an argparse.Namespace."""
 
 
 class _Storage(NamedTuple):
@@ -198,7 +198,7 @@ class _Rehearsal:
                 self.count(part, hashed=hashed)
 
     def _called(self, function: object, arguments: Any) -> Any:
-        """What stands for the result of a call."""
+        """Stand-in for the result of a call."""
         if not isinstance(function, _Global):
             raise pickle.UnpicklingError("expected the name of a function")
         self.count(arguments, hashed=function.name in _WITH_KEYS)

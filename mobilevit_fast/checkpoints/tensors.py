@@ -45,7 +45,7 @@ _WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8
 
 
 class Content(NamedTuple):
-    """What weights files hold.
+    """Content of weights files.
 
     Attributes:
         tensors: on the CPU by name, out of wrappers, without prefixes that all names share.

@@ -1,4 +1,4 @@
-"""What goes where: results to stdout, everything else to stderr, and errors as one line with an exit status."""
+"""Streams of the commands: results to stdout, everything else to stderr, and errors as one line with an exit status."""
 
 import json
 import logging
@@ -73,7 +73,7 @@ def percent(share: float) -> str:
 
 
 def described(error: BaseException) -> str:
-    """What an error says, in one line; that of one nobody expected begins with its class."""
+    """Message of an error, in one line; that of one nobody expected begins with its class."""
     text = " ".join(str(error).split())
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text:
         return "not enough memory"
@@ -95,7 +95,7 @@ def usage_error(message: str) -> Failed:
 
 
 class _Notes(logging.Handler):
-    """What is logged, as notes."""
+    """Handler that writes log records as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         note(f"{record.levelname.lower()}: {record.getMessage()}")

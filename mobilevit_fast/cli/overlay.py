@@ -80,7 +80,7 @@ def paint(photo: Image.Image, classes: torch.Tensor, found: list[Share]) -> Imag
 
 
 def _mixed_with(colour: tuple[int, int, int]) -> list[int]:
-    """What becomes of the values 0 to 255 of red, then of green and blue, under a colour."""
+    """Values 0 to 255 of red, then of green and blue, mixed with a colour."""
     values = np.arange(256, dtype=np.float32)
     mixed = [values + _OPACITY * (np.float32(channel) - values) for channel in colour]
     return np.concatenate(mixed).round().astype(int).tolist()

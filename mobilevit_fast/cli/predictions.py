@@ -24,7 +24,7 @@ Classes = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known of one image after classification.
+    """Result of classifying one image.
 
     Attributes:
         photo: the file.

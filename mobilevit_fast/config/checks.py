@@ -1,4 +1,4 @@
-"""What the fields of a MobileViTConfig may hold, and the readers of those that JSON writes in another form."""
+"""Rules for the fields of a MobileViTConfig, and the readers of those that JSON writes in another form."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence

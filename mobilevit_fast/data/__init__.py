@@ -1,4 +1,4 @@
-"""What ships with the package: a small trained checkpoint, so that everything can be tried without a network."""
+"""Data that ships with the package: a small trained checkpoint, so that everything can be tried without a network."""
 
 from pathlib import Path
 

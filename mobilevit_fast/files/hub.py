@@ -9,7 +9,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HFValidationError
 
 HUB_ERRORS = (OSError, HFValidationError)
-"""What a download raises: no connection, no such model, no such file, no permission, an id that is none."""
+"""Errors that a download raises: no connection, no such model, no such file, no permission, an id that is none."""
 
 
 @dataclass(frozen=True)

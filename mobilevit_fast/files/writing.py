@@ -160,7 +160,7 @@ def _committed(folder: Path) -> dict[str, Path]:
 
 
 def _digest(path: Path) -> str:
-    """What tells whether a place still holds what it held."""
+    """Digest that tells whether a place still holds what it held."""
     try:
         if not path.is_file():
             return "other" if _is_there(path) else _ABSENT

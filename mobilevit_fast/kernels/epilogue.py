@@ -1,4 +1,4 @@
-"""What operators do to the result of a convolution before it reaches memory: scale, bias, activation."""
+"""Epilogue of a convolution, before its result reaches memory: scale, bias, activation."""
 
 from __future__ import annotations
 

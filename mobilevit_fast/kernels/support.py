@@ -1,4 +1,4 @@
-"""What a kernel answers when it is asked whether it takes a case."""
+"""Answer of a kernel to whether it takes a case."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from mobilevit_fast.models.transformer import MobileViTTransformer
 
 
 class UnfoldedShape(NamedTuple):
-    """What `folding` needs to know about the feature map that was unfolded."""
+    """Shape of the feature map that was unfolded, as `folding` needs it."""
 
     batch_size: int
     patches_down: int

@@ -1,4 +1,4 @@
-"""What tools of Hugging Face (Trainer, pipelines, Accelerator, peft) call on a model besides `forward`.
+"""Methods that tools of Hugging Face (Trainer, pipelines, Accelerator, peft) call on a model besides `forward`.
 
 Names, arguments and meanings are those of transformers' PreTrainedModel. What makes no sense for these models is an
 error that says what to do in its place.

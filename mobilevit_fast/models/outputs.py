@@ -1,4 +1,4 @@
-"""What the models return: dataclasses that can also be read as an ordered mapping or as a tuple."""
+"""Outputs of the models: dataclasses that can also be read as an ordered mapping or as a tuple."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields

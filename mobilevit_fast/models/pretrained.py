@@ -1,4 +1,4 @@
-"""What every model has besides `forward`: configuration, fresh weights, files."""
+"""Base class of the models: configuration, fresh weights, files."""
 
 import os
 from collections.abc import Mapping

@@ -142,7 +142,7 @@ class Op:
         torch.library.register_fake(f"{NAMESPACE}::{self.name}.{backend}_pack", fake, lib=LIBRARY)
 
     def arguments_for(self, backend: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
-        """What a backend's overload takes for the operator's arguments, of which the images may be None.
+        """Arguments of a backend's overload for the operator's arguments, of which the images may be None.
 
         Kernels with a packing take the weights packed, in a tensor of their type, and their sizes; the others take the
         weights as they are.

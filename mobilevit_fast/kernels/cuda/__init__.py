@@ -1,4 +1,4 @@
-"""What the CUDA kernels of ``csrc/cuda`` need besides themselves."""
+"""Python side of the CUDA kernels of ``csrc/cuda``: where they run, what they take, packed weights."""
 
 from mobilevit_fast.kernels.cuda.backend import cuda_kernel
 

@@ -14,7 +14,7 @@ from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.native import status as native_status
 
 DEVICE_TYPES = ["cuda", "meta"]
-"""Of tensors that the kernels take: one without values may come to lie on a GPU. An emulator adds the CPU."""
+"""Devices of tensors that the kernels take: one without values may come to lie on a GPU. An emulator adds the CPU."""
 
 _DTYPES = (torch.float16, torch.bfloat16)
 

@@ -1,4 +1,4 @@
-"""What the CUDA kernel of the classifier head takes (``csrc/cuda/classifier_head/classifier_head.h``)."""
+"""Cases and packed weights of the classifier head's CUDA kernel (``csrc/cuda/classifier_head/classifier_head.h``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import HeadWeights, part
 
 MOST_CHANNELS = 2560
-"""Of 16 pixels at a time, in the shared memory of every GPU."""
+"""Largest number of input channels: 16 pixels of so many fit into the shared memory of every GPU."""
 _ADDED_PIXELS = 1 << 20
 """Counted on top of those of a batch: a tile's, and as many as a chip has processors."""
 

@@ -1,4 +1,4 @@
-"""What the CUDA kernel of the depthwise convolution takes (``csrc/cuda/depthwise_conv2d/depthwise_conv2d.h``)."""
+"""Cases and packed weights of the depthwise CUDA kernel (``csrc/cuda/depthwise_conv2d/depthwise_conv2d.h``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the CUDA kernels of inverted residual and depthwise separable convolution take.
+"""Cases and packed weights of the CUDA kernels of inverted residual and depthwise separable convolution.
 
 The order of their parameters is that of ``csrc/cuda/inverted_residual/inverted_residual.cpp``.
 """

@@ -1,4 +1,4 @@
-"""What the CUDA kernels of the transformer stack take (``csrc/cuda/mobilevit_transformer/mobilevit_transformer.h``)."""
+"""CUDA kernels of the transformer: cases, weights (``csrc/cuda/mobilevit_transformer/mobilevit_transformer.h``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the CUDA kernels have in common in what they take."""
+"""Rules for what the CUDA kernels take that they have in common."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MAX_POSITIONS = (1 << 31) - (1 << 16) - 1
 MAX_STEP = (1 << 15) - 1
 """Stride, padding or dilation that is one number for both directions."""
 TILE_PIXELS = 64
-"""Of a tile in a row, at most."""
+"""Largest number of pixels of a tile in one row."""
 
 
 SM90_DEVICE_TYPES: list[str] = []
-"""Of tensors that the kernels for compute capability 9.0 take besides those on such a GPU. An emulator adds the CPU."""
+"""Devices that weights are packed on for the kernels of ``sm90``, besides such a GPU. An emulator adds the CPU."""
 
 
 def has_sm90(device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""What the kernels share on the device: activations, the epilogue, which pixel a token is."""
+"""Functions that the kernels share on the device: activations, the epilogue, which pixel a token is."""
 
 import triton
 import triton.language as tl

@@ -61,8 +61,8 @@ def table() -> dict[str, dict[str, dict[str, Tile]]]:
 
 
 def shape_key(mode: str, shape: tuple[int, ...]) -> str:
-    """What a tile is measured for: the type or, of float32 multiplied so, "tf32"; rows, up to the next power of four;
-    the sizes that weights have."""
+    """Key of a measured tile: the type or, of float32 multiplied so, "tf32"; rows, up to the next power of four; the
+    sizes that weights have."""
     rows, *sizes = shape
     bucket = 1
     while bucket < rows:

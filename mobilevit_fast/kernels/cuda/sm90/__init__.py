@@ -1,1 +1,1 @@
-"""What the kernels of ``csrc/cuda/sm90`` need besides themselves."""
+"""Python side of the kernels of ``csrc/cuda/sm90``: the sizes that they take, and packed weights."""

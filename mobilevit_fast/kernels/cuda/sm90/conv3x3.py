@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 CHANNELS = (48, 64, 80, 96, 128, 160)
-"""Of the one or two inputs, and as many outputs (``kConv3x3Sm90Variants``)."""
+"""Channels of each of the one or two inputs, and of the output (``kConv3x3Sm90Variants``)."""
 
 DIVIDED = (96, 128, 160)
-"""Of these some variants have only so many of the outputs in a tile."""
+"""Output channels of which some variants have only ``PART`` in a tile."""
 PART = 32
 
 

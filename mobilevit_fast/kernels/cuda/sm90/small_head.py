@@ -10,7 +10,7 @@ from mobilevit_fast.kernels.cuda.packing import affine, padded, pair_tiles
 from mobilevit_fast.kernels.weights import HeadWeights
 
 BLOCKS = {(160, 640): 16, (96, 384): 16, (80, 320): 8}
-"""Of an image, by channels and expanded channels (``HeadShapes``)."""
+"""Thread blocks of an image, by channels and expanded channels (``HeadShapes``)."""
 MOST_CLASSES = 1024
 
 

@@ -38,7 +38,7 @@ def has(w: ResidualWeights) -> bool:
 
 
 def pack(w: ResidualWeights) -> Tensor:
-    """What a block needs, slice by slice: expansion, depthwise convolution, projection, each with scales and biases.
+    """Packed weights, slice by slice: expansion, depthwise convolution, projection, each with scales and biases.
 
     A slice is some of the expanded channels, and some of the outputs.
     """

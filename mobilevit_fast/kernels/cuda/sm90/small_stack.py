@@ -69,7 +69,7 @@ def _chunk(weight: Tensor, bias: Tensor, scale: Tensor | None, norm: tuple[Tenso
 
 
 def pack(w: StackWeights) -> Tensor:
-    """What the blocks of a slice need, slice by slice, in the order in which they need it."""
+    """Packed weights of the blocks of a slice, slice by slice, in the order in which they need them."""
     slices = SLICES[w.key]
 
     def columns(rows: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ WORDS = 32
 
 
 class Shape(NamedTuple):
-    """What the order depends on: tokens of a sequence, and hidden units that are computed before the next ones."""
+    """Sizes that set the order: tokens of a sequence, and hidden units that are computed before the next ones."""
 
     tokens: int
     hidden_part: int
@@ -111,7 +111,7 @@ def _mlp(shape: Shape, fc1: Tensor, fc1_bias: Tensor, fc2: Tensor) -> Tensor:
 
 
 def _interleaved(begin: Tensor, end: Tensor, ahead: bool) -> Tensor:
-    """What begins (L, parts, words) and what ends a part by turns, (L, words); the next one begins earlier if ahead."""
+    """Beginnings and ends of parts, (L, parts, words) each, in turn (L, words); ``ahead``: the next begins earlier."""
     if not ahead:
         return torch.cat((begin, end), -1).flatten(1)
     middle = torch.cat((begin[:, 1:], end[:, :-1]), -1).flatten(1)
