@@ -38,7 +38,10 @@ def using_isa(name: str) -> Iterator[None]:
 
 
 def in_pairs(isa: str, dtype: torch.dtype, *depths: int) -> bool:
-    """Whether a variant multiplies by weights of a type in pairs, for sums of so many products."""
+    """Whether a variant multiplies by weights of a type in pairs, for sums of so many products.
+
+    Then factors are rounded to bfloat16, and subnormal numbers are zero.
+    """
     return isa in OF_PAIRS and dtype == torch.bfloat16 and all(depth % 2 == 0 for depth in depths)
 
 
