@@ -1,4 +1,4 @@
-// Pairs of float16 numbers and other arithmetic of device_sm90.h.
+// Pairs of float16 elements and other arithmetic of device_sm90.h.
 #pragma once
 
 #include "emulated_shared.h"

@@ -31,7 +31,7 @@ struct MatrixRow {
   char* row;
 };
 
-// Between the registers of a warp and four matrices: what `move` does with a row and a pair of numbers of a register.
+// Between the registers of a warp and four matrices: what `move` does with a row and a pair of elements of a register.
 template <class Move>
 void move_matrices(const std::array<MatrixRow*, emulated::kWarp>& lanes, bool transposed, const Move& move) {
   for (size_t lane = 0; lane < lanes.size(); ++lane) {

@@ -49,7 +49,7 @@ struct Array {
 struct Counts {
   uint64_t products = 0;      // instructions of the matrix unit, of a warp each
   uint64_t wgmma_macs = 0;    // multiply-adds of warpgroups' instructions of the matrix unit
-  uint64_t wgmma_clocks = 0;  // that these take, summed over a launch: N / 2 each
+  uint64_t wgmma_clocks = 0;  // cycles that these take, summed over a launch: N / 2 each
   uint64_t exponentials = 0;  // of the special-function unit, of a thread each
   uint64_t wavefronts = 0;    // that shared memory needs for the accesses of warps
   uint64_t conflicts = 0;     // wavefronts beyond those that the bytes need

@@ -49,7 +49,7 @@ inline void approximate(float* x, float* y, float* z) {
   x[i] = tanh_approximate(number), y[i] = exp2_approximate(number), z[i] = reciprocal_approximate(number);
 }
 
-// 32 lanes read numbers `stride` apart from global memory.
+// 32 lanes read elements `stride` apart from global memory.
 inline void read_sectors(const float* x, float* y, int stride) {
   y[thread_index()] = load_global(x + thread_index() * stride);
 }

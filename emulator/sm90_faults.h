@@ -44,7 +44,7 @@ struct PipelineParams {
 };
 
 // Every block: to (64, 8) floats = the sum over kPieces of from[piece] (64, 16) weight (8, 16)^T, in float16. Matrices
-// are made of parts of 8x8 numbers, those of equal depth after one another. Then each block gives its first sum to its
+// are made of parts of 8x8 elements, those of equal depth after one another. Then each block gives its first sum to its
 // neighbour, which adds it to its own.
 // kPlanted: whether `fault` counts.
 template <bool kPlanted>

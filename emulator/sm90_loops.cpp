@@ -10,7 +10,7 @@ namespace {
 #define MVF_INLINE __attribute__((always_inline)) inline
 
 MVF_INLINE void add(float* sums, const float* left, const float* right, int n) {
-  constexpr int kRows = 8;  // as many sums as registers hold
+  constexpr int kRows = 8;  // as many accumulators as registers hold
   for (int column = 0; column < n; column += 8) {
     for (int row = 0; row < 16; row += kRows) {
       Floats8 sum[kRows], line;

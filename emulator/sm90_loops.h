@@ -16,7 +16,7 @@ struct Operand {
             static_cast<uint32_t>(descriptor >> 32 & 0x3fff) << 4, static_cast<uint32_t>(descriptor >> 62), transposed};
   }
   uint32_t width() const { return swizzle == 0 ? 16 : 256u >> swizzle; }
-  // The address of 16 bytes: of a row, the numbers 8 k8 and on of the depth; transposed, of a depth, those rows.
+  // The address of 16 bytes: of a row, the elements 8 k8 and on of the depth; transposed, of a depth, those rows.
   uint32_t chunk(uint32_t row, uint32_t depth) const {
     const uint32_t w = width();
     uint32_t at = start;
@@ -31,14 +31,14 @@ struct Operand {
     }
     return swizzled(at, w);
   }
-  // Bits 4 and on of an address are exchanged by bits 7 and on, as far as the width goes.
+  // Bits 4 and on of an address are XORed with bits 7 and on, as far as the width goes.
   static uint32_t swizzled(uint32_t at, uint32_t width) { return at ^ ((at >> 7 & (width / 16 - 1)) << 4); }
 };
 
 // sums (16 x n) += left (16 x 16) right (16 x n)
 void add_product(float* sums, const float* left, const float* right, int n);
 
-// Depth by rows (16 x rows) of an operand as numbers, its rows from `first` on. `memory` is where address 0 would be.
+// Depth by rows (16 x rows) of an operand as float32, its rows from `first` on. `memory` is where address 0 would be.
 void read_operand(const char* memory, const Operand& operand, int first, int rows, bool bfloat16, float* to);
 
 }  // namespace mobilevit_fast::emulator

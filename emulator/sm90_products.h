@@ -1,9 +1,9 @@
 // wgmma on the CPU. A warpgroup's m64nNk16 is four products of 16 rows, one of each warp, since nothing but barriers
-// keeps its warps together: each has sums, groups and waits of its own.
+// keeps its warps together: each has accumulators, groups and waits of its own.
 //
-// Sums leave the registers when the first product of a chain is issued, and not-a-number takes their place until a wait
-// brings them back. What a product reads is in flight from its first lane's issue to the wait; the product itself is
-// computed at once or at the wait, as chance decides.
+// Accumulators leave the registers when the first product of a chain is issued, and not-a-number takes their place
+// until a wait brings them back. What a product reads is in flight from its first lane's issue to the wait; the product
+// itself is computed at once or at the wait, as chance decides.
 #pragma once
 
 #include "halves.h"
@@ -11,7 +11,7 @@
 
 namespace mobilevit_fast::emulator {
 
-// Sums of a warp that products in flight add to: 16 rows of n.
+// Accumulators of a warp that products in flight add to: 16 rows of n.
 struct Sums {
   int n;
   std::array<float*, kWarp> lanes{};  // their registers

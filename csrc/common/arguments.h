@@ -40,7 +40,7 @@ class ArgumentChecks {
     check(ok, "mobilevit_fast.", op_, ": expected ", parts..., " (x.shape=", shape_text(x_), ")");
   }
 
-  // Numbers that are there to be read.
+  // Elements that are there to be read.
   void stored(const char* name, const Tensor& tensor) const {
     if (is_stored(tensor)) return;
     expect(false, name, " with memory for its shape ", shape_text(tensor), ", got one whose storage was resized to ",

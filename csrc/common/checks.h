@@ -68,7 +68,7 @@ inline int64_t storage_bytes(const Tensor& tensor) {
   return bytes;
 }
 
-// Whether the storage holds all numbers of a tensor: it can be freed or cut behind the tensor's back
+// Whether the storage holds all elements of a tensor: it can be freed or cut behind the tensor's back
 // (untyped_storage().resize_(0)), which leaves sizes, strides and even an address as they were.
 inline bool is_stored(const Tensor& tensor) {
   const AtenTensorHandle handle = tensor.get();
@@ -79,7 +79,7 @@ inline bool is_stored(const Tensor& tensor) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle, &strides));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(handle, &offset));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle, &dtype));
-  int64_t end = sum_of(offset, 1);  // behind the last number
+  int64_t end = sum_of(offset, 1);  // behind the last element
   for (int64_t i = 0; i < rank; ++i) {
     if (sizes[i] == 0) return true;
     end = sum_of(end, product_of(sizes[i] - 1, strides[i]));

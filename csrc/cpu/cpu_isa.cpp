@@ -107,7 +107,7 @@ bool tiles_allowed() {
 }
 
 // Whether vdpbf16ps multiplies faster than float32 multiply-adds do. On an Emerald Rapids (family 6, model 207) it does
-// not: a core does 41 G products/s with it and 85 G with vfmadd231ps. Other processors of Intel are taken to be alike.
+// not: a core does 41 GMAC/s with it and 85 with vfmadd231ps. Other processors of Intel are taken to be alike.
 bool pairs_are_fast() {
   constexpr uint32_t kIntel = 0x756e6547;  // "Genu"
   return cpuid(0, 0).ebx != kIntel;

@@ -57,7 +57,7 @@ MVF_EXPORT bool isa_available(Isa isa);
 MVF_EXPORT Isa active_isa();
 
 // The variant whose kernels multiply matrices of bfloat16, or else float32, where the active one is `active`: pairs are
-// for bfloat16 alone, and for sums of an even number of products. Weights are packed for this variant.
+// for bfloat16 alone, and for sums of an even number of MACs. Weights are packed for this variant.
 MVF_EXPORT Isa product_isa(Isa active, bool bfloat16, bool even);
 
 // Whether a variant multiplies in tiles.

@@ -9,7 +9,7 @@
 namespace mobilevit_fast::cpu {
 namespace {
 
-// Numbers of a tensor of float32 or bfloat16, wherever its strides put them, and words of `factors` that are `step`
+// Elements of a tensor of float32 or bfloat16, wherever its strides put them, and words of `factors` that are `step`
 // apart.
 class Reader {
  public:

@@ -135,8 +135,8 @@ MVF_DEVICE void wait_async() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Four 8x8 matrices of 16-bit numbers; lane i gives the address of row i % 8 of matrix i / 8. Lane i receives of every
-// matrix the numbers 2 (i % 4) and on of row i / 4, or, transposed, of column i / 4.
+// Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8. Lane i receives of every
+// matrix the elements 2 (i % 4) and on of row i / 4, or, transposed, of column i / 4.
 MVF_DEVICE void load_matrix(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -150,7 +150,7 @@ MVF_DEVICE void load_matrix_transposed(uint32_t (&r)[4], const void* row) {
                : "memory");
 }
 
-// d += a · b: 16x16 by 16x8 numbers, in fragments of PTX's m16n8k16.
+// d += a · b: 16x16 by 16x8 elements, in fragments of PTX's m16n8k16.
 template <class T>
 MVF_DEVICE void multiply_matrix(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 template <>
@@ -190,7 +190,7 @@ MVF_DEVICE float from_float<float>(float value) {
   return value;
 }
 
-// Two numbers in a word, the first in its lower half.
+// Two elements in a word, the first in its lower half.
 template <class T>
 MVF_DEVICE Float2 unpack(uint32_t word) {
   return {to_float(T{static_cast<uint16_t>(word)}), to_float(T{static_cast<uint16_t>(word >> 16)})};

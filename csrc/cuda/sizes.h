@@ -8,13 +8,13 @@ namespace mobilevit_fast::cuda {
 
 // One instruction: kMatrixRows pixels by kMatrixColumns output channels over kMatrixDepth input channels.
 constexpr int kMatrixRows = 16, kMatrixColumns = 8, kMatrixDepth = 16;
-constexpr int kPieceNumbers = 8;                  // 16-bit numbers in 16 bytes
+constexpr int kPieceNumbers = 8;                  // 16-bit elements in 16 bytes
 constexpr int kPairColumns = 2 * kMatrixColumns;  // output channels of which a lane loads the weights at once
 
 MVF_HOST_DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 MVF_HOST_DEVICE constexpr int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
-// Numbers from row to row: eight rows of 16 bytes one below the other lie in different banks.
+// Elements from row to row: eight rows of 16 bytes one below the other lie in different banks.
 MVF_HOST_DEVICE int row_pitch(int width) {
   const int pieces = ceil_div(width, kPieceNumbers);
   return (pieces % 2 == 0 ? pieces + 1 : pieces) * kPieceNumbers;

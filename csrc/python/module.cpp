@@ -154,7 +154,7 @@ class Layouts {
   std::vector<int64_t> numbers_;
 };
 
-// A few numbers of tensors on the CPU, whose memory the caller holds.
+// A few elements of tensors on the CPU, whose memory the caller holds.
 class Samples {
  public:
   explicit Samples(const std::vector<std::pair<uintptr_t, size_t>>& numbers) {

@@ -11,7 +11,7 @@ constexpr int kBlockVectors = 2;
 constexpr int64_t kBlockTokens = kBlockVectors * kLanes;
 constexpr int64_t kBlockBytes = kBlockTokens * sizeof(Word);  // of a row
 
-// Rows of sums that a tile in registers has at most.
+// Rows of accumulators that a tile in registers has at most.
 #if defined(__AVX512F__)
 constexpr int kTokenRows = 12;
 #else
@@ -21,7 +21,7 @@ constexpr int kTokenRows = 6;
 // Rows of words that a block of operands has for `depth` of them.
 MVF_INLINE int64_t row_depth(int64_t depth) { return round_up(depth, kRowGroups.depth); }
 
-// Blocks of tokens, `stride` apart, as numbers or as words of factors: pairs are of two channels of one token.
+// Blocks of tokens, `stride` apart, as elements or as words of factors: pairs are of two channels of one token.
 template <class W>
 struct BlocksOf {
   W* data;
@@ -44,7 +44,8 @@ struct Linear {
   const float* end() const { return weight + row_group_floats(depth, outputs, kRowGroups); }
 };
 
-// Finishes and stores one row of one block, from sums in memory: see finish_pixel. A row of words is one output or two.
+// Finishes and stores one row of one block, from accumulators in memory: see finish_pixel. A row of words is one output
+// or two.
 template <bool kAdd, bool kAffine, class W>
 MVF_INLINE void finish_row(const float* sums, const float* scale, const float* bias, Activation activation, W* out) {
   constexpr int kRows = kFactorsOf<W>;

@@ -24,7 +24,7 @@ Panel panel_at(const float* packed, int64_t depth, int64_t outputs, int64_t inde
           smaller(outputs, panel_begin(outputs, index + 1)) - first};
 }
 
-// Adds the sums over `count` pixels, kPanelWidth numbers each, to `width` sums.
+// Adds the sums over `count` pixels, kPanelWidth elements each, to `width` sums.
 void add_pixels(const float* pixels, int64_t count, int64_t width, float* sums) {
   for (int64_t c = 0; c < width; c += kLanes) {
     Float sum[4] = {};

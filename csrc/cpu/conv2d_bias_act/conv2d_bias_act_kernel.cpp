@@ -1,8 +1,8 @@
 // Dense convolution as a matrix product over pixels. Compiled once per instruction set, see simd.h.
 //
 // The input rows that a group of output rows meets are copied, as factors and with their padding, into lines that fit
-// the second-level cache; there the channels of two inputs lie side by side. The products of an output pixel are then
-// runs of consecutive numbers, one per row of the window.
+// the second-level cache; there the channels of two inputs lie side by side. The factors of an output pixel are then
+// runs of consecutive elements, one per row of the window.
 #include "conv2d_groups.h"
 #include "cpu/gemm/gemm.h"
 
@@ -24,10 +24,10 @@ Taps taps_inside(int64_t kernel, int64_t dilation, int64_t origin, int64_t reach
   return taps;
 }
 
-// Products after which a sum is put aside: where all of them are few, none is; otherwise at whole parts of a segment.
-// Which rows of the window a group leaves out, and with them the number of threads, then moves no end of another sum.
-// Of an image of a few pixels, or of a few outputs, PyTorch computes the products like those of a vector, in shorter
-// sums.
+// MACs after which an accumulator is put aside: where all of them are few, none is; otherwise at whole parts of a
+// segment. Which rows of the window a group leaves out, and with them the number of threads, then moves no end of
+// another one. Of an image of a few pixels, or of a few outputs, PyTorch computes the products like those of a vector,
+// in shorter sums.
 int64_t sum_length(const Conv2dBiasActParams& p, int64_t depth, int64_t segment) {
   constexpr int64_t kFewPixels = 16;
   const bool few = p.out_h * p.out_w < kFewPixels || p.outputs < kBlock;

@@ -22,7 +22,7 @@ struct LineSource {
 
   int64_t channels() const { return x.channels + x2.channels; }
 
-  // `count` columns of a row, `step` apart from `left` on, to pixels that are `pitch` numbers apart.
+  // `count` columns of a row, `step` apart from `left` on, to pixels that are `pitch` elements apart.
   void copy_columns(int64_t image, int64_t row, int64_t left, int64_t step, int64_t count, U* target,
                     int64_t pitch) const {
     const int64_t width = row < 0 || row >= x.height ? 0 : x.width;

@@ -2,8 +2,8 @@
 // section 4.1. Compiled once per instruction set, see simd.h.
 //
 // A tile of 2x2 outputs y sees 4x4 inputs d. With the 3x3 weights g, y = A^T [(G g G^T) * (B^T d B)] A, where * goes
-// entry by entry: 16 products in place of 36. Summed over the channels, each of the 16 entries is a matrix product of
-// its own, of tiles by channels and channels by outputs.
+// entry by entry: 16 multiplications in place of 36. Summed over the channels, each of the 16 entries is a matrix
+// product of its own, of tiles by channels and channels by outputs.
 #include "conv2d_groups.h"
 #include "cpu/gemm/gemm.h"
 
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kTile = kWinogradTile, kSide = kWinogradSide, kEntries = kWinogradEntries;
 
-// Products after which a sum is put aside. Of an image of a few pixels PyTorch sums few products, and in short sums.
+// MACs after which an accumulator is put aside. Of an image of a few pixels PyTorch sums few, and in short sums.
 int64_t sum_length(const Conv2dBiasActParams& p) {
   constexpr int64_t kFewPixels = 16;
   return p.out_h * p.out_w < kFewPixels ? 32 : 192;

@@ -1,4 +1,4 @@
-// Where the inputs of matrix products over pixels come from and what is done with their sums. Compiled once per
+// Where the inputs of matrix products over pixels come from and what is done with their accumulators. Compiled once per
 // instruction set.
 #pragma once
 
@@ -16,7 +16,7 @@ struct Segment {
   int64_t a, b;
 };
 
-// Words after which a sum is put aside and started anew: rounding grows with the length of a sum.
+// Words after which an accumulator is put aside and started anew: rounding grows with the length of a sum.
 constexpr int64_t kSumLength = 128 / kWordFactors;
 
 template <int kCount>
@@ -29,7 +29,7 @@ MVF_INLINE void activate(Activation activation, Float* v) {
   }
 }
 
-// The first `count` numbers of a vector, of or as elements of type T.
+// The first `count` elements of a vector, of or as elements of type T.
 template <class T>
 MVF_INLINE void store_first(T* target, Float v, int64_t count) {
   T buffer[kLanes];
@@ -45,7 +45,7 @@ MVF_INLINE Float load_first(const T* source, int64_t count) {
 
 // Where the pixels of a product go: activation(scale · sum + bias) + residual. `out` and `residual` hold one address
 // per pixel; residual may be null. Beyond `channels`, which lie in the padding, nothing is written. Without scales the
-// sums are stored as they are, those of the padding too.
+// accumulators are stored as they are, those of the padding too.
 template <class T>
 struct PixelOutput {
   T* const* out;
@@ -90,7 +90,7 @@ MVF_INLINE void finish_pixel(const float* sums, const Float* scale, const Float*
   }
 }
 
-// Finishes and stores `rows` rows of sums.
+// Finishes and stores `rows` rows of accumulators.
 template <class T, int kVectors>
 MVF_INLINE void finish_tile(const float* sums, int64_t rows, const PixelOutput<T>& output, int64_t pixel,
                             int64_t channel) {

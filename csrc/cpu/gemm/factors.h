@@ -1,4 +1,4 @@
-// What matrix products multiply, in words of 32 bits: a float32 number, or, in a variant compiled with MVF_PAIRS, a
+// What matrix products multiply, in words of 32 bits: a float32 element, or, in a variant compiled with MVF_PAIRS, a
 // pair of bfloat16 that follow one another in the sum. Compiled once per instruction set.
 #pragma once
 
@@ -59,7 +59,7 @@ MVF_INLINE Float load_as_float(const BFloat16* source) {
   return (Float)(__builtin_convertvector(half, Uint) << 16);
 }
 
-// One vector of consecutive numbers as elements of type T.
+// One vector of consecutive values as elements of type T.
 MVF_INLINE void store_vector(float* target, Float v) { std::memcpy(target, &v, sizeof(v)); }
 MVF_INLINE void store_vector(BFloat16* target, Float v) {
 #if defined(__AVX512BF16__)

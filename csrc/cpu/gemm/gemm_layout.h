@@ -1,5 +1,5 @@
 // How the CPU kernels keep weights: made once by pack_* (csrc/cpu/packing.h), in 32-bit words. A word is one float32
-// number, for every instruction set, or two bfloat16 that follow one another in the sum, for one that multiplies pairs
+// element, for every instruction set, or two bfloat16 that follow one another in the sum, for one that multiplies pairs
 // (word_factors of cpu_isa.h); the depth K of a product counts words. Scales and biases are float32.
 //
 // Panels, where the outputs of a matrix product are channels of a pixel and lie in the lanes of vectors: the N outputs

@@ -17,7 +17,7 @@ struct Products {
 
   // Of float32 words, whatever the type of the weights.
   Products() : isa(active_isa()), factors(1) {}
-  // Sums of so many products each, of weights of bfloat16 or of float32.
+  // Sums of so many MACs each, of weights of bfloat16 or of float32.
   Products(bool bfloat16, std::initializer_list<int64_t> depths) {
     bool even = true;
     for (const int64_t depth : depths) even = even && depth % 2 == 0;

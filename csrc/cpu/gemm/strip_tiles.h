@@ -1,5 +1,6 @@
-// Pixels times a strip of weights, in tiles of a matrix unit: the same as strip_vectors.h, but that sums are not cut. A
-// product of tiles adds up 32 products by itself before it adds them to a sum, which is then 32 times as short.
+// Pixels times a strip of weights, in tiles of a matrix unit: the same as strip_vectors.h, but that accumulation is not
+// cut. A product of tiles adds up 32 products by itself before it adds them to an accumulator, whose sum is then 32
+// times as short.
 #pragma once
 
 #include "epilogue.h"

@@ -6,8 +6,8 @@
 namespace mobilevit_fast::cpu::MVF_ISA {
 namespace {
 
-// Vectors of outputs and rows of inputs that a tile holds in registers. 32 registers take 24 sums, 16 take 12; more
-// than eight rows would not leave enough registers for their addresses.
+// Vectors of outputs and rows of inputs that a tile holds in registers. 32 registers take 24 accumulators, 16 take 12;
+// more than eight rows would not leave enough registers for their addresses.
 #if defined(__AVX512F__)
 constexpr int kMaxVectors = 4;
 constexpr int tile_height(int vectors) { return vectors == 4 ? 6 : 8; }

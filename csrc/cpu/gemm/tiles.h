@@ -1,5 +1,6 @@
-// Tiles of a matrix unit (AMX): 16 rows of 16 words, pairs of bfloat16 or float32 sums. Compiled once per instruction
-// set; only a variant with MVF_TILES has them. In the library of the tests they are those of tests/native/avx512.h.
+// Tiles of a matrix unit (AMX): 16 rows of 16 words, pairs of bfloat16 or float32 accumulators. Compiled once per
+// instruction set; only a variant with MVF_TILES has them. In the library of the tests they are those of
+// tests/native/avx512.h.
 #pragma once
 
 #include "factors.h"
@@ -16,7 +17,7 @@ constexpr RowGroups kRowGroups = kVectorRows;
 
 #if defined(MVF_TILES)
 
-// Tiles 0 to 3 are sums, row of tiles by row of tiles; the others factors.
+// Tiles 0 to 3 are accumulators, row of tiles by row of tiles; the others factors.
 constexpr int kTilesA = 4, kTilesB = 6, kTileCount = 8;
 constexpr int64_t kTileBytes = kTileSide * sizeof(Word);  // of a row
 
@@ -80,7 +81,7 @@ MVF_INLINE void zero_sums() {
   if constexpr (kRows > 1 && kColumns > 1) zero_tile<3>();
 }
 
-// Sums as kRows tiles under one another, rows of kColumns tiles.
+// Accumulators as kRows tiles under one another, rows of kColumns tiles.
 template <int kRows, int kColumns>
 MVF_INLINE void store_sums(float* sums) {
   constexpr int64_t kStride = kColumns * kTileSide;

@@ -25,7 +25,7 @@ MVF_INLINE void finish(const Depthwise& d, int64_t channel, Float (&sum)[kCount]
   activate<kCount>(d.activation, sum);
 }
 
-// kRows x kColumns outputs of a 3x3 window without dilation, all channels. `y` has `y_stride` numbers per row.
+// kRows x kColumns outputs of a 3x3 window without dilation, all channels. `y` has `y_stride` elements per row.
 template <int kStride, int kRows, int kColumns>
 __attribute__((noinline)) void depthwise_tile(const Depthwise& shared, const float* const* rows, int64_t column,
                                               Factor* y, int64_t y_stride) {

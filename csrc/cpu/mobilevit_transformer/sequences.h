@@ -29,7 +29,7 @@ struct Shape {
     blocks = ceil_div(sequences, per_block) * per_sequence;
   }
 
-  // The pixel of column `column` of a block. Columns beyond the last token repeat it, so that they hold usual numbers.
+  // The pixel of column `column` of a block. Columns beyond the last token repeat it, so that they hold usual values.
   Place place(int64_t block, int64_t column) const {
     int64_t sequence, token;
     if (per_block > 1) {

@@ -113,7 +113,7 @@ struct AsppImageBias {
   }
 
  private:
-  // Where a vector's number lies: what neighbouring lanes read at once lies in different banks.
+  // Where a vector's element lies: what neighbouring lanes read at once lies in different banks.
   static MVF_DEVICE int place(int index, int size) {
     return index % kPieceNumbers * (size / kPieceNumbers) + index / kPieceNumbers;
   }

@@ -19,7 +19,7 @@ Conv2dStemTile stem_tile_for(const Conv2dShape& shape) {
   return choose_conv2d_stem_tile(shape, current_chip().processors);
 }
 
-// Numbers are loaded one by one, so the image may begin anywhere.
+// Elements are loaded one by one, so the image may begin anywhere.
 cudaError_t run_stem(const Arguments& arguments, const Tensor& x, PackedParts& parts, const Conv2dShape& shape,
                      Activation activation, Tensor& y, cudaStream_t stream) {
   const int numbers = shape.kernel_h * shape.kernel_w * shape.channels;

@@ -7,10 +7,10 @@
 namespace mobilevit_fast::cuda {
 
 // Where the result goes: all of a tensor, or some of its channels. Where both outputs and pitch are multiples of 4,
-// four numbers are written at once, and y has to be a multiple of 8 bytes.
+// four elements are written at once, and y has to be a multiple of 8 bytes.
 struct Conv2dResults {
   void* y;                   // (batch, out_h, out_w, outputs)
-  int pitch;                 // numbers from pixel to pixel
+  int pitch;                 // elements from pixel to pixel
   const Float2* image_bias;  // (batch, outputs up to a multiple of 16), instead of the bias; or null
 
   bool aligned(int outputs) const { return (outputs | pitch) % 4 != 0 || reinterpret_cast<uintptr_t>(y) % 8 == 0; }

@@ -7,7 +7,7 @@
 
 namespace mobilevit_fast::cuda {
 
-// Four neighbouring outputs of a lane, in two tiles of sums, after scale, bias and activation.
+// Four neighbouring outputs of a lane, in two tiles of accumulators, after scale, bias and activation.
 struct Four {
   float value[4];
 };

@@ -11,9 +11,9 @@ struct Conv2dShape {
   int kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
 };
 
-// A kernel. A warp sums `rows` tiles of 16 pixels by `columns` tiles of 8 output channels; a block has warps_m by
-// warps_n such warps, and warps_k times as many, which share the products of every sum. Input channels come
-// 16 * units at a time.
+// A kernel. A warp accumulates `rows` tiles of 16 pixels by `columns` tiles of 8 output channels; a block has warps_m
+// by warps_n such warps, and warps_k times as many, which share the MACs of every accumulator. Input channels
+// come 16 * units at a time.
 struct Conv2dVariant {
   int rows, columns, warps_m, warps_n, warps_k, units;
 
@@ -59,7 +59,7 @@ inline int conv2d_span(const Conv2dShape& s, const Conv2dTile& t) {
 }
 inline int conv2d_buffers(const Conv2dShape& s, const Conv2dTile& t) { return conv2d_span(s, t) == 1 ? 3 : 2; }
 
-// Bytes of shared memory: inputs and weights, of which sums take the place in the end; where the pixels lie.
+// Bytes of shared memory: inputs and weights, of which accumulators take the place in the end; where the pixels lie.
 inline int64_t conv2d_work_bytes(const Conv2dShape& s, const Conv2dTile& t) {
   const Conv2dVariant& v = kConv2dVariants[t.variant];
   const int64_t pixels = static_cast<int64_t>(t.images) * t.extent_h * t.extent_w;
@@ -96,12 +96,12 @@ inline Conv2dTile conv2d_tile(const Conv2dShape& s, int variant, int images, int
   return t;
 }
 
-// Clocks that a launch takes, roughly: rounds of blocks, each bound by products, shared memory or the second-level
+// Cycles that a launch takes, roughly: rounds of blocks, each bound by MACs, shared memory or the second-level
 // cache, of which the others hinder it a little; and what one block waits for.
 inline double conv2d_clocks(const Conv2dShape& s, const Conv2dTile& t, int processors) {
   const Conv2dVariant& v = kConv2dVariants[t.variant];
   const int taps = s.kernel_h * s.kernel_w, units = conv2d_units(s), warps = v.warps_m * v.warps_n;
-  constexpr double kBytes = 32, kWait = 150, kHindered = 0.25;  // bytes of the cache a clock; clocks of a step
+  constexpr double kBytes = 32, kWait = 150, kHindered = 0.25;  // bytes of the cache a cycle; cycles of a step
   const double products = 2.0 * v.rows * v.columns * warps * taps * units;
   const double wavefronts = (4.0 * v.rows + 2.0 * v.columns) * warps * taps * units;
   const double halo = static_cast<double>(t.images) * t.extent_h * t.extent_w * (t.gathers ? taps : 1);
@@ -114,7 +114,7 @@ inline double conv2d_clocks(const Conv2dShape& s, const Conv2dTile& t, int proce
   return rounds * (std::max({products, wavefronts, cache}) + hindered) + steps * kWait;
 }
 
-// The tile of a variant that takes the fewest clocks: wide or high, or of several small images.
+// The tile of a variant that takes the fewest cycles: wide or high, or of several small images.
 inline Conv2dTile conv2d_best_tile(const Conv2dShape& s, int variant, int processors) {
   const Conv2dVariant& v = kConv2dVariants[variant];
   const int pixels = v.pixels();
@@ -132,7 +132,7 @@ inline Conv2dTile conv2d_best_tile(const Conv2dShape& s, int variant, int proces
   return best;
 }
 
-// The tile that takes the fewest clocks on so many processors.
+// The tile that takes the fewest cycles on so many processors.
 inline Conv2dTile choose_conv2d_tile(const Conv2dShape& s, int processors) {
   Conv2dTile best = conv2d_best_tile(s, 0, processors);
   for (int variant = 1; variant < kConv2dVariantCount; ++variant) {

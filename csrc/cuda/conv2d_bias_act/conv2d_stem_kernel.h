@@ -1,6 +1,6 @@
 // Dense convolution of images of few channels, such as a model's first: taps and channels together are one sum. Images
-// are channels_last or planar (NCHW), of the type that is computed in or of bytes. A block computes a tile of output
-// pixels; the input pixels that it sees are in shared memory once, and every lane takes the numbers of its fragments
+// are channels_last or planar (NCHW), of the type that is computed in or uint8. A block computes a tile of output
+// pixels; the input pixels that it sees are in shared memory once, and every lane takes the elements of its fragments
 // from there.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace mobilevit_fast::cuda {
 
-// kSteps of 16 numbers are the window; pixels are of type In.
+// kSteps of 16 elements are the window; pixels are of type In.
 template <class T, class In, int kSteps>
 struct Conv2dStem {
   using Params = Conv2dStemParams;
@@ -47,7 +47,7 @@ struct Conv2dStem {
     load_input(p, image, top * s.stride_h - s.padding_h, left * s.stride_w - s.padding_w, input);
 
     const int lane = thread_index() % kWarpSize, warp = thread_index() / kWarpSize;
-    int shift[kSteps][4];  // from a pixel's first number to those of the lane, -1 beyond the window
+    int shift[kSteps][4];  // from a pixel's first element to those of the lane, -1 beyond the window
     MVF_UNROLL
     for (int i = 0; i < kSteps * 4; ++i) {
       const int number = i / 4 * kMatrixDepth + i / 2 % 2 * 8 + lane % 4 * 2 + i % 2;
@@ -113,7 +113,8 @@ struct Conv2dStem {
   static MVF_DEVICE T number_of(T value) { return value; }
   static MVF_DEVICE T number_of(uint8_t value) { return from_float<T>(static_cast<float>(value)); }  // exactly
 
-  // Warps take runs of neighbouring numbers, the channels of a row or a row of one channel; zeros outside of the image.
+  // Warps take runs of neighbouring elements, the channels of a row or a row of one channel; zeros outside of the
+  // image.
   static MVF_DEVICE void load_input(const Params& p, int image, int top, int left, T* input) {
     constexpr int kTogether = 4;  // loads under way
     const Conv2dShape& s = p.shape;
@@ -144,7 +145,7 @@ struct Conv2dStem {
     sync_block();
   }
 
-  // Where the number `at` of a run lies behind the run's first one.
+  // Where the element `at` of a run lies behind the run's first one.
   static MVF_DEVICE int place_of(const Params& p, int at, int each) {
     if (p.planar) return at * p.shape.channels;
     return each == p.shape.channels ? at : at / each * p.shape.channels + at % each;
@@ -160,7 +161,7 @@ struct Conv2dStem {
   }
 };
 
-// Calls visit(K()) with the kernel for windows of so many numbers; false, calling nothing, where there is none.
+// Calls visit(K()) with the kernel for windows of so many elements; false, calling nothing, where there is none.
 template <class T, class Visit>
 bool with_conv2d_stem_kernel(int numbers, bool bytes, const Visit& visit) {
   if (numbers > kConv2dStemNumbers) return false;

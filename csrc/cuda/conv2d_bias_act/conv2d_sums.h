@@ -1,4 +1,4 @@
-// Sums of dense convolutions over channels_last images, in registers: an implicit matrix product on the matrix unit.
+// Accumulators of dense convolutions over channels_last images: an implicit matrix product on the matrix unit.
 // Input pixels and weights come to shared memory by cp.async, two steps ahead of what is multiplied.
 #pragma once
 
@@ -59,7 +59,7 @@ struct Conv2dSums {
     return shared_size<Place>(input_pixels(p.tile)) + shared_size<char>(work);
   }
 
-  // Leaves the tile's sums with the first of the warps that share them; all threads call it.
+  // Leaves the tile's accumulators with the first of the warps that share them; all threads call it.
   static MVF_DEVICE void add(const Conv2dInput& p, const Tile& tile, const Work& work, Sums& sums) {
     find_places(p, tile, work.places);
     const Steps steps(p, tile);
@@ -217,7 +217,7 @@ struct Conv2dSums {
     }
   }
 
-  // Adds the sums of the warps that share products, in their order.
+  // Adds the accumulators of the warps that share MACs, in their order.
   static MVF_DEVICE void join(const Work& work, Sums& sums) {
     constexpr int kEach = kRows * kColumns * 4 * kWarpSize;
     const int place = warp() % (kWarpsM * kWarpsN) * kEach + lane();

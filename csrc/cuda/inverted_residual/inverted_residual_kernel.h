@@ -3,12 +3,12 @@
 //
 // A block computes a tile of output pixels of one image. Its input pixels, with the halo of the window, come to shared
 // memory once. For 32 expanded channels at a time: expand them on the matrix unit, convolve them from shared memory,
-// and add their share of the projection to sums in registers. Halo pixels are expanded by every block that sees them.
+// and add their share of the projection to accumulators in registers. Every block expands the halo pixels that it sees.
 //
 // The depthwise convolution is done by the matrix unit too, which has cycles to spare where the others have none: of 8
-// channels, a tap of the window is a product with a diagonal matrix, and one instruction takes two taps. Its sums are
-// float32, and lie in a warp as the projection wants its operand. An infinite number makes its seven neighbours no
-// numbers, zero times infinity; the projection would have mixed them all.
+// channels, a tap of the window is a product with a diagonal matrix, and one instruction takes two taps. It accumulates
+// in float32, and the results lie in a warp as the projection wants its operand. An infinite number makes its seven
+// neighbours no numbers, zero times infinity; the projection would have mixed them all.
 #pragma once
 
 #include "cuda/mma/fragments.h"
@@ -17,9 +17,9 @@
 namespace mobilevit_fast::cuda {
 
 // A tile of kTileH x kTileW output pixels. A warp has kRows times 16 of them, with all outputs of the block: kColumns
-// tiles of 8. kParts times as many warps share the expanded channels, and add up their sums in the end. kDepth is the
-// number of input channels, rounded up to kMatrixDepth, for which the kernel is made, then without dilation; 0 takes
-// any of both.
+// tiles of 8. kParts times as many warps share the expanded channels, and add up their accumulators in the end. kDepth
+// is the number of input channels, rounded up to kMatrixDepth, for which the kernel is made, then without dilation; 0
+// takes any of both.
 template <class T, bool kExpands, int kStride, int kTileH, int kTileW, int kRows, int kParts, int kColumns, int kDepth>
 struct InvertedResidual {
   using Params = InvertedResidualParams;
@@ -30,7 +30,7 @@ struct InvertedResidual {
   static constexpr int kThreads = kWarps * kWarpSize;
   static constexpr int kOutputs = kColumns * kMatrixColumns;  // of a block
   // Registers for 16 warps on a multiprocessor; for 12 where a warp sees more pixels or expands any number of channels
-  // for many sums, for 8 where it has the most sums.
+  // for many accumulators, for 8 where it has the most of them.
   static constexpr bool kMany = kRows > 1 || (kColumns > 8 && kDepth == 0);
   static constexpr int kResidentWarps = kColumns > 12 ? 8 : (kMany ? 12 : 16);
   static constexpr int kResident = kResidentWarps / kWarps;
@@ -38,7 +38,7 @@ struct InvertedResidual {
   static_assert(kMatrixRows % kTileW == 0 && kRowWarps * kRows * kMatrixRows == kPixels && kColumns % 2 == 0);
   static_assert(kFixed || kRows == 1, "rows of a warp share pixels without dilation only");
 
-  // Numbers from pixel to pixel in shared memory: rows are read eight at a time, 16 bytes each.
+  // Elements from pixel to pixel in shared memory: rows are read eight at a time, 16 bytes each.
   static constexpr int kExpandedPitch = kChunk + 8;
   static MVF_HOST_DEVICE int input_depth(const Params& p) {
     return kFixed ? kDepth : round_up(p.channels, kMatrixDepth);
@@ -59,7 +59,7 @@ struct InvertedResidual {
     return int64_t{1} * p.batch * ceil_div(p.out_h, kTileH) * ceil_div(p.out_w, kTileW) * slices(p);
   }
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(block_count(p)); }
-  // Of all parts; in the end one part's sums, where there are several, take the place of the expanded numbers.
+  // Of all parts; in the end one part's accumulators, where there are several, take the expanded pixels' place.
   static MVF_HOST_DEVICE int work_numbers(const Params& p) {
     constexpr int kSums = kParts > 1 ? kPixels * kOutputs * static_cast<int>(sizeof(float) / sizeof(T)) : 0;
     return kParts * expanded_numbers(p) > kSums ? kParts * expanded_numbers(p) : kSums;
@@ -245,7 +245,7 @@ struct InvertedResidual {
     return row * kStep * kWindow + (tap < kTaps ? tap : kTaps - 1);
   }
 
-  // Where in the expanded numbers a lane finds its row of each load.
+  // Where in the expanded pixels a lane finds its row of each load.
   MVF_DEVICE void find_offsets() {
     const int pixel = row_warp_ * kRows * kMatrixRows + lane_ % kMatrixRows;
     const int first = pixel / kTileW * kStride * width(p_) + pixel % kTileW;
@@ -289,7 +289,7 @@ struct InvertedResidual {
   // Eight channels of the warp's pixels, as a half of the operand `a`.
   template <bool kSilu>
   MVF_DEVICE void convolve(int group, const T* expanded, int half, uint32_t (&a)[kRows][4]) const {
-    // A lane holds two numbers of two taps' matrices, of which one is on the diagonal for a quarter of the lanes.
+    // A lane holds two elements of two taps' matrices, of which one is on the diagonal for a quarter of the lanes.
     uint32_t taps[kTapPairs + 1][2];
     const int channel = lane_ / 4;
     const bool diagonal = lane_ % 4 == channel / 2;
@@ -328,7 +328,7 @@ struct InvertedResidual {
     }
   }
 
-  // The first part's sums become those of all.
+  // The first part's accumulators become those of all.
   MVF_DEVICE void add_parts(Sums& sums) const {
     float* mine = shared_sums_ + row_warp_ * (kRows * kColumns * 4 * kWarpSize) + lane_;
     for (int part = 1; part < kParts; ++part) {

@@ -1,5 +1,5 @@
 // Attention of 16 or 32 queries of one head, by one warp, over keys and values in shared memory: the softmax runs along
-// (arXiv 2205.14135), scores and sums stay in registers.
+// (arXiv 2205.14135), scores and accumulators stay in registers.
 #pragma once
 
 #include "tokens.h"
@@ -21,7 +21,7 @@ class Attention {
  public:
   static constexpr int kHeadDim = kSteps * kMatrixDepth;
 
-  // word(row, column) has two neighbouring numbers of a query.
+  // word(row, column) has two neighbouring elements of a query.
   template <class Word>
   MVF_DEVICE Attention(int head_dim, float scale, const Word& word)
       : head_dim_(head_dim),
@@ -55,7 +55,7 @@ class Attention {
     if (kTogether > 1 && count > 0) step<1>(keys, values, pitch, count);
   }
 
-  // Calls use(row, column, u, v) for every two neighbouring numbers that the lane has.
+  // Calls use(row, column, u, v) for every two neighbouring elements that the lane has.
   template <class Use>
   MVF_DEVICE void finish(const Use& use) {
     const int lane = lane_index();

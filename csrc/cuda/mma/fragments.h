@@ -1,11 +1,11 @@
-// Products of the matrix unit from shared memory and packed weights, and what is done with their sums.
+// Products of the matrix unit from shared memory and packed weights, and what is done with their accumulators.
 #pragma once
 
 #include "cuda/sizes.h"
 
 namespace mobilevit_fast::cuda {
 
-// The row that a lane names to load_matrix for a 16x16 tile of rows `pitch` numbers apart.
+// The row that a lane names to load_matrix for a 16x16 tile of rows `pitch` elements apart.
 template <class T>
 MVF_DEVICE const T* matrix_row(const T* tile, int pitch, int lane) {
   return tile + (lane % 16) * pitch + lane / 16 * 8;

@@ -24,7 +24,7 @@ struct Norm {
 };
 
 // sum += rows · weights: 16 * kTiles tokens by `pairs` times 16 output channels. Where the last of the inputs fill half
-// of a step, its other half, which meets weights of zero, is the first one again: any finite numbers do.
+// of a step, its other half, which meets weights of zero, is the first one again: any finite values do.
 template <class T, int kTiles, int kPairs, bool kAllPairs>
 MVF_DEVICE void multiply_steps(const Linear& layer, const T* rows, int pitch, int first_pair, int pairs,
                                float (&sum)[kTiles][2 * kPairs][4]) {
@@ -186,7 +186,7 @@ MVF_DEVICE void layer_norm(const Norm& norm, const T* source, T* target, int pit
   }
 }
 
-// Rows of `width` numbers to shared memory; from(row) is where one begins, nullptr where there is none: zeros.
+// Rows of `width` elements to shared memory; from(row) is where one begins, nullptr where there is none: zeros.
 template <class T, int kThreads, class From>
 MVF_DEVICE void load_rows(T* target, int pitch, int rows, int width, const T* anywhere, const From& from) {
   const int pieces = width / kPieceNumbers;

@@ -34,7 +34,7 @@ struct MobileViTTransformerParams {
 
   // Of the kernel for one layer: the launch's number, 0 to layers; tokens of a block; keys at a time; what passes from
   // launch to launch. No launch writes what it reads. It keeps (sequences, tokens, features) and (3, sequences, heads,
-  // tokens, head_pitch) numbers of x's type.
+  // tokens, head_pitch) elements of x's type.
   int launch, rows, keys;
   const void *residual_in, *qkv_in;
   void *residual_out, *qkv_out;
@@ -54,7 +54,7 @@ struct MobileViTTransformerParams {
     head_pairs = ceil_div(3 * head_tiles, 2);
   }
 
-  // Numbers of a head's query, key or value in memory; from row to row in shared memory.
+  // Elements of a head's query, key or value in memory; from row to row in shared memory.
   MVF_HOST_DEVICE int head_width() const { return head_tiles * kMatrixColumns; }
   MVF_HOST_DEVICE int head_pitch() const { return row_pitch(head_width()); }
 

@@ -35,7 +35,7 @@ struct MobileViTTransformerStack {
            p.head_dim <= kMostHeadDim && p.features <= kMostFeatures;
   }
 
-  // Numbers of the array that holds, one after the other: the input; queries, then the context in their place, with
+  // Elements of the array that holds, one after the other: the input; queries, then the context in their place, with
   // keys and values; hidden units; the output.
   static MVF_HOST_DEVICE int workspace(const Params& p) {
     const int attention = row_pitch(p.features) + p.head_group * 2 * p.head_pitch();
@@ -82,7 +82,7 @@ struct MobileViTTransformerStack {
       rows_ = rows_of(p, sequences_);
     }
 
-    // The pixel of a row in `image`, pixels of `channels` numbers; nullptr where there is none.
+    // The pixel of a row in `image`, pixels of `channels` elements; nullptr where there is none.
     template <class Number>
     MVF_DEVICE Number* pixel(Number* image, int channels, int row) const {
       const int sequence = row / sequence_rows(p), token = row % sequence_rows(p);

@@ -26,7 +26,7 @@ struct MobileViTTransformerLayer {
            p.keys % kMatrixDepth == 0 && p.features <= kMostFeatures && p.head_dim <= kMostHeadDim;
   }
 
-  // Numbers of keys or values of one head; of the array that holds input, then keys and values, hidden units, output.
+  // Elements of keys or values of one head; of the array that holds input, then keys and values, hidden units, output.
   static MVF_HOST_DEVICE int part_numbers(const Params& p) { return p.keys * p.head_pitch(); }
   static MVF_HOST_DEVICE int workspace(const Params& p) {
     int most = kStages * p.head_group * 2 * part_numbers(p);

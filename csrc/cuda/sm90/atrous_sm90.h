@@ -19,7 +19,7 @@ struct AtrousSm90Convolution {
 };
 
 // All convolutions are over the same images, dense channels_last on multiples of 16 bytes. Results of the i-th are
-// activation(scale * conv(x) + bias) at numbers i * outputs and on of each pixel.
+// activation(scale * conv(x) + bias) at elements i * outputs and on of each pixel.
 struct AtrousSm90Params {
   const void* x;            // (images, height, width, channels)
   void* y;                  // (images, height, width, count * outputs)
@@ -29,7 +29,7 @@ struct AtrousSm90Params {
   Activation activation;
 };
 
-// Whether weights of a pyramid are packed for these kernels as well.
+// Whether weights of an ASPP are packed for these kernels as well.
 inline bool atrous_sm90_has(int64_t channels, int64_t features, int64_t outputs, int64_t rates) {
   return features == kAtrousSm90Outputs && outputs == kAtrousSm90Outputs && channels % 16 == 0 &&
          rates < kAtrousSm90Most;

@@ -83,7 +83,7 @@ struct AtrousSm90 {
 
  private:
   // A convolution and the first pixel of its tile: convolutions one after the other, so that processors ask for the
-  // same weights, and the first, which is the pyramid's 1x1, last.
+  // same weights, and the first, which is the 1x1 of ASPP, last.
   struct Place {
     int convolution, image, top, left;
 

@@ -90,7 +90,7 @@ inline int64_t conv3x3_sm90_weight_bytes(int64_t inputs, int64_t outputs, int64_
   return bytes;
 }
 
-// Clocks that a launch takes, roughly: rounds of tiles, whose products read 16 + N / 4 clocks from shared memory and
+// Cycles that a launch takes, roughly: rounds of tiles, whose products read 16 + N / 4 cycles from shared memory and
 // multiply for N / 2, and what a tile waits for.
 inline int64_t conv3x3_sm90_clocks(const Conv3x3Sm90Variant& v, const Conv2dShape& s, int processors) {
   constexpr int kStart = 3000, kWait = 2500, kTurn = 350, kLast = 2000;

@@ -92,8 +92,8 @@ MVF_DEVICE uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector
   return __byte_perm(low, high, selector);
 }
 
-// d = a b and d += a b of m16n8k16 as multiply_matrix has it, but free to be moved; the sums of the first begin as
-// zeros that take no register.
+// d = a b and d += a b of m16n8k16 as multiply_matrix has it, but free to be moved; the accumulators of the first begin
+// as zeros that take no register.
 MVF_DEVICE void begin_products(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%10, %10, %10, %10};"
@@ -109,17 +109,17 @@ MVF_DEVICE void add_products(float (&d)[4], const uint32_t (&a)[4], const uint32
 
 // --- Warpgroups ------------------------------------------------------------------------------------------------------
 
-// Before the first product of a chain, after sums or registers of factors were written; closes a group; waits for all
-// groups but the last kLeft.
+// Before the first product of a chain, after accumulators or factors in registers were written; closes a group; waits
+// for all groups but the last kLeft.
 MVF_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 MVF_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int kLeft>
 MVF_DEVICE void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
 }
-// The compiler neither moves uses of sums to before this, nor changes to after it. Sums of a new chain begin as zeros
-// in the source, although the first product does not add to them: of two chains on the same uninitialised variables
-// ptxas 13.0 takes the second for the first one.
+// The compiler neither moves uses of accumulators to before this, nor changes to after it. Those of a new chain begin
+// as zeros in the source, although the first product does not add to them: of two chains on the same uninitialised
+// variables ptxas 13.0 takes the second for the first one.
 template <int kCount>
 MVF_DEVICE void keep(float (&sums)[kCount]) {
   MVF_UNROLL

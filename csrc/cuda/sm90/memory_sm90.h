@@ -139,7 +139,7 @@ MVF_DEVICE void store_matrix_transposed_at(uint32_t row, const uint32_t (&r)[4])
                "r"(r[1]), "r"(r[2]), "r"(r[3])
                : "memory");
 }
-// A matrix of 8x8 numbers of 16 bits that lies in a warp's registers, a word a lane, transposed.
+// A matrix of 8x8 elements of 16 bits that lies in a warp's registers, a word a lane, transposed.
 MVF_DEVICE uint32_t transpose_matrix(uint32_t word) {
   uint32_t out;
   asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(word));

@@ -314,7 +314,7 @@ class RowsExpansion {
   int rows_ = 0, row_ = 0;  // of input
   int tile_ = 0;
   uint32_t weight_[kGroups][kDepth][2];
-  uint32_t state_[kStrips][kGroups][kState];  // sums of the rows of results that have begun
+  uint32_t state_[kStrips][kGroups][kState];  // accumulators of the rows of results that have begun
   uint32_t values_[kPart][kGroups][2];        // expanded, then convolved: even and odd pixels
 };
 

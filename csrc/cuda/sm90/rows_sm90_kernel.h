@@ -4,9 +4,9 @@
 // a warpgroup projects it by wgmma. Of a phased kernel all warps project, weights from the second-level cache: where
 // they are larger than shared memory.
 //
-// In products, rows 0 to 7 are the even pixels of 16 columns and rows 8 to 15 the odd ones. So a lane's sums are two
-// neighbouring pixels of two channels, and the other columns of its windows are those of the lanes four before and
-// after it.
+// In products, rows 0 to 7 are the even pixels of 16 columns and rows 8 to 15 the odd ones. So a lane's accumulators
+// are two neighbouring pixels of two channels, and the other columns of its windows are those of the lanes four before
+// and after it.
 //
 // Rows of all images are one sequence, of which a block takes a range that may begin and end inside of images.
 #pragma once

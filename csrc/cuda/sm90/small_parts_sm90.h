@@ -20,10 +20,10 @@ struct List {};
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
 constexpr int kMostShared = 227 << 10;
 
-// Bytes that 16 of a lane's numbers or 8 outputs' weights over 32 inputs take, of a warp.
+// Bytes that 16 of a lane's elements or 8 outputs' weights over 32 inputs take, of a warp.
 constexpr int kFragment = kWarpSize * static_cast<int>(sizeof(Bytes16));
 
-// Numbers from row to row where eight rows of 16 bytes lie in different banks.
+// Elements from row to row where eight rows of 16 bytes lie in different banks.
 MVF_HOST_DEVICE constexpr int odd_pitch(int width) { return width / kPieceNumbers % 2 ? width : width + kPieceNumbers; }
 
 MVF_DEVICE uint32_t word_of(float v) {
@@ -55,10 +55,10 @@ struct Split {
   static constexpr int kWide = kWide_, kDeep = kDeep_, kHigh = kHigh_;
 };
 
-constexpr int kReduceBytes = 20480;  // for the sums of warps that share out depth
+constexpr int kReduceBytes = 20480;  // for the accumulators of warps that share out depth
 
 // use(tile, row tile, sums) for the first `tiles` tiles of 8 columns, all row tiles of 16 rows. Rows lie at `rows`,
-// `pitch` numbers apart; weights as fragments of two steps of 16 inputs: [kTiles][kSteps / 2][32] times 16 bytes. All
+// `pitch` elements apart; weights as fragments of two steps of 16 inputs: [kTiles][kSteps / 2][32] times 16 bytes. All
 // threads of the block call it; kWide * kDeep * kHigh warps work.
 template <int kAllRowTiles, int kTiles, int kSteps, class Split, class Use>
 MVF_DEVICE void multiply_rows(uint32_t rows, int pitch, uint32_t weights, uint32_t reduce, int tiles, const Use& use) {
@@ -68,7 +68,7 @@ MVF_DEVICE void multiply_rows(uint32_t rows, int pitch, uint32_t weights, uint32
   const int high = kHigh > 1 ? warp / kWide % kHigh : 0, deep = warp / (kWide * kHigh);
   constexpr int kOwn = ceil_div(kTiles, kWide), kPairs = ceil_div(kSteps, 2), kOwnPairs = ceil_div(kPairs, kDeep);
   constexpr int kItems = kOwn * kRowTiles;
-  constexpr int kSets = kItems >= 4 ? 1 : kItems >= 2 ? 2 : 4;  // of sums, so that products need not wait for another
+  constexpr int kSets = kItems >= 4 ? 1 : kItems >= 2 ? 2 : 4;  // of accumulators, so that MACs need not wait
   float sums[kSets][kOwn][kRowTiles][4] = {};
   if (deep < kDeep && wide < tiles) {
     const uint32_t row = rows + ((high * kRowTiles * 16 + lane % 16) * pitch + lane / 16 * 8) * 2;

@@ -1,6 +1,6 @@
 // An inverted residual of few images: a block, or a cluster of blocks that shares out the expanded channels, has a
 // small tile of output pixels. In a cluster the convolved channels go to all of its blocks, each of which projects them
-// to some of the outputs, so that no sums cross blocks.
+// to some of the outputs, so that no partial sums cross blocks.
 #pragma once
 
 #include "small_parts_sm90.h"

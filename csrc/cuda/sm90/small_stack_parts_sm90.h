@@ -7,8 +7,8 @@
 namespace mobilevit_fast::cuda::few {
 
 // Two neighbouring tiles of columns, the first an even one, of a row tile at `to`, to the blocks first + i * stride for
-// i = part, part + parts, .. < count. The sums of two neighbouring tiles are a fragment's 16 bytes of a lane, so that a
-// warp stores 512 bytes behind one another. It costs about a clock a lane and block.
+// i = part, part + parts, .. < count. The words of two neighbouring tiles are a fragment's 16 bytes of a lane, so that
+// a warp stores 512 bytes behind one another. It costs about a cycle a lane and block.
 MVF_DEVICE void send(const Bytes8 (&w)[2], uint32_t to, int tile, uint32_t barrier, int first, int count, int stride,
                      int part, int parts) {
   const uint32_t at = to + tile / 2 * kFragment + thread_index() % kWarpSize * 16;
@@ -21,8 +21,9 @@ MVF_DEVICE void send(const Bytes8 (&w)[2], uint32_t to, int tile, uint32_t barri
 }
 
 // kWide * kDeep * kHigh warps multiply; rows(row tile, step, fragment) gives inputs. value(tile, row tile, sums,
-// bias(tile)) makes two words of a tile's sums, put(tile, row tile, words, part, parts) takes those of two neighbouring
-// tiles; where warps share out depth, several may take the same tiles, each its part of what is done with them.
+// bias(tile)) makes two words of a tile's accumulators, put(tile, row tile, words, part, parts) takes those of two
+// neighbouring tiles; where warps share out depth, several may take the same tiles, each its part of what is done with
+// them.
 template <int kAllRowTiles, int kTiles, int kSteps, class Split, int kRoom, class Rows, class Bias, class Value,
           class Put>
 MVF_DEVICE void multiply_fragments(const Rows& rows, uint32_t weights, uint32_t reduce, int tiles, const Bias& bias,
@@ -102,7 +103,7 @@ MVF_DEVICE void multiply_fragments(const Rows& rows, uint32_t weights, uint32_t 
 }
 
 // Fragments of x with mean 0 and variance 1, times a scale, plus a shift that lies behind it. wait() is called before x
-// is read. Sums are of what is left when a row's first number is subtracted, so that a mean far from zero costs no
+// is read. Sums are of what is left when a row's first element is subtracted, so that a mean far from zero costs no
 // digits of the variance.
 template <class S, class Wait>
 MVF_DEVICE void norm(uint32_t x, uint32_t normed, uint32_t stats, uint32_t affine, float eps, const Wait& wait) {

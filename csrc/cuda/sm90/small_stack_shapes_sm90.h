@@ -19,7 +19,7 @@ struct StackSplits {
 };
 
 // kGroups blocks share out a sequence's kTokens, kSlices of them the columns of every layer. kReduce is the bytes of
-// the sums of warps that share out depth, kAttendTiles the tiles of context that a warp has.
+// the accumulators of warps that share out depth, kAttendTiles the tiles of context that a warp has.
 template <int kD_, int kLayers_, int kTokens_, int kGroups_, int kSlices_, int kChannels_, int kWarps_, int kReduce_,
           int kAttendTiles_, class Splits>
 struct StackShape : Splits {
@@ -59,7 +59,7 @@ struct StackShape : Splits {
   static constexpr int kAtStats = kManyKeys ? kAfterValue : kAtHidden + fragments(kRows, kHidden);
   static_assert(!kManyKeys || kAtHidden + fragments(kRows, kHidden) <= kAfterValue);
   // Where several warps add up the same tiles, a block has its own columns of x twice, one to read, one to write; and
-  // the sums as well, since a slow warp may still add up what the layer before left.
+  // the accumulators as well, since a slow warp may still add up what the layer before left.
   static constexpr int kAtOwn = kAtStats + kRows * kShare * 8, kAtReduce = kAtOwn + 2 * kOwnBytes;
   static constexpr int kAtBarriers = kAtReduce + 2 * kReduce, kAtRing = round_up(kAtBarriers + 256, 128);
   static constexpr int kRing = (kMostShared - kAtRing) / 128 * 128, kShared = kAtRing + kRing;

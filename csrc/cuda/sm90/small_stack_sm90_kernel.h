@@ -100,7 +100,7 @@ struct StackKernel {
     barrier_wait_cluster(barrier, parity);
   }
 
-  // A thread for each barrier, and for each of the chunks that come first: one for all would take 3000 clocks.
+  // A thread for each barrier, and for each of the chunks that come first: one for all would take 3000 cycles.
   MVF_DEVICE void begin() const {
     static_assert(S::kChunks + 4 <= kWarpSize);
     const int i = thread_index();

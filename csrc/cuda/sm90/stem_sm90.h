@@ -21,7 +21,7 @@ struct StemSm90Params {
   const uint32_t* weight;     // (2 steps, 2 halves of the outputs, 32 lanes, 2)
   const float *scale, *bias;  // (16,), (kStemSm90Places, 16)
   int batch, height, width, out_h, out_w;
-  bool planar, bytes;  // of the image; bytes are numbers from 0 to 255
+  bool planar, bytes;  // of the image; bytes: uint8, from 0 to 255
 };
 
 // Whether a window has the weights of these kernels; a fourth channel is constant.

@@ -1,11 +1,11 @@
 // A model's first convolution: 3x3 with stride 2 and padding 1 from three channels to 16, with scale, bias and SiLU, of
-// images of bytes or 16-bit numbers, channels innermost or planar. Bound by memory.
+// images of uint8 or 16-bit elements, channels innermost or planar. Bound by memory.
 //
-// A block computes some rows of 128 output pixels. In shared memory a row of the image is its numbers, behind four of
-// which the last three are the pixel to its left. So a window's row begins at an odd number, and with the number before
-// it is 5 words, at 3 words from one output to the next. The words 0 to 3 of a window's three rows are three quarters
-// of the product's depth, their words 4 the last one: a word of a fragment is one of shared memory, without bank
-// conflicts.
+// A block computes some rows of 128 output pixels. In shared memory a row of the image is its elements, behind four of
+// which the last three are the pixel to its left. So a window's row begins at an odd element, and with the element
+// before it is 5 words, at 3 words from one output to the next. The words 0 to 3 of a window's three rows are three
+// quarters of the product's depth, their words 4 the last one: a word of a fragment is one of shared memory, without
+// bank conflicts.
 #pragma once
 
 #include <type_traits>
@@ -16,7 +16,7 @@
 
 namespace mobilevit_fast::cuda {
 
-// Two of four bytes, which the selector names between those of 0x64, as numbers.
+// Two of four bytes, which the selector names between those of 0x64, as values of T.
 template <class T>
 MVF_DEVICE uint32_t two_bytes(uint32_t bytes, uint32_t selector);
 template <>
@@ -29,7 +29,7 @@ MVF_DEVICE uint32_t two_bytes<BFloat16>(uint32_t bytes, uint32_t selector) {
   return pack<BFloat16>(static_cast<float>(two & 0xffffu), static_cast<float>(two >> 16));
 }
 
-// Neighbouring numbers of a row on their way from global to shared memory: kNumbers of the tile's row, a whole number
+// Neighbouring elements of a row on their way from global to shared memory: kNumbers of the tile's row, a whole number
 // of pixels of all planes or a piece of the only one. store_last: its last four alone, which end with a pixel.
 template <class T, bool kBytes, bool kPlanar>
 struct StemPiece;
@@ -225,7 +225,7 @@ struct StemSm90 {
       a[1][i] = load_shared_at<uint32_t>(at + (2 * kPitch + member) * 4);
       a[1][2 + i] = load_shared_at<uint32_t>(at + last);
     }
-    if (!kBytes) {  // a number without a weight may be infinite: that before the window, and the fourth word 4
+    if (!kBytes) {  // an element without a weight may be infinite: that before the window, and the fourth word 4
       const uint32_t first_word = member == 0 ? 0xffff0000u : 0xffffffffu, last_word = member < 3 ? 0xffffffffu : 0u;
       MVF_UNROLL
       for (int i = 0; i < 2; ++i) {

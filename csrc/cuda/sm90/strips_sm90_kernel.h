@@ -8,8 +8,8 @@
 // two neighbours of two channels in a lane, whose other neighbours lanes 4 before and 4 behind it have; what the
 // depthwise convolution makes of them is an operand of the projection. Neither tensor goes to memory.
 //
-// The depthwise convolution sums in float16, two channels at a time. None of the instructions is compute capability
-// 9.0's own, but for those of the dependent launch.
+// The depthwise convolution accumulates in float16, two channels at a time. None of the instructions is compute
+// capability 9.0's own, but for those of the dependent launch.
 #pragma once
 
 #include "cuda/mma/fragments.h"
@@ -125,7 +125,7 @@ class Strips {
     }
   }
 
-  // Numbers from row to row.
+  // Elements from row to row.
   MVF_DEVICE int x_row() const { return p_.width * kChannels; }
   MVF_DEVICE int y_row() const { return p_.width / kStride * kOutputs; }
 

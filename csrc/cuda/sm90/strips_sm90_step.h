@@ -1,5 +1,5 @@
 // A step of strips_sm90_kernel.h: rows of input that a warp has in registers, chunk by chunk of 16 expanded channels to
-// sums of rows of results.
+// accumulators of rows of results.
 #pragma once
 
 #include <type_traits>
@@ -91,7 +91,7 @@ class StripStep {
     return silu(f.x, f.y, affine);
   }
 
-  // A lane's share of two products' weights.
+  // A lane's share of two instructions' weights.
   static MVF_DEVICE void load_weights(uint32_t address, uint32_t (&w)[4]) {
     if constexpr (kMatrixLoads) {
       load_matrix_constant(w, address);

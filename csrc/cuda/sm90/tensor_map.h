@@ -10,7 +10,7 @@
 
 namespace mobilevit_fast::cuda {
 
-// Images (images, height, width, channels) of 16-bit numbers, channels innermost, and a box of them that a copy moves.
+// Images (images, height, width, channels) of 16-bit elements, channels innermost, and a box of them that a copy moves.
 // What lies outside of the images is zero.
 struct ImageBox {
   const void* data;

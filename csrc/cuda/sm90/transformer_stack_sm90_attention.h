@@ -49,7 +49,7 @@ MVF_DEVICE void StackGroup<T, S>::attend() {
 
 // --- What all lengths have in common ---
 
-// (Sums of kCount tiles + bias) * scale as words of two numbers: two words, one of each row, a tile.
+// (Accumulators of kCount tiles + bias) * scale as words of two elements: two words, one of each row, a tile.
 template <class T, class S>
 template <int kCount>
 MVF_DEVICE void StackGroup<T, S>::to_words(const float* sums, uint32_t bias_at, float scale, uint32_t* words) {

@@ -7,7 +7,7 @@
 
 namespace mobilevit_fast::cuda {
 
-// A lane's numbers of a row are added up.
+// A lane's elements of a row are added up.
 MVF_DEVICE float add_lanes(float v) {
   v += shuffle_xor(v, 1);
   return v + shuffle_xor(v, 2);

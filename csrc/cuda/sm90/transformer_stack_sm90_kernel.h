@@ -2,9 +2,9 @@
 // convolution out, in one kernel.
 //
 // A block has two warpgroups of 64 tokens each, and a lane that loads weights. The residual stream of a warpgroup is
-// the float32 sums of its matrix products, in registers from the first convolution to the last: the projection and the
+// the float32 accumulators of its products, in registers from the first convolution to the last: the projection and the
 // end of the MLP add to it. Norms are computed in registers, where a row is four lanes'. Queries, weights of the
-// softmax, context and hidden units go from sums to left operands without leaving their lanes; normed rows, keys and
+// softmax, context and hidden units go from accumulators to left operands within their lanes; normed rows, keys and
 // values go through shared memory. Weights stream through a ring of slots, in the order of their use.
 #pragma once
 

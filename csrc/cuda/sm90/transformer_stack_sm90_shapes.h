@@ -11,7 +11,7 @@ constexpr int kStackGroups = 2, kGroupRows = 64, kTileRows = kStackGroups * kGro
 // Biases and norms are loaded in batches before what they meet is stored, not one by one between the stores.
 constexpr bool kLoadsAhead = false;
 
-// Depth steps (16 numbers each) of a layer's weights that come to shared memory at once.
+// Depth steps (16 elements each) of a layer's weights that come to shared memory at once.
 template <int kIn_, int kQkv_, int kProj_, int kFc1_, int kFc2_, int kOut_>
 struct PieceSteps {
   static constexpr int kIn = kIn_, kQkv = kQkv_, kProj = kProj_, kFc1 = kFc1_, kFc2 = kFc2_, kOut = kOut_;

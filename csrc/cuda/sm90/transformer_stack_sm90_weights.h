@@ -1,6 +1,6 @@
 // The stream of a stack's weights through a ring of slots in shared memory: who fills it, who takes from it.
 //
-// Weights lie in blocks of 8 x 8 numbers, 128 bytes each and unswizzled: (depth / 8, columns / 8, 8 columns, 8 of the
+// Weights lie in blocks of 8 x 8 elements, 128 bytes each and unswizzled: (depth / 8, columns / 8, 8 columns, 8 of the
 // depth). A piece has some steps of the depth of one layer, the last piece of a layer also the vectors behind it.
 #pragma once
 
