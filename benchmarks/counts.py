@@ -22,7 +22,7 @@ MEMORY, SECOND_LEVEL = _H100.bandwidth, 5.5e12
 """Bytes a second that an H100 was measured to move, and to take from its second-level cache."""
 PROCESSORS, CLOCK = _H100.processors, _H100.clock
 PRODUCTS = PROCESSORS * CLOCK * 1024 / 2048
-"""Instructions m16n8k16 a second: 1024 multiply-adds of float16 a clock and processor, 2048 an instruction."""
+"""Instructions m16n8k16 a second: 1024 multiply-adds of float16 a cycle and processor, 2048 an instruction."""
 EXPONENTIALS = PROCESSORS * CLOCK * 16
 WAVEFRONTS = PROCESSORS * CLOCK
 LINES = WAVEFRONTS / 2

@@ -2,7 +2,7 @@
 
 Counted from shapes alone, for all images of a call:
 
-- products: multiply-accumulates of its convolutions and matrix products by their definition;
+- products: MACs (multiply-accumulates) of its convolutions and matrix products by their definition;
 - exponentials: one for every sigmoid (of SiLU) and every score of attention;
 - unfused bytes: layer by layer, every convolution and matrix product reading its input and writing its output, with
   normalisations, activations, additions and concatenations for nothing beside it, and attention in one piece;
@@ -30,7 +30,7 @@ Named = Mapping[str, Any]
 
 
 class Step(NamedTuple):
-    """A convolution, a matrix product or an attention with all that rides on it; ``read`` and ``written`` are numbers.
+    """A convolution, a matrix product or an attention with all that rides on it; ``read`` and ``written``: elements.
 
     ``read`` and ``written`` leave out the weights.
     """
@@ -95,7 +95,7 @@ def _convolution(
     read: int | None = None,
     beside: int = 0,
 ) -> Step:
-    """Over ``x`` pixels in and ``pixels`` out, all images together; ``beside`` are numbers to add to the result."""
+    """Over ``x`` pixels in and ``pixels`` out, all images together; ``beside`` are elements to add to the result."""
     outputs, inputs, *window = weight.shape
     numbers = outputs * pixels
     read = inputs * x if read is None else read
@@ -189,7 +189,7 @@ def _aspp(named: Named) -> list[Step]:
             pixels,
             named["project_weight"],
             activation,
-            read=features * (branches * pixels + images),  # what was pooled is one number for a whole image
+            read=features * (branches * pixels + images),  # what was pooled is one element for a whole image
         ),
     ]
 
@@ -230,8 +230,8 @@ class Chip(NamedTuple):
         label: for people.
         bandwidth: bytes of memory a second.
         rates: multiply-accumulates a second, by type.
-        processors: multiprocessors, of 16 exponentials a clock each; 0 where it has none.
-        clock: of these, in Hz.
+        processors: multiprocessors, of 16 exponentials a cycle each; 0 where it has none.
+        clock: frequency of these, in Hz.
     """
 
     label: str
@@ -252,7 +252,7 @@ class Chip(NamedTuple):
 
 
 def _gpu(label: str, bandwidth: float, half: float, single: float, processors: int, clock: float) -> Chip:
-    """From TB/s, dense TFLOP/s (two for each product) of the matrix units and of float32, and GHz."""
+    """From TB/s, dense TFLOP/s (two for each MAC) of the matrix units and of float32, and GHz."""
     rates = {"float16": half / 2 * 1e12, "bfloat16": half / 2 * 1e12, "float32": single / 2 * 1e12}
     return Chip(label, bandwidth * 1e12, rates, processors, clock * 1e9)
 
@@ -267,4 +267,4 @@ CHIPS = {
 }
 """By the name in the command line. Measured: bandwidth and float16 of the H100 (3.35 and 989 in its data sheet) and of
 the H200 (4.8 and 989; `results/gpu-h200/gpu-ops.json`), and the clock of both under load. All else is from NVIDIA's
-data sheets: without sparsity, float16 with float32 sums, float32 without TF32, the boost clock."""
+data sheets: without sparsity, float16 with float32 accumulators, float32 without TF32, the boost clock."""

@@ -86,7 +86,7 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
 class Networks:
     """The networks of a model, built when first asked for: "transformers" and "timm" with equal weights, "resnet50".
 
-    They are float32 on the CPU and hold numbers of ``dtype``, so that no provider has other weights than the next, and
+    They are float32 on the CPU and hold values of ``dtype``, so that no provider has other weights than the next, and
     an error is one of computation.
     """
 

@@ -26,11 +26,11 @@ TIMES = ("memory_us", "products_us", "exponentials_us")
 
 
 SMALL = 512
-"""Rows of the matrices that tell whether the processor has a type, or PyTorch goes through it number by number."""
+"""Rows of the matrices that tell whether the processor has a type, or PyTorch goes through it element by element."""
 
 
 def measured_cpu(dtype: str) -> Chip:
-    """This machine, with as many threads as torch uses; products at the better of float32's rate and the type's own."""
+    """This machine, with as many threads as torch uses; MACs at the better of float32's rate and the type's own."""
     threads = torch.get_num_threads()
     kind = getattr(torch, dtype)
     rate = matmul_rate(torch.float32, threads)

@@ -26,7 +26,7 @@ def moved_bytes(one: Launch) -> int:
 
 
 def table(preset: str, batch: int, bandwidth: float, rate: float) -> str:
-    """Per operator: launches, MB and 10⁶ products an image, microseconds at a bandwidth (TB/s) and rate (TMAC/s)."""
+    """Per operator: launches, MB and 10⁶ MACs an image, microseconds at a bandwidth (TB/s) and rate (TMAC/s)."""
     regions: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0, 0.0])
     for call in preset_calls(preset, batch, 256, torch.float16):
         launches = recorded_launches(call.op, call.arguments)

@@ -116,7 +116,7 @@ def export_onnx(
     path = user_path(path)
     if not path.absolute().parent.is_dir() or path.is_dir():
         raise FileNotFoundError(f"export_onnx: expected a file in a folder that exists, got {path}")
-    weights = 4 * sum(tensor.numel() for tensor in model.state_dict().values())  # bytes as float32
+    weights = 4 * sum(tensor.numel() for tensor in model.state_dict().values())  # uint8 values as float32
     if weights > _LARGEST_FILE:
         raise ValueError(f"export_onnx: expected weights of less than 2 GB in float32, got {weights / 1e9:.1f} GB")
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]

@@ -41,7 +41,7 @@ class OperatorCall(NamedTuple):
 
     @property
     def shape(self) -> dict[str, int]:
-        """The numbers that say how much work it is, but for the batch."""
+        """The sizes that say how much work it is, but for the batch."""
         return operator_shape(self.op, self.named)
 
 
@@ -165,7 +165,7 @@ def within_inverted_residual(named: dict[str, Any], expanded: Tensor) -> Iterato
 def all_calls(batch: int = 1, image_size: int = 256, dtype: torch.dtype = torch.float32) -> list[OperatorCall]:
     """The different calls of every operator in the three sizes, without values.
 
-    They are those of classification, of the pyramid in segmentation and of the convolutions in inverted residuals.
+    They are those of classification, of ASPP in segmentation and of the convolutions in inverted residuals.
     """
     calls = []
     for preset in PRESETS:

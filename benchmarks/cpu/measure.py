@@ -12,7 +12,7 @@ CEILING_SECONDS = 1.0
 
 
 def matmul_rate(dtype: torch.dtype, threads: int, size: int = 1536, repeats: int = 8) -> float:
-    """Multiply-accumulates in a second, in 10⁹, of the best of several products of square matrices in PyTorch.
+    """MACs in a second, in 10⁹, of the best of several products of square matrices in PyTorch.
 
     Smaller matrices have to do where these take too long: bfloat16 on a processor that has no instructions for it.
     """

@@ -1,4 +1,4 @@
-"""Every operator of a classification model by itself, against the least time its bytes and products take."""
+"""Every operator of a classification model by itself, against the least time its bytes and MACs take."""
 
 import math
 import time
@@ -66,7 +66,7 @@ def works(size: str, batch: int, image_size: int = 256) -> list[Work]:
 
 
 def chosen(task: Task, image_size: int = 256) -> list[Work]:
-    """Those of a task: all, or, to be compiled, the inverted residuals of the most expanded numbers."""
+    """Those of a task: all, or, to be compiled, the inverted residuals of the most expanded elements."""
     every = works(task.size, task.batch, image_size)
     if task.providers != COMPILED:
         return every

@@ -79,7 +79,7 @@ def read_parts(module: nn.Module, rule: Rule) -> Any:
 class Derived(NamedTuple):
     """Kernels bound to derived weights, and what these were derived from: a watch over it, and its type.
 
-    No kernels where none takes bytes, which need not be asked at every call.
+    No kernels where none takes uint8 images, which need not be asked at every call.
     """
 
     bounds: dict[str, Bound] | None
@@ -90,8 +90,8 @@ class Derived(NamedTuple):
 class State:
     """State of a fused module besides its parameters: the backend asked for, and derived weights.
 
-    These are by type, and for bytes (a model's first convolution) apart from those for numbers. ``pixels`` is what
-    happens to bytes, None where the module does not take any.
+    These are by type, and for uint8 images (a model's first convolution) apart from the others. ``pixels`` is the
+    normalisation of uint8 images, None where the module does not take any.
     """
 
     def __init__(self, backend: str, pixels: PixelNormalization | None = None) -> None:

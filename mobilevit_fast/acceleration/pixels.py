@@ -19,10 +19,10 @@ _CHANNELS = (1, 3, 4)
 class PixelNormalization:
     """(x·rescale_factor − mean) / std of every channel of uint8 images, which then may change their order.
 
-    The defaults are those of Apple's checkpoints: bytes become [0, 1], RGB becomes BGR.
+    The defaults are those of Apple's checkpoints: uint8 images become [0, 1], RGB becomes BGR.
 
     Attributes:
-        rescale_factor: what bytes are multiplied by.
+        rescale_factor: what uint8 images are multiplied by.
         mean, std: one number, or one for each channel in the order in which the image comes (RGB).
         flip_channel_order: reverse the channels afterwards.
 
@@ -105,7 +105,7 @@ class PixelNormalization:
         return list(zip(mean, std, strict=True))
 
     def normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
-        """Images (N, C, H, W) of bytes as the network expects them, in ``dtype``.
+        """uint8 images (N, C, H, W) as the network expects them, in ``dtype``.
 
         Raises:
             ValueError: images with their channels last, or without a batch.
@@ -116,7 +116,7 @@ class PixelNormalization:
         return torch.cat(parts[::-1] if self.flip_channel_order else parts, dim=1).to(dtype)
 
     def folded(self, conv: AffineConv) -> AffineConv:
-        """The same convolution over bytes, as the operator ``conv2d_bias_act`` takes it.
+        """The same convolution over uint8 images, as the operator ``conv2d_bias_act`` takes it.
 
         The factor goes into the scale, which float16 weights would lose digits to. A mean becomes the weights of one
         more channel, a constant, so that padding still means zero after normalisation. It is made from the weights as

@@ -5,12 +5,12 @@ hooks by their number. Five things tell of a tensor's content. Its version count
 that says it writes. The steps of optimisers that had it are counted here, since fused ones do not say so. Its address
 moves when its ``data`` is replaced; the memory of before is kept until then, so that no other tensor can come to lie at
 its addresses. Its sizes, strides and type change when it is replaced by another view of that memory. And a few of its
-numbers, where they lie on the CPU, change with most writes that go past all of these (``tensor.data.mul_``, a NumPy
+elements, where they lie on the CPU, change with most writes that go past all of these (``tensor.data.mul_``, a NumPy
 view, another library).
 
-What none of this sees: a write that goes past the counters and changes none of these numbers, on a GPU any write that
+What none of this sees: a write that goes past the counters and changes none of these elements, on a GPU any write that
 goes past the counters; methods that a class is given, or what is inside an attribute (a list, a configuration);
-attributes of the region's own module; a dict of a module (``_parameters``) that is exchanged as a whole.
+attributes of the region's own module; a dict of a module (``_parameters``) that is replaced as a whole.
 ``model.eval()`` has all weights derived anew.
 """
 
@@ -104,7 +104,7 @@ def _steps() -> _Steps:
 
 
 _SAMPLES = 4
-"""Numbers of a tensor that are read at every call."""
+"""Elements of a tensor that are read at every call."""
 
 
 def _numbers(tensor: Tensor) -> Iterator[tuple[int, int]]:

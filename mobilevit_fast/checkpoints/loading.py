@@ -44,7 +44,7 @@ def load_weights(
         unused: further names that were in the file and are not in the state dict.
         source: what errors call the state dict.
         dtype: floating point type of the model; None takes the widest of the state dict, to which the others are cast,
-            and logs that. float64 is that only where most numbers have it. Whole numbers stay what they are.
+            and logs that. float64 is that only where most elements have it. Whole numbers stay what they are.
 
     Raises:
         CheckpointError: as described under `strict`, weights that are not floating-point, or tensors that are sparse,

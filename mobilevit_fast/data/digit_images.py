@@ -50,7 +50,7 @@ def load_digit_images() -> tuple[DigitImages, DigitImages]:
         ) from error
     data = load_digits()
     labels = data.target.astype(np.int64)
-    # (1797, 8, 8) counts to bytes
+    # (1797, 8, 8) counts to uint8
     pixels = np.round(data.images * (255 / _BRIGHTEST)).astype(np.uint8)
     everything = DigitImages([Image.fromarray(picture) for picture in pixels], labels, np.arange(len(labels)))
     held_out = _held_out(labels)

@@ -80,7 +80,7 @@ def _scaled_to_shortest_edge(height: int, width: int, shortest: int, longest: in
 
 
 def resize(image: np.ndarray, height: int, width: int, resample: Resampling) -> np.ndarray:
-    """Resize with Pillow, through bytes.
+    """Resize with Pillow, as uint8 images.
 
     Args:
         image: (channels, image height, image width), 1 to 4 channels. Either whole numbers in [0, 255],

@@ -79,7 +79,7 @@ def takes_types(
 
     ``takes_arguments`` answers for the operator's arguments by name, whatever their type.
 
-    With ``bytes_too`` it takes images of bytes where the operator does.
+    With ``bytes_too`` it takes uint8 images where the operator does.
     """
 
     def takes(dtype: torch.dtype, arguments: dict[str, Any]) -> Support:

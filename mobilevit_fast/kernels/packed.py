@@ -23,7 +23,7 @@ def row_bytes(op: str, order: str) -> int:
 
 
 def in_rows(words: Tensor, like: Tensor, op: str, order: str) -> Tensor:
-    """Packed weights (N,) of float32 words as (rows, numbers) of ``like``'s type, the last row filled up with zeros."""
+    """Packed weights (N,) of float32 words as (rows, elements) of ``like``'s type, the last row padded with zeros."""
     row = row_bytes(op, order)
     filled = F.pad(words, (0, -words.numel() % (row // words.element_size())))
     return filled.view(like.dtype).view(-1, row // like.element_size())

@@ -88,7 +88,7 @@ class MobileViTPreTrainedModel(HuggingFaceInterface):
                 classifier of other classes, and log that.
             allow_unused: leave out weights that the model has no place for, and log their names.
             dtype: floating point type of the model, or its name; None keeps the checkpoint's, of several the widest
-                (float64 only where most numbers have it), to which the others are cast; "auto" takes the
+                (float64 only where most elements have it), to which the others are cast; "auto" takes the
                 configuration's, where it names one.
             torch_dtype: the older name of `dtype`.
             **config_overrides: fields of the configuration to replace; arguments of the class. Further options of

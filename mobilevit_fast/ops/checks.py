@@ -65,7 +65,7 @@ def check_parameter(
 ) -> None:
     """A parameter of this shape, on ``x``'s device, of ``x``'s type (or float32 where that is allowed); None passes.
 
-    Where the input holds bytes, ``x`` is the first weight.
+    Where the input is a uint8 image, ``x`` is the first weight.
     """
     if parameter is None:
         return

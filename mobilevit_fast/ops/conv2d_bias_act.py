@@ -94,7 +94,7 @@ def conv2d_bias_act(
     of PyTorch.
 
     Args:
-        x: (N, C1, H, W), floating point, any memory layout. Or of torch.uint8, for a model's first convolution: numbers
+        x: (N, C1, H, W), floating point, any memory layout. Or of torch.uint8, for a model's first convolution: values
             from 0 to 255, computed in ``weight``'s type.
         weight: (O, C1 + C2, kh, kw), ``x``'s type. Over a uint8 image it may have one more input channel, over a
             constant that is 1 in the image and, like the image, 0 in the padding: what a mean that is subtracted from

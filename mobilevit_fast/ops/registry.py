@@ -111,7 +111,7 @@ class Op:
         x = images[0]
         sizes = self.declaration.sizes(self.name, x, weights)
         shape = self._output_shape(*images, weights[0], sizes, *settings)
-        # Where the image holds bytes, the other weights are like the first one.
+        # Where the image is uint8, the other weights are like the first one.
         self.declaration.check(self.name, weights[0] if x.dtype == torch.uint8 else x, weights, sizes)
         return tuple(shape)
 
@@ -248,7 +248,7 @@ class Op:
 
 
 def _empty(shape: Sequence[int], arguments: Sequence[Any]) -> Tensor:
-    """The result of a kernel on these arguments, without numbers."""
+    """The result of a kernel on these arguments, without values."""
     layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
     return torch.empty(tuple(shape), dtype=result_dtype(arguments), device=arguments[0].device, memory_format=layout)
 
@@ -289,7 +289,7 @@ class _ReferenceGradient(torch.autograd.Function):
 def is_transformed() -> bool:
     """Whether forward-mode differentiation or a transform of ``torch.func`` (vmap, grad, jvp, ...) is under way.
 
-    Kernels would be given the numbers alone, without tangents and without what is stacked.
+    Kernels would be given the values alone, without tangents and without what is stacked.
     """
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
@@ -320,6 +320,6 @@ def as_channels_last(y: Tensor, inputs: Sequence[Any]) -> Tensor:
 
 
 def result_dtype(arguments: Sequence[Any]) -> torch.dtype:
-    """The type that an operator computes in and returns: the input's or, where that holds bytes, the first weight's."""
+    """The type that an operator computes in and returns: the input's or, where that is uint8, the first weight's."""
     tensors = [a for a in arguments if isinstance(a, Tensor)]
     return next((t.dtype for t in tensors if t.dtype.is_floating_point), tensors[0].dtype)

@@ -84,4 +84,4 @@ class HeadOfModel(ClassifierHead):
     def bind_bytes(
         cls, parts: ClassifierParts, backend: str, dtype: torch.dtype, pixels: PixelNormalization
     ) -> dict[str, Bound] | None:
-        return cls.bind(parts, backend, dtype)  # of the model's image it never sees the numbers
+        return cls.bind(parts, backend, dtype)  # of the model's image it never sees the elements

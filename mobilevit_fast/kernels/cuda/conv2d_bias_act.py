@@ -15,7 +15,7 @@ from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import ConvWeights
 
 STEM_NUMBERS = 64
-"""Windows of at most so many numbers, taps by channels, are one sum where channels are no multiple of eight."""
+"""Windows of at most so many elements, taps by channels, are one sum where channels are no multiple of eight."""
 
 
 STEM_BYTES = 49 << 10
@@ -61,7 +61,7 @@ def pack_everywhere(w: ConvWeights) -> Tensor:
 
 
 def is_stem(weight: Tensor) -> bool:
-    """Whether the kernel for few channels takes it: not a multiple of eight, and a window of few numbers."""
+    """Whether the kernel for few channels takes it: not a multiple of eight, and a window of few elements."""
     channels, *window = weight.shape[1:]
     return channels % 8 != 0 and channels * window[0] * window[1] <= STEM_NUMBERS
 

@@ -19,7 +19,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
-"""Whether Triton runs its kernels on the CPU, number by number; Triton, too, reads its variable once."""
+"""Whether Triton runs its kernels on the CPU, element by element; Triton, too, reads its variable once."""
 
 
 def _device_support(device: torch.device) -> Support:

@@ -1,7 +1,7 @@
 """Dense convolution as an implicit matrix product: rows are pixels of the result, columns output channels.
 
 Bytes of a call: every input pixel and the weight once from memory (windows overlap in the cache), the result once. The
-stem's three channels would waste five sixths of a product over one tap at a time; windows of few numbers are flattened
+stem's three channels would waste five sixths of a product over one tap at a time; windows of few elements are flattened
 into one row of factors instead.
 """
 
@@ -27,7 +27,7 @@ from mobilevit_fast.kernels.triton.tiles import ALL_REGISTERS, Tile, column_bloc
 from mobilevit_fast.kernels.weights import ConvWeights
 
 FLAT_LIMIT = 64
-"""Windows of up to this many numbers are one row of factors."""
+"""Windows of up to this many elements are one row of factors."""
 
 
 def _rule(dtype: torch.dtype, rows: int, outputs: int, channels: int, factors: int | None) -> Tile:

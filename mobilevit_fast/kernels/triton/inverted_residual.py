@@ -1,9 +1,9 @@
 """Inverted residual in one launch or two, by its stride.
 
 With stride 1 the expanded tensor is written once and read once (its neighbours overlap in the cache): 2·E of the 4·E
-numbers a pixel that four separate layers move. Not at all would take the expansion of each pixel nine times, once for
-each tap, since Triton cannot look at a neighbour's number in shared memory: nine times the products and exponentials.
-With stride 2 that is 9/4 times the products (twice that for more outputs than one block has columns), for an expanded
+elements a pixel that four separate layers move. Not at all would take the expansion of each pixel nine times, once for
+each tap, since Triton cannot look at a neighbour's element in shared memory: nine times the MACs and exponentials.
+With stride 2 that is 9/4 times the MACs (twice that for more outputs than one block has columns), for an expanded
 tensor that is the largest of the network: one launch, in which it never reaches memory.
 """
 

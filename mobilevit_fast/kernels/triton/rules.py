@@ -12,9 +12,9 @@ from mobilevit_fast.kernels.kernel import image_of
 from mobilevit_fast.kernels.support import Support
 
 MAX_SIDE, MAX_POSITIONS = 2**30 - 1, 2**31 - 1
-"""Rows or columns of a padded image; rows of a batch, and numbers of a weight: kernels count all of them in 32 bits."""
+"""Rows or columns of a padded image; rows of a batch, and elements of a weight: kernels count them all in 32 bits."""
 MAX_FEATURES = 2048
-"""Width of a token, whose sums a program of the MLP holds whole; some chips lack the shared memory for wider ones."""
+"""Width of a token, whose accumulators an MLP program holds whole; some chips lack shared memory for wider ones."""
 MAX_HEAD_DIM = 512
 """Channels of a head, whose queries a program holds whole."""
 

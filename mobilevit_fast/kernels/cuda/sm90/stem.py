@@ -19,8 +19,8 @@ def has(weight: Tensor) -> bool:
 def pack_weight(weight: Tensor) -> Tensor:
     """The three first channels as fragments, (2 steps, 2 halves of the outputs, 32 lanes, 4).
 
-    A window's row is 5 words: a number before it, which has no weight, and its nine. Words 0 to 3 of the three rows are
-    three quarters of the product's depth, the words 4 the last one.
+    A window's row is 5 words: an element before it, which has no weight, and its nine. Words 0 to 3 of the three rows
+    are three quarters of the product's depth, the words 4 the last one.
     """
     index = torch.arange(2 * 2 * 32 * 4, device=weight.device)
     entry, lane, half, step = index % 4, index // 4 % 32, index // 128 % 2, index // 256

@@ -1,6 +1,6 @@
 """Parameters of transformer stacks as the kernel of many images takes them (``transformer_stack_sm90_shapes.h``).
 
-They are one stream of float32 words in the order of their use. Weights lie in blocks of 8 x 8 numbers of 16 bits:
+They are one stream of float32 words in the order of their use. Weights lie in blocks of 8 x 8 elements of 16 bits:
 (depth / 8, columns / 8, 8 columns, 8 of the depth). Vectors, which are biases and a norm's weight and bias, follow the
 layer before them.
 """
