@@ -16,6 +16,7 @@
 #include "cpu/depthwise_conv2d/depthwise_conv2d.h"
 #include "cpu/inverted_residual/inverted_residual.h"
 #include "cpu/mobilevit_transformer/mobilevit_transformer.h"
+#include "cpu/packed_sizes.h"
 
 namespace sanitize {
 namespace {
@@ -70,27 +71,25 @@ bool begins(const char* op, Element element, bool even, std::initializer_list<in
   return chosen;
 }
 
-void run_depthwise(int64_t channels, Size size, Geometry geometry, Element element, bool affine) {
+void run_depthwise(int64_t channels, Size size, Geometry geometry, Element element, Layout layout) {
   const Window w = geometry.window();
   if (!begins("depthwise_conv2d", element, false,
               {channels, size.height, size.width, w.kernel_h, w.stride_h, w.dilation_h})) {
     return;
   }
-  const Image image(size.batch, channels, size.height, size.width, element, affine ? kLayouts[0] : kLayouts[1]);
+  const Image image(size.batch, channels, size.height, size.width, element, layout);
   const ImageBatch x = image_batch(image);
-  const int64_t tap = channels + (affine ? 0 : 2), row = w.kernel_w * tap;
-  Buffer weight("weight", (w.kernel_h - 1) * row + (w.kernel_w - 1) * tap + channels, element);
-  Buffer scale("scale", channels, element), bias("bias", channels);
+  Buffer weight("weight", w.kernel_h * w.kernel_w * channels, element);
+  Buffer scale("scale", channels), bias("bias", channels);
   weight.fill(1), scale.fill(0.5f, 1), bias.fill(1);
   DepthwiseConv2dParams p{};
   p.x = x.data, p.weight = weight;
-  p.scale = affine ? scale.data() : nullptr, p.bias = affine ? bias.data() : nullptr;
-  p.element = p.scale_element = element, p.bias_element = Element::float32;
+  p.scale = scale.floats(), p.bias = bias.floats();
+  p.element = element;
   p.activation = next_activation();
   p.batch = size.batch, p.channels = channels, p.in_h = size.height, p.in_w = size.width;
   set_output(w, size.height, size.width, p.out_h, p.out_w);
   p.x_image_stride = x.image_stride, p.x_row_stride = x.row_stride, p.x_pixel_stride = x.pixel_stride;
-  p.weight_row_stride = row, p.weight_tap_stride = tap;
   p.kernel_h = w.kernel_h, p.kernel_w = w.kernel_w, p.stride_h = w.stride_h, p.stride_w = w.stride_w;
   p.padding_h = w.padding_h, p.padding_w = w.padding_w, p.dilation_h = w.dilation_h, p.dilation_w = w.dilation_w;
   p.rows_per_task = 2, p.channels_per_task = channels >= 128 ? 64 : channels;
@@ -175,7 +174,8 @@ void run_aspp(int64_t channels, int64_t features, int64_t outputs, Size size, st
   const Image image(size.batch, channels, size.height, size.width, element, layout);
   const bool direct = element == Element::float32 && layout != Layout::nchw;
   const int64_t count = static_cast<int64_t>(rates.size());
-  Buffer packed("packed", aspp_floats(channels, features, outputs, count));
+  const AsppSizes sizes{features, channels, count, outputs, (count + 2) * features};
+  Buffer packed("packed", sizes.packed_words(Products()));
   Buffer pixels("pixels", direct ? 0 : size.batch * size.height * size.width * channels);
   Buffer image_bias("image_bias", size.batch * round_up(outputs, kBlock));
   Buffer y("y", size.batch * size.height * size.width * outputs, element);
@@ -250,7 +250,7 @@ void depthwise_cases(Element element) {
     for (const Geometry& geometry : kGeometries) {
       for (const int64_t more : {0, 1}) {
         const Size size = next_size(i, 5, more == 0 ? 3 : 9);
-        run_depthwise(channels, size, geometry, element, (i + more) % 2 == 0);
+        run_depthwise(channels, size, geometry, element, kLayouts[(i + more) % 2]);
       }
     }
   }
