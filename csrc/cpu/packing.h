@@ -20,9 +20,7 @@ class Packing {
  public:
   // What the constructor of `Sizes` reads of weights has to be checked before: the number of dimensions.
   template <class Sizes>
-  Packing(const Sizes& sizes, const Tensor& first)
-      : Packing(Sizes::kOp, first, sizes.products(is_bfloat16(first)), sizes.packed_words(products_of(sizes, first)),
-                packed_shape(sizes, is_bfloat16(first))) {}
+  Packing(const Sizes& sizes, const Tensor& first) : Packing(sizes, first, sizes.products(is_bfloat16(first))) {}
 
   const Products& products() const { return products_; }
 
@@ -55,13 +53,13 @@ class Packing {
   Tensor finish();
 
  private:
+  template <class Sizes>
+  Packing(const Sizes& sizes, const Tensor& first, const Products& products)
+      : Packing(Sizes::kOp, first, products, sizes.packed_words(products),
+                packed_shape(sizes, products, is_bfloat16(first))) {}
   Packing(const char* op, const Tensor& first, const Products& products, int64_t words, PackedShape shape);
 
   static bool is_bfloat16(const Tensor& first) { return first.scalar_type() == ScalarType::BFloat16; }
-  template <class Sizes>
-  static Products products_of(const Sizes& sizes, const Tensor& first) {
-    return sizes.products(is_bfloat16(first));
-  }
   void parameter(const std::string& name, const Tensor& tensor, Shape shape, bool float32) const;
   void convolution(const char* name, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
                    Shape shape, Shape vectors) const;

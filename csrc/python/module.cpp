@@ -70,7 +70,7 @@ bool find_shape(const std::string& op, const std::vector<int64_t>& sizes, bool b
   }
   Sizes given;
   std::memcpy(&given, sizes.data(), sizeof(given));
-  const PackedShape found = packed_shape(given, bfloat16);
+  const PackedShape found = packed_shape(given, given.products(bfloat16), bfloat16);
   shape = {found.rows, found.numbers};
   return true;
 }

@@ -142,7 +142,7 @@ def _read_wide_grey(picture: Image.Image, to_rgb: bool) -> np.ndarray:
 
 def _of_8_bits(pixels: np.ndarray) -> np.ndarray:
     """The upper 8 of 16 bits, if whole numbers go beyond 255; anything else as it is."""
-    if pixels.dtype.kind not in "iu" or not pixels.size or pixels.max() <= 255:
+    if pixels.dtype == np.uint8 or pixels.dtype.kind not in "iu" or not pixels.size or pixels.max() <= 255:
         return pixels
     low, high = pixels.min(), pixels.max()
     if low < 0 or high > 65535:

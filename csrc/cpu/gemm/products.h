@@ -58,8 +58,7 @@ int64_t row_bytes(const Sizes&, const Products& products) {
   return packed_row_bytes(Sizes::kOp, products.order());
 }
 template <class Sizes>
-PackedShape packed_shape(const Sizes& sizes, bool bfloat16) {
-  const Products products = sizes.products(bfloat16);
+PackedShape packed_shape(const Sizes& sizes, const Products& products, bool bfloat16) {
   const int64_t bytes = row_bytes(sizes, products);
   return {packed_rows(product_of(sizes.packed_words(products), 4), bytes), bytes / (bfloat16 ? 2 : 4)};
 }

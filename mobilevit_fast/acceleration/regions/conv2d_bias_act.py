@@ -108,9 +108,7 @@ class ConvNormAct(Constructible):
     def bind(cls, parts: ConvParts, backend: str, dtype: torch.dtype) -> dict[str, Bound]:
         conv = parts.conv
         if conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels:
-            depthwise = affine(parts, dtype)
-            weight = depthwise.weight
-            arguments = (weight, depthwise.scale, depthwise.bias, *conv_geometry(parts), parts.activation)
+            arguments = (*affine(parts, dtype), *conv_geometry(parts), parts.activation)
             return {cls.kind: bind(DEPTHWISE_CONV2D, backend, dtype, 1, *arguments)}
         return {cls.kind: bind_dense(parts, backend, dtype, 1)}
 

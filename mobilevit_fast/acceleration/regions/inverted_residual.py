@@ -78,12 +78,9 @@ class InvertedResidual(Constructible):
         if depthwise.activation != expand.activation or project.activation != "none":
             activations = ", ".join(p.activation for p in (expand, depthwise, project))
             raise Unsupported(f"expected activations of the pattern a, a, none, got {activations}")
-        spatial = affine(depthwise, dtype)
         arguments = (
             *affine(expand, dtype),
-            spatial.weight,
-            spatial.scale,
-            spatial.bias,
+            *affine(depthwise, dtype),
             *affine(project, dtype),
             list(conv.stride),
             list(conv.dilation),
