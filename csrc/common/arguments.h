@@ -24,7 +24,8 @@ class ArgumentChecks {
  public:
   // With `bytes`, an input of torch.uint8 is taken too.
   ArgumentChecks(const Types& types, const char* op, const Tensor& x, const Tensor& packed, bool bytes = false)
-      : x_(x), op_(op), type_(packed.scalar_type()) {
+      : x_(x), op_(op), type_(packed.defined() ? packed.scalar_type() : ScalarType::Undefined) {
+    expect(packed.defined(), "packed weights, got none");
     expect(x.dim() == 4, "input of shape (batch, channels, height, width), got ", x.dim(), " dimensions");
     expect(type_ == types.a || type_ == types.b, "packed weights of type ", types.text, ", got ", dtype_text(type_));
     const ScalarType given = x.scalar_type();
@@ -59,8 +60,8 @@ class ArgumentChecks {
     const int64_t number = type_ == ScalarType::Float ? 4 : 2;
     const int64_t rows = packed_rows(bytes, row_bytes), numbers = row_bytes / number;
     expect(given.dim() == 2 && given.size(0) == rows && given.size(1) == numbers && given.is_contiguous(),
-           "packed weights of shape (", rows, ", ", numbers, "), as ", op_, " packs them for ", order..., ", got ",
-           shape_text(given));
+           "packed weights of shape (", rows, ", ", numbers, "), dense, as ", op_, " packs them for ", order...,
+           ", got ", shape_text(given), given.is_contiguous() ? "" : ", not dense");
     stored("packed weights", given);
     expect(reinterpret_cast<uintptr_t>(given.const_data_ptr()) % 16 == 0,
            "packed weights at an address that is a multiple of 16");

@@ -139,7 +139,7 @@ class PackedParts {
   PackedParts(const Arguments& arguments, const Tensor& packed)
       : arguments_(arguments),
         packed_(packed),
-        sm90_(packed.dim() == 2 && packed.size(1) * kNumber == packed_row_bytes(arguments.op(), "sm90")),
+        sm90_(packed.dim() == 2 && product_of(packed.size(1), kNumber) == packed_row_bytes(arguments.op(), "sm90")),
         begin_(static_cast<const char*>(packed.const_data_ptr())) {}
 
   template <class T>

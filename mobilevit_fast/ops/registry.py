@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mobilevit_fast.kernels import Kernel, Packing, Support
 from mobilevit_fast.kernels.packed import in_rows
-from mobilevit_fast.ops.checks import check_stored
+from mobilevit_fast.ops.checks import check_parameter, check_stored
 from mobilevit_fast.ops.declaration import Declaration
 
 NAMESPACE = "mobilevit_fast"
@@ -231,6 +231,8 @@ class Op:
         end = self._images + 1 + len(self.declaration.size_names)
         images, packed, sizes = arguments[: self._images], arguments[self._images], arguments[self._images + 1 : end]
         named = dict(zip(self.declaration.size_names, sizes, strict=True))
+        if images[0].dtype != torch.uint8:
+            check_parameter(self.name, images[0], "packed weights", packed, packed.shape)
         return _empty(self._output_shape(*images, packed, named, *arguments[end:]), arguments)
 
     def _checked(self, backend: str) -> Callable[..., Tensor]:

@@ -186,8 +186,11 @@ def test_packed_weights_of_every_other_kind_are_refused(device: torch.device) ->
             if (other, other_type) != (op, dtype):
                 wrong = list(arguments)
                 wrong[position[op]] = others[position[other]]
-                with pytest.raises(RuntimeError, match=rf"mobilevit_fast\.{op}: expected (input|packed weights) of"):
-                    ops.OPS[op].overload("cuda")(*wrong)
+                refusal = rf"mobilevit_fast\.{op}: expected (input|packed weights) of"
+                inputs, rest = wrong[: position[op]], wrong[position[op] :]
+                for images in (inputs, [x if x is None else x[:0] for x in inputs]):  # also where there is no image
+                    with pytest.raises(RuntimeError, match=refusal):
+                        ops.OPS[op].overload("cuda")(*images, *rest)
 
 
 @pytest.mark.parametrize(("op", "sample"), FIRST)

@@ -83,6 +83,15 @@ def test_packed_weights_of_another_shape_or_layout_are_refused(op: str) -> None:
             called(op, arguments, packed=wrong)
     with pytest.raises(RuntimeError, match=f"{op}: expected input of type torch.bfloat16, like the packed"):
         called(op, arguments, packed=own.bfloat16())
+    with pytest.raises(RuntimeError, match=f"{op}: expected .* got .* not dense"):
+        called(op, arguments, packed=torch.zeros(rows, 2 * numbers)[:, ::2])
+    with pytest.raises(RuntimeError, match=f"{op}: expected packed weights, got none"):
+        called(op, arguments, packed=None)
+    # A tensor without values leads to the fake, which would hand out memory on the image's device.
+    with pytest.raises(ValueError, match=f"{op}: expected packed weights on cpu, like the input, got meta"):
+        called(op, arguments, packed=own.to("meta"))
+    with pytest.raises(ValueError, match=f"{op}: expected packed weights of type torch.float32, like the input"):
+        called(op, (arguments[0].to("meta"), *arguments[1:]), packed=own.to("meta").bfloat16())
 
 
 @pytest.mark.parametrize("op", NATIVE)

@@ -26,7 +26,7 @@ Tensor pack(Tensor pointwise_weight, OptionalTensor pointwise_scale, OptionalTen
   check_rank(AsppSizes::kOp, "atrous weight", atrous_weight, 5);
   check_rank(AsppSizes::kOp, "project weight", project_weight, 4);
   const int64_t features = pointwise_weight.size(0), channels = pointwise_weight.size(1), rates = atrous_weight.size(0);
-  const AsppSizes s{features, channels, rates, project_weight.size(0), product_of(rates + 2, features)};
+  const AsppSizes s{features, channels, rates, project_weight.size(0), product_of(sum_of(rates, 2), features)};
   Packing packing(s, pointwise_weight);
   packing.panels("pointwise", pointwise_weight, pointwise_scale, pointwise_bias, {features, channels, 1, 1});
   packing.stacked_panels("atrous", atrous_weight, atrous_scale, atrous_bias, {rates, features, channels, 3, 3});

@@ -30,6 +30,7 @@ cudaError_t run_stem(const Arguments& arguments, const Tensor& x, PackedParts& p
     sm90.bias = parts.take<float>(kStemSm90Places * kStemSm90Outputs);
   }
   parts.check();
+  if (shape.batch == 0) return cudaSuccess;
   Conv2dStemParams p{};
   p.shape = shape, p.activation = activation;
   p.bytes = x.scalar_type() == ScalarType::Byte, p.image_channels = static_cast<int>(x.size(1));
@@ -74,6 +75,7 @@ cudaError_t run_product(const Arguments& arguments, const Tensor& x, const Optio
   if (parts.sm90() && sm90_bytes > 0) sm90_weight = parts.take<Bytes16>(sm90_bytes / 16);
   const SmallConv few(parts, shape);
   parts.check();
+  if (shape.batch == 0) return cudaSuccess;
   const bool two = shape.channels2 > 0;
   const Tensor input = dense_image(x), second = two ? dense_image(*x2) : input;
   const int sm90_variant = sm90_weight != nullptr ? conv3x3_sm90_variant_for(shape, activation) : -1;
@@ -130,7 +132,6 @@ Tensor conv2d_bias_act_op(Tensor x, OptionalTensor x2, Tensor packed, int64_t ou
 
   const Target target(x);
   Tensor y = empty_image(packed, shape.batch, outputs, out_h, out_w);
-  if (shape.batch == 0) return y;
   PackedParts parts(arguments, packed);
   arguments.launched(stem ? run_stem(arguments, x, parts, shape, after, y, target.stream())
                           : run_product(arguments, x, x2, parts, shape, after, y, target.stream()));
