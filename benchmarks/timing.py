@@ -13,7 +13,7 @@ from benchmarks.gpu.process import without_folders
 WARM_UP_CALLS = 3
 TURN_SECONDS = 0.02
 """How long a turn of a provider is to take: many calls of a short one, one of a long one."""
-MOST_CALLS, ROUNDS, LEAST_ROUNDS = 200, 15, 3
+MAX_CALLS, ROUNDS, MIN_ROUNDS = 200, 15, 3
 
 
 class Clock(Protocol):
@@ -68,7 +68,7 @@ def interleaved(
     seconds: float,
     rounds: int = ROUNDS,
     now: Callable[[], float] = time.monotonic,
-    most_calls: int = MOST_CALLS,
+    most_calls: int = MAX_CALLS,
 ) -> Timed:
     """Time every call in a turn of each round, in an order drawn anew: a GPU's changing clock, and whatever else a
     machine does, meets all alike.
@@ -98,7 +98,7 @@ def interleaved(
             counts[name] = max(1, min(most_calls, round(TURN_SECONDS / taken))) if taken > 0 else most_calls
             timed.seconds[name] = []
     for done in range(rounds):
-        if done >= LEAST_ROUNDS and now() > end:
+        if done >= MIN_ROUNDS and now() > end:
             break
         order = list(counts)
         shuffle(order)

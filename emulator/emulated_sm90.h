@@ -29,8 +29,8 @@ inline void launch_sm90(Device& device, unsigned blocks, unsigned cluster, unsig
     throw Error("expected blocks in clusters of 1 to 16, got " + std::to_string(blocks) + " by " +
                 std::to_string(cluster));
   }
-  if (shared_bytes > kMostShared) {
-    throw Error("shared memory: expected at most " + std::to_string(kMostShared) + " bytes of a block, got " +
+  if (shared_bytes > kMaxShared) {
+    throw Error("shared memory: expected at most " + std::to_string(kMaxShared) + " bytes of a block, got " +
                 std::to_string(shared_bytes));
   }
   if (registers * static_cast<int>((threads + 127) / 128 * 128) > 64 << 10) {

@@ -12,7 +12,7 @@
 namespace mobilevit_fast::emulator {
 
 // Ranks are in bits 24 and up of an address; the first KB of a block belongs to the system.
-constexpr uint32_t kRankBit = 24, kWindowBegin = 1024, kMostShared = 227 << 10;
+constexpr uint32_t kRankBit = 24, kWindowBegin = 1024, kMaxShared = 227 << 10;
 
 class Window {
  public:

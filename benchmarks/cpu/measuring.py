@@ -22,7 +22,7 @@ from benchmarks.timing import HostClock, interleaved, statistics
 from mobilevit_fast.cli.console import note
 from testing.threads import using_threads
 
-LEAST_SECONDS = 30.0
+MIN_SECONDS = 30.0
 """Least time for the rounds of a case, also of one whose time went into compilers."""
 NO_TIME = "no time was left for it"
 
@@ -129,7 +129,7 @@ def _models(case: Case, settings: Settings, seconds: float) -> Iterator[dict[str
 
 
 def _operators(case: Case, settings: Settings, seconds: float) -> Iterator[dict[str, Any]]:
-    return operators.measure_operators(case, settings.rounds, max(seconds, LEAST_SECONDS))
+    return operators.measure_operators(case, settings.rounds, max(seconds, MIN_SECONDS))
 
 
 def measure_models(case: Case, settings: Settings, seconds: float) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ def measure_models(case: Case, settings: Settings, seconds: float) -> list[dict[
         late = provider.slow and time.monotonic() > end
         prepared[provider.name] = Prepared(None, None, NO_TIME) if late else prepare(provider, case)
     calls = {name: one.call for name, one in prepared.items() if one.call is not None}
-    left = max(end - time.monotonic(), LEAST_SECONDS)
+    left = max(end - time.monotonic(), MIN_SECONDS)
     timed = interleaved(calls, HostClock(), left, settings.rounds, most_calls=1)
     rows = []
     for provider in providers:

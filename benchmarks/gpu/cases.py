@@ -11,12 +11,12 @@ from benchmarks.cpu.models import exact_and_gmac
 from benchmarks.networks import Networks, copied, logits_of, top1_agreement
 
 CHECKED_IMAGES = 8
-MOST_IMAGES_OF_A_POOL = 256
+MAX_IMAGES_OF_A_POOL = 256
 
 
 def pool_size(batch_bytes: int, cache_bytes: int, batch: int) -> int:
     """How many batches are more than the second-level cache holds, so that none is still there when its turn comes."""
-    return max(1, min(math.ceil(2 * cache_bytes / batch_bytes), MOST_IMAGES_OF_A_POOL // batch or 1))
+    return max(1, min(math.ceil(2 * cache_bytes / batch_bytes), MAX_IMAGES_OF_A_POOL // batch or 1))
 
 
 class Case:

@@ -20,7 +20,7 @@ from benchmarks.networks import Networks
 from benchmarks.registry import DTYPES, YARDSTICK, Provider
 from benchmarks.timing import interleaved, reason_of, times_of
 
-MOST_GRAPHS = 8
+MAX_GRAPHS = 8
 """Captured for a pool; where it has more batches, every replay comes with a copy of its images into the graph's."""
 
 LATENCY_CALLS = 50
@@ -141,7 +141,7 @@ def prepare(provider: Provider, case: Case, gpu: Any) -> _Prepared:
     if not provider.graph:
         outputs = [functools.partial(forward, x) for x in images]
         turns: list[Callable[[], Any]] = list(outputs)
-    elif len(images) <= MOST_GRAPHS:
+    elif len(images) <= MAX_GRAPHS:
         turns, pool = [], None
         for x in images:
             replay, logits, pool = gpu.capture(functools.partial(forward, x), pool)

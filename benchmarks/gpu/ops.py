@@ -22,7 +22,7 @@ from mobilevit_fast.ops import OPS
 from testing.shapes import OperatorCall, different, preset_calls
 
 DTYPE = torch.float16
-MOST_INPUTS = 64
+MAX_INPUTS = 64
 """In a graph, one call after the other."""
 ROUNDS = 7
 LARGEST = 4
@@ -158,7 +158,7 @@ def _measure_work(
     call = work.call
     arguments = materialized(call, gpu.device)
     images = [a for a in (arguments["x"], arguments.get("x2")) if isinstance(a, Tensor)]
-    count = max(1, min(MOST_INPUTS, math.ceil(2 * gpu.l2_bytes / bytes_of(*images))))
+    count = max(1, min(MAX_INPUTS, math.ceil(2 * gpu.l2_bytes / bytes_of(*images))))
     pool = [tuple(images), *(tuple(torch.randn_like(x) for x in images) for _ in range(count - 1))]
     rest = tuple(map(_double, tuple(arguments.values())[len(images) :]))
     exact, _ = exact_and_gmac(lambda *first: OPS[call.op].reference(*first, *rest), [x[:1] for x in images])

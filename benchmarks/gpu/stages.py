@@ -20,9 +20,9 @@ from mobilevit_fast.files import write_atomically
 LOG_CHARACTERS = 2_000_000
 WORKER_SHARE = 0.85
 """Share of a worker's limit that it may plan with: the rest is for what it cannot interrupt."""
-LEAST_SECONDS = 10.0
+MIN_SECONDS = 10.0
 """No worker is started for less."""
-LEAST_SECONDS_OF_A_STEP = 2.0
+MIN_SECONDS_OF_A_STEP = 2.0
 ATTEMPTS = 4
 TAIL_OF_A_ROW, LONG_TAIL = 1500, 20_000
 NO_TIME = "no time was left for it"
@@ -50,7 +50,7 @@ def _row(step: Step, outcome: Outcome) -> dict[str, Any]:
 
 def _run(step: Step, queue: Queue) -> Outcome:
     limit = queue.limit(step.seconds)
-    if limit < LEAST_SECONDS_OF_A_STEP:
+    if limit < MIN_SECONDS_OF_A_STEP:
         return Outcome(None, NO_TIME, "", 0.0)
     return process.run(step.command, limit, step.env)
 
@@ -104,7 +104,7 @@ def run_tasks(module: Any, steps: list[Step], results: Results, queue: Queue, ru
         reason = NO_TIME
         for _ in range(ATTEMPTS):
             limit = queue.left - others
-            if limit < LEAST_SECONDS:
+            if limit < MIN_SECONDS:
                 break
             outcome = run((*step.command, f"{time.time() + WORKER_SHARE * limit:.1f}"), limit, step.env)
             running = results.load()["running"]

@@ -89,7 +89,7 @@ class ArgumentChecks {
     expect(values[0] >= least && values[1] >= least, name, " of at least ", least, " in both directions, got [",
            values[0], ", ", values[1], "]");
     // Positions in the padded image are then less than 2^63.
-    expect(values[0] < kMostPixels && values[1] < kMostPixels, name, " of less than 2^61 in both directions, got [",
+    expect(values[0] < kMaxPixels && values[1] < kMaxPixels, name, " of less than 2^61 in both directions, got [",
            values[0], ", ", values[1], "]");
   }
 
@@ -108,7 +108,7 @@ class ArgumentChecks {
     pair("padding", padding, 0);
     pair("dilation", dilation, 1);
     const auto room = [&](int64_t size, int64_t kernel, int i) {
-      expect(size < kMostPixels, "an input of fewer than 2^61 rows and columns, got ", size);
+      expect(size < kMaxPixels, "an input of fewer than 2^61 rows and columns, got ", size);
       return size == 0 ? -1 : size + 2 * padding[i] - 1 - product_of(dilation[i], kernel - 1);
     };
     const int64_t room_h = room(x_.size(2), kernel_h, 0), room_w = room(x_.size(3), kernel_w, 1);
@@ -142,7 +142,7 @@ class ArgumentChecks {
   ScalarType type() const { return type_; }
 
  protected:
-  static constexpr int64_t kMostPixels = int64_t{1} << 61;
+  static constexpr int64_t kMaxPixels = int64_t{1} << 61;
 
   const Tensor& x_;
 

@@ -118,8 +118,8 @@ class Arguments : public ArgumentChecks {
   // Sizes that kernels count in 32 bits, rounded up to a tile: those of an image, and of everything that is laid over
   // the grid.
   int small(const char* name, int64_t value) const {
-    constexpr int64_t kMost = (int64_t{1} << 31) - (1 << 16);
-    expect(value < kMost, "fewer than ", kMost, " ", name, ", got ", value);
+    constexpr int64_t kMax = (int64_t{1} << 31) - (1 << 16);
+    expect(value < kMax, "fewer than ", kMax, " ", name, ", got ", value);
     return static_cast<int>(value);
   }
 

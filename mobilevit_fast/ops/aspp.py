@@ -14,7 +14,7 @@ from mobilevit_fast.kernels.reference import reference_kernel
 from mobilevit_fast.kernels.triton import rules as triton
 from mobilevit_fast.kernels.triton import triton_kernel
 from mobilevit_fast.kernels.weights import AsppWeights
-from mobilevit_fast.ops.checks import MOST_PIXELS, check_activation, check_image, check_pixels, refuse
+from mobilevit_fast.ops.checks import MAX_PIXELS, check_activation, check_image, check_pixels, refuse
 from mobilevit_fast.ops.registry import Op
 
 _NAME = "aspp"
@@ -24,7 +24,7 @@ def _output_shape(
     x: Tensor, weight: Tensor, sizes: dict[str, int], rates: Sequence[int], activation: str
 ) -> tuple[int, ...]:
     features = sizes["features"]
-    if not rates or min(rates) < 1 or max(rates) >= MOST_PIXELS:
+    if not rates or min(rates) < 1 or max(rates) >= MAX_PIXELS:
         refuse(_NAME, "one rate or more, each at least 1 and less than 2^61", list(rates), x)
     check_image(_NAME, x, sizes["channels"])
     check_pixels(_NAME, x)

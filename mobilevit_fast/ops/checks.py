@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.epilogue import ACTIVATIONS
 
-MOST_PIXELS = 2**61
+MAX_PIXELS = 2**61
 """More than any stride, padding, dilation or side of a patch: positions in a padded image are then less than 2^63."""
 
 
@@ -40,7 +40,7 @@ def check_geometry(op: str, x: Tensor, **values: Sequence[int]) -> None:
         least = 0 if name == "padding" else 1
         if len(pair) != 2 or min(pair) < least:
             refuse(op, f"{name} of at least {least} in both directions", list(pair), x)
-        if max(pair) >= MOST_PIXELS:
+        if max(pair) >= MAX_PIXELS:
             refuse(op, f"{name} of less than 2^61 in both directions", list(pair), x)
 
 

@@ -214,7 +214,7 @@ def test_rounds_end_when_the_time_is_up_but_for_the_first() -> None:
     timed = timing.interleaved({"a": lambda: 1.0}, clock, 8.5, 50, clock)
     assert len(timed.seconds["a"]) == 5  # four seconds of warm-up, five of rounds
     timed = timing.interleaved({"a": lambda: 1.0}, clock, 0.0, 50, clock)
-    assert len(timed.seconds["a"]) == timing.LEAST_ROUNDS
+    assert len(timed.seconds["a"]) == timing.MIN_ROUNDS
 
 
 def test_a_call_that_raises_is_out_and_the_others_go_on() -> None:

@@ -101,7 +101,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> models.Task:
         name = build.__name__
         monkeypatch.setitem(providers.BUILDERS, name, build)
         monkeypatch.setitem(providers.PROVIDERS, name, Provider(name, name, name))
-    monkeypatch.setattr(models, "MOST_GRAPHS", 2)
+    monkeypatch.setattr(models, "MAX_GRAPHS", 2)
     monkeypatch.setattr(models, "LATENCY_CALLS", 3)
     return models.Task("XXS", "bfloat16", (1, 2), names, 10)
 

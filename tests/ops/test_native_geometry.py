@@ -23,7 +23,7 @@ LAYOUTS = st.sampled_from(["channels_last", "nchw", "transposed", "sliced", "win
 SEEDS = st.integers(0, 2**31)
 STEPS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 # With less, errors are a matter of luck, also PyTorch's; layer norms of one or two inputs divide by next to nothing.
-LEAST_NUMBERS, LEAST_PIXELS, LEAST_INPUTS = 256, 32, 4
+MIN_NUMBERS, MIN_PIXELS, MIN_INPUTS = 256, 32, 4
 # Number of heads, channels of each. A layer norm over fewer than 16 channels at times divides by next to nothing.
 HEADS = st.sampled_from([(1, 16), (1, 23), (2, 8), (2, 13), (3, 7), (3, 17), (4, 4), (4, 9), (5, 5), (8, 2), (16, 1)])
 
@@ -259,10 +259,10 @@ def test_mobilevit_transformer(
             if n == 0:
                 continue
             different = exact[:1] if layout == "one_image" else exact
-            many = different.count_nonzero() >= LEAST_NUMBERS and different[:, 0].numel() >= LEAST_PIXELS
+            many = different.count_nonzero() >= MIN_NUMBERS and different[:, 0].numel() >= MIN_PIXELS
             if dtype == torch.bfloat16:
                 assert_within_twice(actual, plain, exact)
-            elif many and inputs >= LEAST_INPUTS:
+            elif many and inputs >= MIN_INPUTS:
                 # The largest error is that of one token, the one whose layer norms divide by least.
                 assert_within_twice(actual, plain, exact, measure=rms_error)
             else:

@@ -43,9 +43,9 @@ void split(Conv2dBiasActParams& p, int64_t threads) {
 
 // So many tiles that reading the weights costs little, but what is computed of them stays in the second-level cache.
 void split_winograd(Conv2dBiasActParams& p, int64_t threads) {
-  constexpr int64_t kMostTiles = 48, kFewTiles = 12, kFloats = 192 * 1024;
+  constexpr int64_t kMaxTiles = 48, kFewTiles = 12, kFloats = 192 * 1024;
   const int64_t tile = kWinogradEntries * (p.x.channels + p.x2.channels + kPanelBlocks * kBlock);
-  const int64_t tiles = winograd_tiles(p), groups = ceil_div(tiles, std::clamp(kFloats / tile, kFewTiles, kMostTiles));
+  const int64_t tiles = winograd_tiles(p), groups = ceil_div(tiles, std::clamp(kFloats / tile, kFewTiles, kMaxTiles));
   p.groups = smaller(larger(groups, tiles / kFewTiles), round_up(groups, threads));
   p.slices = smaller(panel_count(p.outputs), ceil_div(threads, p.groups));
 }

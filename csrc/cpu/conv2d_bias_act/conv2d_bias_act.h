@@ -29,9 +29,9 @@ constexpr int64_t kWinogradTile = 2, kWinogradSide = 4, kWinogradEntries = kWino
 
 // Whether conv2d_winograd computes it: with fewer channels the transforms cost more than they save.
 static inline bool takes_winograd(int64_t outputs, int64_t channels, const Window& w) {
-  constexpr int64_t kLeast = 32;
+  constexpr int64_t kMin = 32;
   return w.kernel_h == 3 && w.kernel_w == 3 && w.stride_h == 1 && w.stride_w == 1 && w.dilation_h == 1 &&
-         w.dilation_w == 1 && outputs >= kLeast && channels >= kLeast;
+         w.dilation_w == 1 && outputs >= kMin && channels >= kMin;
 }
 
 static inline int64_t winograd_tiles(const Conv2dBiasActParams& p) {

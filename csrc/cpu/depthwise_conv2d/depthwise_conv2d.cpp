@@ -20,20 +20,20 @@ constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 // Two rows a task, since the 3x3 kernel computes rows in pairs; channels are cut only where rows are too few to keep
 // all threads busy, and never below 64, a whole number of vectors of every instruction set.
 void plan_tasks(DepthwiseConv2dParams& p, int64_t threads) {
-  constexpr int64_t kTasksPerThread = 4, kLeastChannels = 64;
+  constexpr int64_t kTasksPerThread = 4, kMinChannels = 64;
   p.rows_per_task = 2;
   const int64_t tasks = p.batch * row_blocks(p);
   const int64_t wanted = threads > 1 ? (threads * kTasksPerThread + tasks - 1) / tasks : 1;
-  const int64_t blocks = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, p.channels / kLeastChannels));
+  const int64_t blocks = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, p.channels / kMinChannels));
   p.channels_per_task = p.channels / blocks;
-  if (blocks > 1) p.channels_per_task = p.channels_per_task / kLeastChannels * kLeastChannels;
+  if (blocks > 1) p.channels_per_task = p.channels_per_task / kMinChannels * kMinChannels;
 }
 
 // Tasks below which a second thread costs more than it saves (about 10 microseconds of work).
 int64_t grain_size(const DepthwiseConv2dParams& p) {
-  constexpr int64_t kLeastProducts = 1 << 18;
+  constexpr int64_t kMinProducts = 1 << 18;
   const int64_t products = product_of(p.rows_per_task, p.out_w, p.channels_per_task, p.kernel_h, p.kernel_w);
-  return std::max<int64_t>(1, kLeastProducts / std::max<int64_t>(1, products));
+  return std::max<int64_t>(1, kMinProducts / std::max<int64_t>(1, products));
 }
 
 Tensor pack(Tensor weight, OptionalTensor scale, OptionalTensor bias) {

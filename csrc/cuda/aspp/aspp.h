@@ -25,8 +25,8 @@ constexpr int kAsppVector = 8192;  // channels, and features, at most: both lie 
 
 // Blocks that share an image: enough of them for all processors, if they then have pixels enough.
 inline int choose_aspp_slices(int batch, int pixels, int processors) {
-  constexpr int kLeastPixels = 64;
-  return std::max(1, std::min(processors / batch, pixels / kLeastPixels));
+  constexpr int kMinPixels = 64;
+  return std::max(1, std::min(processors / batch, pixels / kMinPixels));
 }
 
 // Launch one kernel each: of x the sums, of the sums the biases.

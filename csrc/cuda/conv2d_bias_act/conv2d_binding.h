@@ -36,12 +36,11 @@ struct Conv2dParameters {
 inline void check_conv2d_reach(const Arguments& arguments, const Tensor& x, int64_t kernel_h, int64_t kernel_w,
                                const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
                                const std::vector<int64_t>& dilation) {
-  constexpr int64_t kMost = 1 << 15, kTilePixels = 64;
+  constexpr int64_t kMax = 1 << 15, kTilePixels = 64;
   const int64_t kernel[] = {kernel_h, kernel_w};
   const auto fits = [&](int i) {
-    return x.size(2 + i) < kMost && kernel[i] < kMost && stride[i] < kMost && padding[i] < kMost &&
-           dilation[i] < kMost &&
-           x.size(2 + i) + 2 * padding[i] + (kernel[i] - 1) * dilation[i] + kTilePixels * stride[i] < kMost;
+    return x.size(2 + i) < kMax && kernel[i] < kMax && stride[i] < kMax && padding[i] < kMax && dilation[i] < kMax &&
+           x.size(2 + i) + 2 * padding[i] + (kernel[i] - 1) * dilation[i] + kTilePixels * stride[i] < kMax;
   };
   arguments.expect(
       fits(0) && fits(1), "an image of fewer than 2^15 rows and columns, window, padding and a tile included, got ",

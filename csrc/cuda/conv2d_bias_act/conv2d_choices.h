@@ -22,12 +22,12 @@ class Conv2dChoices {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = tiles_.find(key);
     if (found != tiles_.end()) return found->second;
-    if (tiles_.size() >= kMost) tiles_.clear();
+    if (tiles_.size() >= kMax) tiles_.clear();
     return tiles_[key] = choose(shape, processors);
   }
 
  private:
-  static constexpr size_t kNumbers = 16, kMost = 1024;
+  static constexpr size_t kNumbers = 16, kMax = 1024;
 
   std::mutex mutex_;
   std::map<std::array<int, kNumbers + 1>, Conv2dTile> tiles_;

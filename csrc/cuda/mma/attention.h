@@ -9,7 +9,7 @@ namespace mobilevit_fast::cuda {
 // Calls visit(Size<s>()) with the kSteps that suit a head.
 template <int kSteps = 1, class Visit>
 MVF_DEVICE void with_head_steps(int head_dim, const Visit& visit) {
-  if constexpr (kSteps * kMatrixDepth < kMostHeadDim) {
+  if constexpr (kSteps * kMatrixDepth < kMaxHeadDim) {
     if (head_dim > kSteps * kMatrixDepth) return with_head_steps<kSteps + 1>(head_dim, visit);
   }
   visit(Size<kSteps>());
@@ -28,7 +28,7 @@ class Attention {
         lane_piece_(lane_index() / 16 * kPieceNumbers),
         last_piece_(head_dim > kHeadDim - kPieceNumbers ? lane_piece_ : 0),
         scale_(scale) {
-    fill(most_, kLeast);
+    fill(most_, kLowest);
     const int lane = lane_index();
     MVF_UNROLL
     for (int q = 0; q < kTiles; ++q) {
@@ -133,7 +133,7 @@ class Attention {
     for (int t = 0; t < 2 * kPairs; ++t) {
       MVF_UNROLL
       for (int i = 0; i < 4; ++i) {
-        if (t * kMatrixColumns + lane_index() % 4 * 2 + i % 2 >= count) scores[t][i] = kLeast;
+        if (t * kMatrixColumns + lane_index() % 4 * 2 + i % 2 >= count) scores[t][i] = kLowest;
       }
     }
   }
@@ -176,7 +176,7 @@ class Attention {
     for (int i = 0; i < 2 * kTiles; ++i) numbers[i] = value;
   }
 
-  static constexpr float kLeast = -3.0e38f;  // its weight is 0, and it is no infinity to subtract from another
+  static constexpr float kLowest = -3.0e38f;  // its weight is 0, and it is no infinity to subtract from another
 
   const int head_dim_, lane_piece_, last_piece_;  // where in 16 features the lane begins to read, and in the last ones
   const float scale_;

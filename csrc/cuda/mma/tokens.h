@@ -134,7 +134,7 @@ MVF_DEVICE void linear(const Linear& layer, const T* input, int pitch, int rows,
 }
 
 // A row is normed by kLanes lanes, of which each has up to kPieces times 16 bytes.
-constexpr int kLanes = 16, kPieces = 2, kMostNormed = kLanes * kPieces * kPieceNumbers;
+constexpr int kLanes = 16, kPieces = 2, kMaxNormed = kLanes * kPieces * kPieceNumbers;
 
 // Layer norm of rows, a multiple of 16; `source` and `target` may be the same.
 template <class T, int kThreads>

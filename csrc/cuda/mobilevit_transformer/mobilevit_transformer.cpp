@@ -24,9 +24,9 @@ void fill_sizes(const Arguments& arguments, const Tensor& x, const Sizes& sizes,
   arguments.multiple_of_eight("hidden channels of the transformer", d);
   arguments.multiple_of_eight("hidden units", sizes.hidden);
   arguments.multiple_of_eight("output channels", sizes.outputs);
-  arguments.expect(d <= kMostFeatures, "at most ", kMostFeatures, " hidden channels of the transformer, got ", d);
-  arguments.expect(num_heads >= 1 && d % num_heads == 0 && d / num_heads % 2 == 0 && d / num_heads <= kMostHeadDim,
-                   "heads of an even number of channels, at most ", kMostHeadDim, ", got ", num_heads, " heads of ", d,
+  arguments.expect(d <= kMaxFeatures, "at most ", kMaxFeatures, " hidden channels of the transformer, got ", d);
+  arguments.expect(num_heads >= 1 && d % num_heads == 0 && d / num_heads % 2 == 0 && d / num_heads <= kMaxHeadDim,
+                   "heads of an even number of channels, at most ", kMaxHeadDim, ", got ", num_heads, " heads of ", d,
                    " channels");
   arguments.pair("patch_size", patch_size, 1);
   arguments.expect(patch_size[0] < 1 << 15 && patch_size[1] < 1 << 15,

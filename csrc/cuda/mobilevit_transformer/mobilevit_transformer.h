@@ -8,7 +8,7 @@
 namespace mobilevit_fast::cuda {
 
 // What there are kernels for.
-constexpr int kMostHeadDim = 64, kMostFeatures = 256;
+constexpr int kMaxHeadDim = 64, kMaxFeatures = 256;
 
 // Images are dense channels_last; channels, features, hidden and outputs are multiples of 8, the image is one of the
 // patch, and a head's features are an even number. Weights are packed in fragments (fragments.h): (layers, inputs / 16,

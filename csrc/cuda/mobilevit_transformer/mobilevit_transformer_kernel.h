@@ -18,7 +18,7 @@ struct MobileViTTransformerStack {
   static constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
   // A warp has up to kRounds parts of the residual stream, each of 16 * kTiles tokens and up to 16 * kPairs features.
   static constexpr int kTiles = 2, kRows = kTiles * kMatrixRows, kPairs = 3, kRounds = 3;
-  static constexpr int kMostRows = 256;  // of several sequences
+  static constexpr int kMaxRows = 256;  // of several sequences
   // Where the residual has no part, more tokens share the weights that a warp loads.
   static constexpr int kWideTiles = 4, kWidePairs = 2;
   using Parts = Tasks<kWarps, kPairs>;
@@ -32,7 +32,7 @@ struct MobileViTTransformerStack {
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(ceil_div(p.all_sequences, p.sequences)); }
   static bool holds(const Params& p) {
     return Parts(rows_of(p, p.sequences) / kRows, ceil_div(p.features, kPairColumns)).rounds <= kRounds &&
-           p.head_dim <= kMostHeadDim && p.features <= kMostFeatures;
+           p.head_dim <= kMaxHeadDim && p.features <= kMaxFeatures;
   }
 
   // Elements of the array that holds, one after the other: the input; queries, then the context in their place, with

@@ -23,7 +23,7 @@ struct MobileViTTransformerLayer {
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(p.all_sequences * tiles(p)); }
   static bool holds(const Params& p) {
     return p.rows % (kTiles * kMatrixRows) == 0 && p.head_group * (p.rows / kMatrixRows) <= kWarps &&
-           p.keys % kMatrixDepth == 0 && p.features <= kMostFeatures && p.head_dim <= kMostHeadDim;
+           p.keys % kMatrixDepth == 0 && p.features <= kMaxFeatures && p.head_dim <= kMaxHeadDim;
   }
 
   // Elements of keys or values of one head; of the array that holds input, then keys and values, hidden units, output.

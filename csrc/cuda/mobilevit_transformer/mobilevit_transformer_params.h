@@ -8,7 +8,7 @@
 
 namespace mobilevit_fast::cuda {
 
-static_assert(kMostFeatures <= kMostNormed);
+static_assert(kMaxFeatures <= kMaxNormed);
 
 // The linear layers of the stack.
 struct TransformerLayers {

@@ -34,7 +34,7 @@ bool choose_transformer_stack(MobileViTTransformerParams& p, const Chip& chip) {
   int least = 0;
   for (tried.sequences = 1; tried.sequences <= p.all_sequences; ++tried.sequences) {
     const int rows = Kernel::rows_of(tried, tried.sequences), blocks = static_cast<int>(Kernel::blocks(tried));
-    if ((tried.sequences > 1 && rows > Kernel::kMostRows) || 3 * blocks < 2 * chip.processors) break;
+    if ((tried.sequences > 1 && rows > Kernel::kMaxRows) || 3 * blocks < 2 * chip.processors) break;
     const int cost = ceil_div(blocks, chip.processors) * ((rows > kFewRows ? rows : kFewRows) + kExtraRows);
     if (least > 0 && cost >= least) continue;
     for (tried.head_group = p.heads; tried.head_group > 0; tried.head_group /= 2) {

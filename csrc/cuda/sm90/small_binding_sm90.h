@@ -38,8 +38,8 @@ class SmallConv {
   }
 
   bool takes(Activation activation, bool large) const {
-    constexpr int64_t kMostBlocks = 256;  // a convolution takes two turns of them in 1.3 to 2 times the time of one
-    return fits_ && activation == Activation::silu && few_images(p_.batch, small_conv_blocks(p_), large, kMostBlocks);
+    constexpr int64_t kMaxBlocks = 256;  // a convolution takes two turns of them in 1.3 to 2 times the time of one
+    return fits_ && activation == Activation::silu && few_images(p_.batch, small_conv_blocks(p_), large, kMaxBlocks);
   }
   // Images are dense, the second one null where there is one input.
   cudaError_t run(const Tensor& x, const Tensor* x2, const Float2* scale, const Float2* bias, Tensor& y,
@@ -70,8 +70,8 @@ class SmallResidual {
   }
 
   bool takes(bool large) const {
-    constexpr int64_t kMostBlocks = 128;
-    return fits_ && few_images(p_.batch, small_residual_blocks(p_), large, kMostBlocks);
+    constexpr int64_t kMaxBlocks = 128;
+    return fits_ && few_images(p_.batch, small_residual_blocks(p_), large, kMaxBlocks);
   }
   cudaError_t run(const Tensor& x, Tensor& y, cudaStream_t stream) const {
     SmallResidualParams p = p_;
@@ -98,9 +98,9 @@ class SmallStack {
 
   // The images of `p` are dense, and of whole patches; it says what is behind the convolution out.
   bool takes(const MobileViTTransformerParams& p, bool large) const {
-    constexpr int64_t kMostBlocks = 128;
+    constexpr int64_t kMaxBlocks = 128;
     return fits_ && p.out_activation == Activation::silu &&
-           few_images(p_.batch, small_stack_blocks(size_, p_), large, kMostBlocks);
+           few_images(p_.batch, small_stack_blocks(size_, p_), large, kMaxBlocks);
   }
   cudaError_t run(const MobileViTTransformerParams& images, cudaStream_t stream) const {
     SmallStackParams p = p_;

@@ -26,7 +26,7 @@ struct ConvShape {
   static constexpr int kAtReduce = kAtPixels + round_up(kInHigh * kInWide * kPitch * 2, 128);
   static constexpr int kAtBarrier = kAtReduce + kWarps * kItems * kFragment, kShared = kAtBarrier + 16;
   static_assert(kFirst % 8 == 0 && kSecond % 8 == 0 && kHigh % 2 == 0 && kOutputs % (8 * kTiles) == 0);
-  static_assert(kShared <= kMostShared);
+  static_assert(kShared <= kMaxShared);
 
   static int64_t tiles(const SmallConvParams& p) {
     return int64_t{1} * p.batch * ceil_div(p.height, kHigh) * ceil_div(p.width, kWide);

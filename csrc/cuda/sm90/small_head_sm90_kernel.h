@@ -12,15 +12,15 @@ struct HeadShape {
   static constexpr int kInputs = kInputs_, kExpanded = kExpanded_, kBlocks = kBlocks_;
   static constexpr int kHere = kExpanded / kBlocks, kTiles = kHere / 8;  // of the expanded channels
   static constexpr int kPairs = ceil_div(kInputs, 32), kSteps = ceil_div(kInputs, 16);
-  static constexpr int kMostRows = 1024 / kBlocks;  // classes of a block
+  static constexpr int kMaxRows = 1024 / kBlocks;  // classes of a block
   static constexpr int kRowTiles = kSmallHeadPixels / 16, kParts = kWarps / kRowTiles;
   static constexpr int kAtScale = kTiles * kPairs * kFragment, kAtShift = kAtScale + kHere * 4;
   static constexpr int kAtSums = kAtShift + kHere * 4;  // of row tiles
   static constexpr int kAtMeans = round_up(kAtSums + kRowTiles * kHere * 4, 128);
   static constexpr int kAtBarriers = kAtMeans + kExpanded * 4, kAtWeight = round_up(kAtBarriers + 16, 128);
-  static constexpr int kMostShared = kAtWeight + kMostRows * kExpanded * 2;
+  static constexpr int kMaxShared = kAtWeight + kMaxRows * kExpanded * 2;
   static_assert(kExpanded % (8 * kBlocks) == 0 && kExpanded % 64 == 0 && kInputs % 16 == 0 && kHere % 4 == 0);
-  static_assert(kMostShared <= few::kMostShared);
+  static_assert(kMaxShared <= few::kMaxShared);
 
   static MVF_HOST_DEVICE int rows(int classes) { return ceil_div(classes, kBlocks); }  // of a block
 };
@@ -182,7 +182,7 @@ template <class Visit, class... Shapes>
 bool with_head_shape(int channels, int expanded, int classes, const Visit& visit, List<Shapes...>) {
   const auto fits = [&](auto shape) {
     using S = decltype(shape);
-    return channels == S::kInputs && expanded == S::kExpanded && classes > 0 && S::rows(classes) <= S::kMostRows;
+    return channels == S::kInputs && expanded == S::kExpanded && classes > 0 && S::rows(classes) <= S::kMaxRows;
   };
   return ((fits(Shapes()) && (visit(Shapes()), true)) || ...);
 }

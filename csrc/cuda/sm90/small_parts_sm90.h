@@ -18,7 +18,7 @@ template <class... Shapes>
 struct List {};
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
-constexpr int kMostShared = 227 << 10;
+constexpr int kMaxShared = 227 << 10;
 
 // Bytes that 16 of a lane's elements or 8 outputs' weights over 32 inputs take, of a warp.
 constexpr int kFragment = kWarpSize * static_cast<int>(sizeof(Bytes16));

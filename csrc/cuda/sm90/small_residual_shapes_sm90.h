@@ -35,7 +35,7 @@ struct ResidualShape {
   static constexpr int kAtBarriers = kAtReduce + (Project::kDeep > 1 ? kReduceBytes : 0);
   static constexpr int kShared = kAtBarriers + 16;
   static_assert(kInputs % 8 == 0 && kOutputs % 8 == 0 && kExpanded % 16 == 0 && kHere % 8 == 0);
-  static_assert(kShared <= kMostShared);
+  static_assert(kShared <= kMaxShared);
 
   static int64_t tiles(const SmallResidualParams& p) {
     return int64_t{1} * p.batch * ceil_div(p.out_h, kHigh) * ceil_div(p.out_w, kWide);

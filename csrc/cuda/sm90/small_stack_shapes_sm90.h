@@ -62,7 +62,7 @@ struct StackShape : Splits {
   // the accumulators as well, since a slow warp may still add up what the layer before left.
   static constexpr int kAtOwn = kAtStats + kRows * kShare * 8, kAtReduce = kAtOwn + 2 * kOwnBytes;
   static constexpr int kAtBarriers = kAtReduce + 2 * kReduce, kAtRing = round_up(kAtBarriers + 256, 128);
-  static constexpr int kRing = (kMostShared - kAtRing) / 128 * 128, kShared = kAtRing + kRing;
+  static constexpr int kRing = (kMaxShared - kAtRing) / 128 * 128, kShared = kAtRing + kRing;
 
   // Weights come in chunks, a linear layer's slice each: fragments, biases, scales of the last one, and scale and shift
   // of the norm before it. Chunk 0 is the convolution in, 4 l + 1 and on are those of layer l, the last one is the
@@ -87,11 +87,11 @@ struct StackShape : Splits {
   }
 };
 
-constexpr int kMostChunks = 18;
+constexpr int kMaxChunks = 18;
 
 // Where chunks come from and go to: a ring that each enters when the chunk `after`, and all before it, is done with.
 struct Schedule {
-  int source[kMostChunks] = {}, target[kMostChunks] = {}, bytes[kMostChunks] = {}, after[kMostChunks] = {};
+  int source[kMaxChunks] = {}, target[kMaxChunks] = {}, bytes[kMaxChunks] = {}, after[kMaxChunks] = {};
   int first = 0, all_bytes = 0;  // so many come at once; of a slice
   bool early = true;             // whether every chunk can be asked for while one before it is in use
 };
@@ -143,7 +143,7 @@ template <class Visit, class... Shapes>
 bool with_stack_shape(SmallStackSize size, const Visit& visit, List<Shapes...>) {
   const auto fits = [&](auto shape) {
     using S = decltype(shape);
-    static_assert(schedule<S>().early && S::kChunks <= kMostChunks);
+    static_assert(schedule<S>().early && S::kChunks <= kMaxChunks);
     return size.channels == S::kChannels && size.features == S::kD && size.layers == S::kLayers;
   };
   return ((fits(Shapes()) && (visit(Shapes()), true)) || ...);

@@ -61,12 +61,12 @@ struct StackShape {
 
   // Shared memory: barriers (full and empty of every slot, full and empty of two buffers of keys and values), normed
   // rows, keys and values, a pair's queries, slots for pieces of weights.
-  static constexpr int kBarrierBytes = 1024, kMostSlots = 24, kMostShared = 227 << 10;
+  static constexpr int kBarrierBytes = 1024, kMaxSlots = 24, kMaxShared = 227 << 10;
   static constexpr int kNormedAt = kBarrierBytes, kHeadsAt = kNormedAt + kStackGroups * kNormedBytes,
                        kQueriesAt = kHeadsAt + kBuffers * 2 * kHeadBytes,
                        kSlotsAt = kQueriesAt + (kPair ? kStackGroups * kQueryBytes : 0);
-  static constexpr int kFitting = (kMostShared - kSlotsAt) / kSlotBytes;
-  static constexpr int kSlots = kFitting < kMostSlots ? kFitting : kMostSlots;
+  static constexpr int kFitting = (kMaxShared - kSlotsAt) / kSlotBytes;
+  static constexpr int kSlots = kFitting < kMaxSlots ? kFitting : kMaxSlots;
   static constexpr int kValuesFull = kSlots * 16, kValuesEmpty = kValuesFull + 16;
   static constexpr int kShared = kSlotsAt + kSlots * kSlotBytes;
   static_assert(kSlots >= 4 && kSlots * 16 + 32 <= kBarrierBytes);

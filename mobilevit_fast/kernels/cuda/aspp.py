@@ -13,7 +13,7 @@ from mobilevit_fast.kernels.cuda.sm90 import atrous
 from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import AsppWeights, ConvWeights, part
 
-MOST_NUMBERS = 8192
+MAX_NUMBERS = 8192
 """Channels, and features of a branch: both of an image's mean lie in shared memory (``kAsppVector``)."""
 
 
@@ -40,9 +40,9 @@ def takes(arguments: dict[str, Any]) -> Support:
     if weight is None:
         return Support(True)
     features, channels = weight.shape[:2]
-    if max(features, channels) > MOST_NUMBERS:
+    if max(features, channels) > MAX_NUMBERS:
         got = f"{channels} and {features}"
-        return Support(False, f"expected at most {MOST_NUMBERS} channels, and features of a branch, got {got}")
+        return Support(False, f"expected at most {MAX_NUMBERS} channels, and features of a branch, got {got}")
     windows = (reaches(arguments, (3, 3), (1, 1), (rate, rate), (rate, rate)) for rate in arguments["rates"])
     return all_of(
         multiples_of_eight(input_channels=channels), multiples_of_eight(features_of_a_branch=features), *windows

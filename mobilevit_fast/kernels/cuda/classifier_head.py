@@ -13,7 +13,7 @@ from mobilevit_fast.kernels.cuda.sm90 import small_head
 from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import HeadWeights, part
 
-MOST_CHANNELS = 2560
+MAX_CHANNELS = 2560
 """Largest number of input channels: 16 pixels of so many fit into the shared memory of every GPU."""
 _ADDED_PIXELS = 1 << 20
 """Counted on top of those of a batch: a tile's, and as many as a chip has processors."""
@@ -36,8 +36,8 @@ def takes(arguments: dict[str, Any]) -> Support:
     weight = arguments.get("expand_weight")
     if weight is None:
         return Support(True)
-    if weight.shape[1] > MOST_CHANNELS:
-        return Support(False, f"expected at most {MOST_CHANNELS} input channels, got {weight.shape[1]}")
+    if weight.shape[1] > MAX_CHANNELS:
+        return Support(False, f"expected at most {MAX_CHANNELS} input channels, got {weight.shape[1]}")
     x = image_of(arguments)
     pixels = 0 if x is None else x.shape[0] * x.shape[2] * x.shape[3] + _ADDED_PIXELS
     return all_of(multiples_of_eight(input_channels=weight.shape[1]), countable(pixels=pixels))

@@ -14,7 +14,7 @@ from mobilevit_fast.kernels.cuda.sm90 import small_stack, transformer_stack
 from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import StackWeights
 
-MOST_FEATURES, MOST_HEAD_DIM = 256, 64
+MAX_FEATURES, MAX_HEAD_DIM = 256, 64
 
 
 def _layers(vectors: Tensor) -> Tensor:
@@ -87,11 +87,11 @@ def takes(arguments: dict[str, Any]) -> Support:
     heads, patch = arguments["num_heads"], arguments["patch_size"]
     if max(patch) >= 1 << 15:
         return Support(False, f"expected a patch of fewer than 2^15 rows and columns, got {patch[0]}x{patch[1]}")
-    if features > MOST_FEATURES:
-        return Support(False, f"expected at most {MOST_FEATURES} hidden channels, got {features}")
-    if features // heads % 2 or features // heads > MOST_HEAD_DIM:
+    if features > MAX_FEATURES:
+        return Support(False, f"expected at most {MAX_FEATURES} hidden channels, got {features}")
+    if features // heads % 2 or features // heads > MAX_HEAD_DIM:
         got = f"{features // heads}"
-        return Support(False, f"expected heads of an even number of channels, at most {MOST_HEAD_DIM}, got {got}")
+        return Support(False, f"expected heads of an even number of channels, at most {MAX_HEAD_DIM}, got {got}")
     if shared_bytes(channels, features, hidden, outputs, heads) > SHARED_BYTES:
         got = f"{channels}, {features} hidden channels, {hidden} hidden units, {outputs} output channels"
         return Support(False, f"expected channels that shared memory holds, got {got}")

@@ -15,7 +15,7 @@ SHARED_BYTES = 99 << 10
 """Shared memory that a block may have on every GPU from compute capability 8.0 on."""
 
 
-MOST_REACH = 1 << 15
+MAX_REACH = 1 << 15
 """Rows and columns that a dense convolution may look at: kernels keep them in 16 bits."""
 MAX_POSITIONS = (1 << 31) - (1 << 16) - 1
 """Pixels of a batch, or rows, columns and images: kernels count them in 32 bits, rounded up to a tile."""
@@ -96,7 +96,7 @@ def reaches(
     size = (0, 0) if x is None else tuple(x.shape[2:])
     for i in range(2):
         reach = size[i] + 2 * padding[i] + (kernel[i] - 1) * dilation[i] + TILE_PIXELS * stride[i]
-        if max(reach, dilation[i]) >= MOST_REACH:
+        if max(reach, dilation[i]) >= MAX_REACH:
             image = "an image" if x is None else f"{size[0]}x{size[1]}"
             window = f"a window of {kernel[0]}x{kernel[1]}, stride {list(stride)}, padding {list(padding)}"
             expected = "an image of fewer than 2^15 rows and columns, window, padding and a tile included"

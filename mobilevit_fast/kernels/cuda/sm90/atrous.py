@@ -6,14 +6,14 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.sm90.conv3x3 import shared_order
 
-OUTPUTS, MOST_RATES = 256, 3
+OUTPUTS, MAX_RATES = 256, 3
 """Features of a branch, and outputs of the projection; rates of a launch, at most (``kAtrousSm90Most``)."""
 
 
 def has(atrous_weight: Tensor, project_weight: Tensor) -> bool:
     """Whether the kernel convolves with weights (rates, features, C, 3, 3) and (outputs, all features, 1, 1)."""
     rates, features, channels = atrous_weight.shape[:3]
-    return features == project_weight.shape[0] == OUTPUTS and channels % 16 == 0 and rates <= MOST_RATES
+    return features == project_weight.shape[0] == OUTPUTS and channels % 16 == 0 and rates <= MAX_RATES
 
 
 def pack(weight: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ from mobilevit_fast.kernels.weights import HeadWeights
 
 BLOCKS = {(160, 640): 16, (96, 384): 16, (80, 320): 8}
 """Thread blocks of an image, by channels and expanded channels (``HeadShapes``)."""
-MOST_CLASSES = 1024
+MAX_CLASSES = 1024
 
 
 def has(w: HeadWeights) -> bool:
     """Whether the kernel computes with such weights."""
     expanded, channels = w.expand_weight.shape[:2]
-    known = (channels, expanded) in BLOCKS and 0 < w.weight.shape[0] <= MOST_CLASSES
+    known = (channels, expanded) in BLOCKS and 0 < w.weight.shape[0] <= MAX_CLASSES
     return known and w.expand_weight.dtype == torch.float16
 
 

@@ -44,7 +44,7 @@ SHAPES = {
     (80, 96, 3): Shape(16, 48),
 }
 """By channels, features and layers."""
-MOST_PIPED_FEATURES = 192
+MAX_PIPED_FEATURES = 192
 """Up to here the next part of the hidden units is begun before the last one is added to the stream."""
 
 
@@ -107,7 +107,7 @@ def _mlp(shape: Shape, fc1: Tensor, fc1_bias: Tensor, fc2: Tensor) -> Tensor:
     units = (-1, shape.hidden_part)
     begin = _layer(_blocks(fc1.unflatten(1, units)), fc1_bias.unflatten(1, units))  # (L, parts, words)
     end = _layer(_blocks(fc2.unflatten(2, units).movedim(2, 1)))  # (L, parts, words)
-    return _interleaved(begin, end, ahead=fc2.shape[1] <= MOST_PIPED_FEATURES)
+    return _interleaved(begin, end, ahead=fc2.shape[1] <= MAX_PIPED_FEATURES)
 
 
 def _interleaved(begin: Tensor, end: Tensor, ahead: bool) -> Tensor:
