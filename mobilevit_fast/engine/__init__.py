@@ -1,0 +1,1 @@
+"""Files in, answers out: sources of images, and results on the disk."""
