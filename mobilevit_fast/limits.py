@@ -12,6 +12,9 @@ from typing import Any
 MAX_PIXELS = 1 << 21
 """Pixels that an image may grow to by resizing and padding (Full HD), and those in one call from the command line."""
 
+MAX_IMAGE_BYTES = 1 << 28
+"""Size of an image's file, or of one inside an archive, where the engine reads it."""
+
 MAX_PARAMETERS = 1 << 26
 """Parameters of a model, and elements of all tensors of a checkpoint; MobileViT-S has 5.6 million."""
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from mobilevit_fast.engine.sources import SUFFIXES
 from mobilevit_fast.files import user_path
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Files of folders that count as images; a file that is named itself may have any suffix."""
 
 
 @dataclass(frozen=True)
