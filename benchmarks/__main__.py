@@ -25,7 +25,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("benchmarks.run:run", "Measure models or operators against every other way to run them."),
     "session": Command("benchmarks.gpu.command:session", "Build, test and measure on a GPU, all in so many minutes."),
-    "report": Command("benchmarks.report:report", "The README's tables and pictures, from committed results."),
+    "report": Command("benchmarks.report:report", "Tables and pictures of the pages, from committed results."),
     "compare": Command("benchmarks.compare:main", "What moved between two files of results."),
     "roofline": Command("benchmarks.roofline:roofline", "The least time of a model on a chip, region by region."),
     "memory": Command("benchmarks.cpu.memory:memory", "Peak memory of a forward on the CPU."),

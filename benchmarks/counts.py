@@ -4,7 +4,7 @@ Every operator of a classification model at full size, for one image (half of tw
 images against the least there are (each read once, each written once); weights, which come from the second-level
 cache, at most once for every block; instructions of the matrix unit and of the special-function unit; wavefronts of
 shared memory and lines of the first-level cache. And the time that each of these would take alone on an H100 that has
-enough blocks to do. It is a prediction; what a GPU took stands in docs/design.md.
+enough blocks to do. It is a prediction; what a GPU took stands in docs/kernels/cuda.md.
 """
 
 from __future__ import annotations

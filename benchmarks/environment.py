@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from benchmarks import freshness
 from mobilevit_fast import info
 
 _PEERS = ("openvino", "onnxruntime", "onnx", "onnxscript")
@@ -44,6 +45,7 @@ def environment(threads: int) -> dict[str, Any]:
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "load_average": round(os.getloadavg()[0], 2),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "kernels": freshness.digests(),
         "git": {"commit": _git("rev-parse", "HEAD"), "dirty": _git("status", "--porcelain") not in ("", None)},
     }
 

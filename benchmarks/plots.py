@@ -6,6 +6,7 @@ digest of what it shows and of this file, which is what a check compares.
 
 import functools
 import hashlib
+import inspect
 import io
 import json
 import re
@@ -27,6 +28,7 @@ REGIONS = {"cpu": ("float32", 1), "cuda": ("float16", 256)}
 """Type and batch of the case whose operators are shown."""
 LINES = {"cpu": "float32", "cuda": "float16"}
 """Type of the cases whose latency is shown over batch sizes."""
+IMAGES_A_SECOND = "Images a second"
 OF_REGIONS = "Milliseconds of every operator, and the least possible"
 SETTINGS: dict[Any, Any] = {  # matplotlib knows the names as literals
     "svg.fonttype": "path",
@@ -85,7 +87,7 @@ def _is_ours(row: dict[str, Any]) -> bool:
     return str(row["provider"]).startswith("ours")
 
 
-def _images_a_second(row: dict[str, Any]) -> float:
+def images_a_second(row: dict[str, Any]) -> float:
     """Rows of a GPU have it; those of a CPU are per image."""
     return float(row.get("images_s", 1e3 / row["median_ms"]))
 
@@ -93,7 +95,7 @@ def _images_a_second(row: dict[str, Any]) -> float:
 def bars(rows: Rows, dtype: str, batch: int) -> list[Bar]:
     """The fastest first."""
     found = [
-        Bar(row["label"], _images_a_second(row), _is_ours(row))
+        Bar(row["label"], images_a_second(row), _is_ours(row))
         for row in _measured(rows, "model", dtype)
         if row["batch"] == batch
     ]
@@ -107,7 +109,7 @@ def lines(rows: Rows, dtype: str) -> list[Line]:
         by_provider.setdefault(row["provider"], []).append(row)
     found = []
     for own in by_provider.values():
-        times = tuple(1e3 * row["batch"] / _images_a_second(row) for row in own)
+        times = tuple(1e3 * row["batch"] / images_a_second(row) for row in own)
         if len(own) > 1:
             found.append(Line(own[0]["label"], tuple(row["batch"] for row in own), times, _is_ours(own[0])))
     return found
@@ -152,7 +154,8 @@ class Picture(NamedTuple):
     @property
     def digest(self) -> str:
         """Digest of what it shows and of how it is drawn."""
-        source = Path(__file__).read_text(encoding="utf-8")
+        files = dict.fromkeys((__file__, inspect.unwrap(self.draw).__code__.co_filename))
+        source = "".join(Path(file).read_text(encoding="utf-8") for file in files)
         return hashlib.sha256(f"{self.what}{self.title}{json.dumps(self.content)}{source}".encode()).hexdigest()[:16]
 
     def svg(self) -> str:
@@ -172,10 +175,10 @@ class Picture(NamedTuple):
 
 def pictures(device: str, name: str, machine: str, models: Rows, operators: Rows) -> Iterable[Picture]:
     """Pictures of the results that a machine has; ``name`` is in the names of files, ``machine`` in titles."""
-    panels = [(dtype, batch, bars(models, dtype, batch)) for dtype, batch in PANELS[device]]
-    panels = [panel for panel in panels if panel[2]]
+    panels = [(f"{dtype}, batch {batch}", bars(models, dtype, batch)) for dtype, batch in PANELS[device]]
+    panels = [panel for panel in panels if panel[1]]
     if panels:
-        yield Picture(f"throughput-{name}", "Images a second", f"MobileViT-{MODEL}, {machine}", panels, _throughput)
+        yield Picture(f"throughput-{name}", IMAGES_A_SECOND, f"MobileViT-{MODEL}, {machine}", panels, throughput)
     found = lines(models, LINES[device])
     if found:
         title = f"MobileViT-{MODEL}, {LINES[device]}, {machine}"
@@ -189,7 +192,7 @@ def pictures(device: str, name: str, machine: str, models: Rows, operators: Rows
         )
 
 
-def _drawing(draw: Callable[[Any, Any], Any]) -> Callable[[str, str, Any], bytes]:
+def drawing(draw: Callable[[Any, Any], Any]) -> Callable[[str, str, Any], bytes]:
     """Have a function draw with these settings, on no display, and give the bytes of its SVG."""
 
     @functools.wraps(draw)
@@ -212,18 +215,18 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-@_drawing
-def _throughput(figure: Any, panels: list[tuple[str, int, list[Bar]]]) -> None:
+@drawing
+def throughput(figure: Any, panels: list[tuple[str, list[Bar]]]) -> None:
     """A panel for each case, stacked; bars of all with the same thickness."""
-    counts = [len(found) for _, _, found in panels]
+    counts = [len(found) for _, found in panels]
     figure.set_size_inches(8.4, 0.27 * sum(counts) + 0.6 * len(counts) + 0.5)
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[n + 0.6 for n in counts])[:, 0]
-    for ax, (dtype, batch, found) in zip(axes, panels, strict=True):
-        ax.set_title(f"{dtype}, batch {batch}")
+    for ax, (case, found) in zip(axes, panels, strict=True):
+        ax.set_title(case)
         ax.barh(range(len(found)), [b.value for b in found], 0.76, color=[OURS if b.ours else PEERS for b in found])
         ax.set_yticks(range(len(found)), [b.label for b in found])
         ax.set_ylim(len(found) - 0.4, -0.6)
-        ax.set_xlim(0, 1.1 * found[0].value)
+        ax.set_xlim(0, 1.1 * max(b.value for b in found))
         for label, bar in zip(ax.get_yticklabels(), found, strict=True):
             label.set(color=OURS if bar.ours else INK, fontweight="bold" if bar.ours else "normal")
         for i, bar in enumerate(found):
@@ -251,7 +254,7 @@ def spread(wanted: Sequence[float], distance: float) -> list[float]:
     return found
 
 
-@_drawing
+@drawing
 def _latency(figure: Any, found: list[Line]) -> None:
     """Both axes logarithmic; every line has its name at its end."""
     import math
@@ -291,7 +294,7 @@ def _latency(figure: Any, found: list[Line]) -> None:
         )
 
 
-@_drawing
+@drawing
 def _regions(figure: Any, found: list[Region]) -> None:
     """A line for each operator: floor, this package, PyTorch, on a logarithmic axis."""
     figure.set_size_inches(9.6, 0.27 * len(found) + 1.4)

@@ -1,4 +1,4 @@
-"""The README's tables and the pictures of docs/plots, from committed results: `python -m benchmarks report`.
+"""Tables of docs/benchmarks.md and pictures of docs/plots, from committed results: `python -m benchmarks report`.
 
 `--update` writes them; `--check` writes nothing and exits with 1, naming what differs from the data.
 """
@@ -12,10 +12,12 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from benchmarks import speedups
+from benchmarks import freshness, speedups
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.table import machine_text, replaced, slug
+from benchmarks.fusion import fusion
 from benchmarks.gpu import table as gpu_table
+from benchmarks.overview import overview
 from benchmarks.plots import Picture, pictures
 from mobilevit_fast.cli.console import FAILURE, note, usage_error
 from mobilevit_fast.files import write_atomically
@@ -23,6 +25,8 @@ from mobilevit_fast.files import write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"cpu": ("*-cpu-*.json",), "cuda": ("*-cuda-*.json", "gpu-*/gpu-*.json")}
 """Where the results of a device are: those of `run`, and the folders of `session`."""
+REGIONS = "gpu-*/gpu-sm90-regions.json"
+"""Where the results of regions on compute capability 9.0 are."""
 
 
 class Sources(NamedTuple):
@@ -41,9 +45,15 @@ class Sources(NamedTuple):
         """Machine that the results were measured on, for titles."""
         return machine_text(self.models["environment"])
 
+    @property
+    def title(self) -> str:
+        """Machine, date, and whether the kernels changed since."""
+        older = next((s for s in (freshness.suffix(self.device, r) for r in (self.models, self.operators)) if s), "")
+        return f"{self.machine}, {self.models['environment']['date']}{older}"
+
     def pictures(self) -> list[Picture]:
         """Those that there are results for."""
-        return list(pictures(self.device, self.name, self.machine, self.models["rows"], self.operators["rows"]))
+        return list(pictures(self.device, self.name, self.title, self.models["rows"], self.operators["rows"]))
 
 
 Key = tuple[str, tuple[str, ...]]
@@ -76,8 +86,21 @@ def sources(results: Path, device: str) -> list[Sources]:
     return sorted(found, key=lambda source: source.models["environment"]["date"], reverse=True)
 
 
-def blocks(found: list[Sources], plots: str) -> Iterator[tuple[str, str, str]]:
-    """Parts of the README that are generated: tables and pictures, and the markers that these are between."""
+def regions_of(results: Path) -> dict[str, Any] | None:
+    """The newest results of regions on compute capability 9.0 in a folder, None where there are none."""
+    loaded = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(REGIONS))]
+    return max(loaded, key=lambda content: content["environment"]["date"], default=None)
+
+
+def pictures_of(found: list[Sources], regions: dict[str, Any] | None) -> list[Picture]:
+    """Pictures of every machine, the one of all that the README shows, and the one of what is fused."""
+    newest = {source.device: (source.title, source.models["rows"]) for source in reversed(found)}
+    several = [*overview(newest), *([] if regions is None else [fusion(regions)])]
+    return [*(picture for source in found for picture in source.pictures()), *several]
+
+
+def blocks(found: list[Sources], regions: dict[str, Any] | None, plots: str) -> Iterator[tuple[str, str, str]]:
+    """Parts of the page that are generated: tables and pictures, and the markers that these are between."""
     yield speedups.markdown([(s.device, s.models) for s in found]), speedups.BEGIN, speedups.END
     for device, table in (("cpu", cpu_table), ("cuda", gpu_table)):
         texts = []
@@ -88,13 +111,15 @@ def blocks(found: list[Sources], plots: str) -> Iterator[tuple[str, str, str]]:
                 texts.append("\n".join(f"![{p.what}: {p.title}]({plots}/{p.name}.svg)" for p in source.pictures()))
         if texts:
             yield "\n\n".join(texts), table.BEGIN, table.END
+    if regions is not None:
+        yield gpu_table.regions(regions), gpu_table.REGIONS_BEGIN, gpu_table.REGIONS_END
 
 
 def report(
     update: Annotated[bool, typer.Option("--update", help="Write the tables and the pictures.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit status 1 where they differ from the data.")] = False,
     results: Annotated[Path, typer.Option(help="Folder of results.")] = ROOT / "benchmarks" / "results",
-    readme: Annotated[Path, typer.Option(help="Text that has the tables.")] = ROOT / "README.md",
+    page: Annotated[Path, typer.Option(help="Text that has the tables.")] = ROOT / "docs" / "benchmarks.md",
     plots: Annotated[Path, typer.Option(help="Folder of pictures.")] = ROOT / "docs" / "plots",
 ) -> None:
     """Print the tables of the committed results, write them and the pictures, or check both."""
@@ -104,25 +129,26 @@ def report(
     names = Counter(source.name for source in found)
     if doubled := [source.machine for source in found if names[source.name] > 1]:
         raise usage_error(f"--results: expected machines whose pictures have names of their own, got {doubled}")
-    texts = list(blocks(found, os.path.relpath(plots, readme.parent)))
+    regions = regions_of(results)
+    texts = list(blocks(found, regions, os.path.relpath(plots, page.parent)))
     if not (update or check):
         typer.echo("\n\n".join(text for text, _, _ in texts))
         return
-    current = wanted = readme.read_text(encoding="utf-8")
+    current = wanted = page.read_text(encoding="utf-8")
     try:
         for text, begin, end in texts:
             wanted = replaced(wanted, text, begin, end)
     except ValueError as error:
-        note(f"error: {readme}: {error}")
+        note(f"error: {page}: {error}")
         raise typer.Exit(FAILURE) from error
-    differing = [] if current == wanted else [readme]
-    shown = {plots / f"{picture.name}.svg": picture for source in found for picture in source.pictures()}
+    differing = [] if current == wanted else [page]
+    shown = {plots / f"{picture.name}.svg": picture for picture in pictures_of(found, regions)}
     for path, picture in shown.items():
         if not (path.exists() and picture.is_that_of(path.read_text(encoding="utf-8"))):
             differing.append(path)
     stale = sorted(set(plots.glob("*.svg")) - shown.keys())
     if update:
-        write_atomically(readme, wanted.encode())
+        write_atomically(page, wanted.encode())
         plots.mkdir(parents=True, exist_ok=True)
         for path in differing:
             if path in shown:

@@ -1,8 +1,9 @@
-"""The README's first table: how many times faster than transformers, and than the fastest of all others."""
+"""Table of speeds: how many times faster than transformers, and than the fastest of all others."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from benchmarks import freshness
 from benchmarks.cpu.table import Rows, grid, machine_text
 from benchmarks.ratios import fastest
 from benchmarks.registry import SIZES
@@ -32,7 +33,8 @@ def _lines(device: str, results: dict[str, Any]) -> Iterator[list[str]]:
         ]
         if any(cell != _MISSING for cell in cells):
             how = ", CUDA graph" if device == "cuda" else ""
-            yield [f"{machine}, {dtype}, batch {batch}{how}, {environment['date']}", *cells]
+            when = environment["date"] + freshness.suffix(device, results)
+            yield [f"{machine}, {dtype}, batch {batch}{how}, {when}", *cells]
 
 
 def _cell(rows: Rows, device: str) -> str:

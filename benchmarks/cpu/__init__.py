@@ -1,4 +1,4 @@
 """MobileViT on the CPU: this package against the other ways to run it, and operator by operator.
 
-`python -m benchmarks run models|ops` measures; `python -m benchmarks report` makes the README's tables of the results.
+`python -m benchmarks run models|ops` measures; `python -m benchmarks report` makes tables of the results.
 """

@@ -1,9 +1,10 @@
-"""The README's tables of a CPU, from results; `python -m benchmarks report` writes them."""
+"""Tables of a CPU for docs/benchmarks.md, from results; `python -m benchmarks report` writes them."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks import freshness
 from benchmarks.ratios import Ratio, fastest
 from benchmarks.registry import YARDSTICK
 
@@ -16,7 +17,7 @@ Rows = list[dict[str, Any]]
 def markdown(results: dict[str, Any], *, operators: bool = False) -> str:
     """The tables of a file of results, and what they were measured on."""
     rows: Rows = results["rows"]
-    blocks = [_conditions(results["environment"], rows)]
+    blocks = [_conditions(results["environment"], rows) + freshness.remark("cpu", results)]
     for dtype in dict.fromkeys(row["dtype"] for row in rows):
         own = [row for row in rows if row["kind"] == "model" and row["dtype"] == dtype]
         blocks.append(_model_table([row for row in own if row["model"] != YARDSTICK], dtype))
@@ -197,13 +198,13 @@ def shape_text(shape: dict[str, int]) -> str:
     return ", ".join(words)
 
 
-def replaced(readme: str, table: str, begin: str = BEGIN, end: str = END) -> str:
-    """The text of a README with the table between its markers.
+def replaced(page: str, table: str, begin: str = BEGIN, end: str = END) -> str:
+    """The text of a page with the table between its markers.
 
     Raises:
         ValueError: the markers are not there, once each and in order.
     """
-    if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise ValueError(f"expected {begin} and then {end} in it, once each")
-    before, after = readme[: readme.index(begin)], readme[readme.index(end) :]
+    before, after = page[: page.index(begin)], page[page.index(end) :]
     return f"{before}{begin}\n{table}\n{after}"

@@ -1,11 +1,13 @@
-"""The README's tables of a GPU, from results; `python -m benchmarks report` writes them."""
+"""Tables of a GPU for docs/benchmarks.md, from results; `python -m benchmarks report` writes them."""
 
 from typing import Any
 
+from benchmarks import freshness
 from benchmarks.cpu.table import Rows, commit_text, grid, shape_text
 from benchmarks.registry import OPERATOR_BACKENDS, SIZES, providers_on
 
 BEGIN, END = "<!-- gpu-table:begin -->", "<!-- gpu-table:end -->"
+REGIONS_BEGIN, REGIONS_END = "<!-- regions:begin -->", "<!-- regions:end -->"
 DTYPE, MANY, LARGEST = "float16", 256, next(iter(SIZES))
 _MISSING = "–"
 
@@ -22,7 +24,7 @@ def _conditions(results: dict[str, Any]) -> str:
     unverified = "" if results["environment"].get("verified", True) else " The operators' tests were not run before."
     return (
         f"{stamp['device']}, driver {stamp['driver']}; {versions}; {stamp['date']}, commit {commit}. "
-        f"{DTYPE}, images of 256 px; medians of interleaved rounds.{unverified}"
+        f"{DTYPE}, images of 256 px; medians of interleaved rounds.{unverified}{freshness.remark('cuda', results)}"
     )
 
 
@@ -60,7 +62,7 @@ def _operators(rows: Rows) -> str:
 
 
 def regions(results: dict[str, Any]) -> str:
-    """The table of regions on compute capability 9.0, of whose file ``docs/hopper.md`` is made."""
+    """The table of regions on compute capability 9.0, and what they were measured on."""
     groups: dict[tuple[str, int], Rows] = {}
     for row in results["rows"]:
         groups.setdefault((row["model"], row["batch"]), []).append(row)
@@ -73,4 +75,9 @@ def regions(results: dict[str, Any]) -> str:
             lines.append([f"{model}, {batch}", shape, f"{row['us']:.1f}", f"{row['before_us']:.1f}", error])
         now, before = (sum(row[name] * row["calls"] for row in rows) for name in ("us", "before_us"))
         lines.append([f"**{model}, {batch}**", "**all**", f"**{now:,.0f}**", f"**{before:,.0f}**", ""])
-    return grid(["model, images", "region", "µs", "µs before", "error / PyTorch's"], lines)
+    stamp, commit = results["stamp"], commit_text(results["environment"])
+    conditions = (
+        f"{stamp['device']}, driver {stamp['driver']}; torch {stamp['torch']}; {stamp['date']}, commit {commit}."
+    )
+    table = grid(["model, images", "region", "µs", "µs before", "error / PyTorch's"], lines)
+    return f"{conditions}{freshness.remark('cuda', results)}\n\n{table}"

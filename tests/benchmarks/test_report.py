@@ -10,49 +10,51 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import plots, report, speedups
+from benchmarks import freshness, plots, report, speedups
 from benchmarks.__main__ import app
 from benchmarks.cpu import table as cpu_table
 from benchmarks.gpu import table as gpu_table
-from testing.paths import REPOSITORY
 
 
 def invoke(*words: str) -> Any:
     return CliRunner().invoke(app, ["report", *words])
 
 
-def test_the_readme_and_the_pictures_are_those_of_the_committed_results() -> None:
+def test_the_page_and_the_pictures_are_those_of_the_committed_results() -> None:
     outcome = invoke("--check")
     assert outcome.exit_code == 0, outcome.output
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> list[str]:
-    """A README without tables and no pictures."""
-    readme = tmp_path / "README.md"
+    """A page without tables and no pictures."""
+    page = tmp_path / "page.md"
     markers = [speedups.BEGIN, speedups.END, cpu_table.BEGIN, cpu_table.END, gpu_table.BEGIN, gpu_table.END]
-    readme.write_text("\n".join(["before", *markers, "after"]), encoding="utf-8")
-    return ["--readme", str(readme), "--plots", str(tmp_path / "docs" / "plots")]
+    markers += [gpu_table.REGIONS_BEGIN, gpu_table.REGIONS_END]
+    page.write_text("\n".join(["before", *markers, "after"]), encoding="utf-8")
+    return ["--page", str(page), "--plots", str(tmp_path / "docs" / "plots")]
 
 
 def test_what_is_written_passes_the_check_until_it_is_changed(places: list[str], tmp_path: Path) -> None:
-    readme, folder = tmp_path / "README.md", tmp_path / "docs" / "plots"
+    page, folder = tmp_path / "page.md", tmp_path / "docs" / "plots"
     assert invoke("--check", *places).exit_code == 1
     assert not folder.exists()
     assert invoke("--update", *places).exit_code == 0
     assert invoke("--check", *places).exit_code == 0
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     pictures = sorted(folder.glob("*.svg"))
     assert text.startswith("before\n")
     assert text.endswith("\nafter")
     assert pictures
-    assert all(f"(docs/plots/{path.name})" in text for path in pictures)
+    of_the_readme = {"overview.svg", "fusion.svg"}
+    assert of_the_readme < {path.name for path in pictures}
+    assert all(f"(docs/plots/{path.name})" in text for path in pictures if path.name not in of_the_readme)
 
-    readme.write_text(text.replace("transformers |", "something |"), encoding="utf-8")
+    page.write_text(text.replace("transformers |", "something |"), encoding="utf-8")
     outcome = invoke("--check", *places)
     assert outcome.exit_code == 1
-    assert "README.md" in outcome.output
-    readme.write_text(text, encoding="utf-8")
+    assert "page.md" in outcome.output
+    page.write_text(text, encoding="utf-8")
 
     svg = pictures[0].read_text(encoding="utf-8")
     pictures[0].write_text(svg.replace("<!-- data: ", "<!-- data: 0"), encoding="utf-8")
@@ -71,9 +73,9 @@ def test_without_results_or_markers_it_says_so(places: list[str], tmp_path: Path
     outcome = invoke("--check", "--results", str(tmp_path), *places)
     assert outcome.exit_code == 2
     assert "expected results of models in" in outcome.output
-    (tmp_path / "README.md").write_text("no markers", encoding="utf-8")
+    (tmp_path / "page.md").write_text("no markers", encoding="utf-8")
     assert invoke("--update", *places).exit_code == 1
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "no markers"
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == "no markers"
 
 
 def test_a_picture_is_the_same_every_time() -> None:
@@ -140,13 +142,6 @@ def test_ratios_of_the_first_table() -> None:
         row("XXS", "transformers", 5.0),
         row("S", "transformers", 5.0, batch=8),
     ]
-    environment = {"cpu": {"name": "a CPU"}, "threads": 2, "date": "2026-01-02"}
+    environment = {"cpu": {"name": "a CPU"}, "threads": 2, "date": "2026-01-02", "kernels": freshness.digests()}
     lines = speedups.markdown([("cpu", {"environment": environment, "rows": rows})]).splitlines()
     assert lines[2:] == ["| a CPU, 2 threads, float32, batch 1, 2026-01-02 | 3.0× / 1.5× | – / 2.5× | – |"]
-
-
-def test_the_page_of_regions_is_made_from_its_results() -> None:
-    found = json.loads((REPOSITORY / "benchmarks/results/gpu-h200/gpu-sm90-regions.json").read_text(encoding="utf-8"))
-    page = (REPOSITORY / "docs/hopper.md").read_text(encoding="utf-8")
-    between = page.split("<!-- regions:begin -->\n")[1].split("\n<!-- regions:end -->")[0]
-    assert between == gpu_table.regions(found)
