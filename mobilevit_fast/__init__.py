@@ -10,8 +10,7 @@ from mobilevit_fast.models import (
     MobileViTForSemanticSegmentation,
     MobileViTModel,
 )
-
-__version__ = "0.1.0"
+from mobilevit_fast.version import __version__  # noqa: F401
 
 __all__ = [
     "MobileViTConfig",

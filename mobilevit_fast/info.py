@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mobilevit_fast.kernels.triton.backend import INSTALLED, INTERPRETING
+from mobilevit_fast.version import __version__
 
 from . import native
 from .ops import OPS
@@ -34,7 +35,7 @@ def collect() -> dict[str, Any]:
     """
     return {
         "versions": {
-            PACKAGE: _version(PACKAGE),
+            PACKAGE: __version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in REQUIRED + OPTIONAL},
         },

@@ -39,6 +39,7 @@ from mobilevit_fast.files import encoded_picture, find, user_path, write_atomica
 from mobilevit_fast.images import ImageError
 from mobilevit_fast.images.inputs import read_image
 from mobilevit_fast.images.transforms import to_bytes
+from mobilevit_fast.version import __version__
 
 app = typer.Typer(
     cls=Commands,
@@ -66,6 +67,12 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by defa
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"mobilevit-fast {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     limit: Annotated[
@@ -73,6 +80,9 @@ def options(
         typer.Option(help="NAME=NUMBER, a limit of mobilevit_fast.limits to raise; may be given several times."),
     ] = None,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the program an error arose.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Classify and segment photos with MobileViT; convert its checkpoints."""
     for one in limit or ():
