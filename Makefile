@@ -28,7 +28,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 SUITES := package benchmarks emulator triton
 
-.PHONY: demo test $(SUITES:%=test-%) test-thorough lint build compile-only clean
+.PHONY: demo test $(SUITES:%=test-%) test-thorough lint build compile-only docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -61,6 +61,10 @@ lint: $(VENV)/.tested
 	$(VENV)/bin/mypy
 
 build: $(VENV)/.built
+
+# The pages as a site in build/site, without a network.
+docs: $(VENV)/.tested
+	$(PY) -m mkdocs build -q
 
 # Every CUDA source through nvcc; needs no GPU and no CUDA build of torch.
 compile-only: $(VENV)/.built

@@ -1,16 +1,10 @@
 """Accelerated models under torch.compile, torch.export and AOTInductor."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration import fused
-from testing.pairs import shortened
-from testing.paths import REPOSITORY
 from testing.tolerance import close
 from tests.integrations import zoo
 
@@ -82,38 +76,3 @@ def test_export_with_a_dynamic_batch(name: str) -> None:
     for size in (1, 5):
         x = zoo.images(size)
         close(zoo.run(program.module(), x), zoo.run(model, x))
-
-
-RUN_PACKAGE = """
-import sys
-import torch
-package, images, logits = sys.argv[1:]
-try:
-    torch._inductor.aoti_load_package(package)(torch.load(images)[0])
-except RuntimeError as error:
-    assert "mobilevit_fast::" in str(error), error
-else:
-    raise AssertionError("ran without the operators")
-import mobilevit_fast
-program = torch._inductor.aoti_load_package(package)
-torch.save([program(x).logits for x in torch.load(images)], logits)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:FutureWarning")
-def test_package_with_a_dynamic_batch(tmp_path: Path) -> None:
-    """Compiled ahead of time, run in another process, which has to import the operators."""
-    model = mvf.accelerate(shortened(zoo.SMALL["native"]()))
-    dynamic_shapes = {"pixel_values": {0: torch.export.Dim("batch", min=1)}}
-    with torch.no_grad():
-        program = torch.export.export(model, (zoo.images(2),), dynamic_shapes=dynamic_shapes)
-    package, images, logits = (tmp_path / part for part in ("model.pt2", "images.pt", "logits.pt"))
-    # The wrapper's speed is not tested, and optimising it takes a third of the time.
-    options = {"aot_inductor.compile_wrapper_opt_level": "O0"}
-    torch._inductor.aoti_compile_and_package(program, package_path=str(package), inductor_configs=options)
-    batches = [zoo.images(size) for size in (1, 5)]
-    torch.save(batches, images)
-    subprocess.run([sys.executable, "-c", RUN_PACKAGE, package, images, logits], check=True, cwd=REPOSITORY)
-    for x, got in zip(batches, torch.load(logits), strict=True):
-        close(got, zoo.run(model, x))
