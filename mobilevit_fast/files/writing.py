@@ -6,7 +6,7 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-try:
-    import fcntl
-except ImportError:  # not on POSIX: then writers do not see each other, and leftovers stay
-    fcntl = None  # type: ignore[assignment]
+from mobilevit_fast.files.locks import lock, unlock
 
 _JOURNAL = ".mobilevit_fast.journal"
 """Lists the temporary files of a save: what is written, what its place held before, and the name of that.
@@ -74,7 +71,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes], rivals: Iterable
             raise IsADirectoryError(f"expected a file to write to, got a folder: {folder / name}")
     with _alone_in(folder):
         _finish(folder, _committed(folder))
-        _remove_leftovers(folder, contents)
+        remove_leftovers(folder, {_beginning(name) for name in (*contents, _JOURNAL)}.__contains__)
     with ExitStack() as stack:
         written = {name: stack.enter_context(_written(folder, name, contents[name])) for name in contents}
         with _alone_in(folder):
@@ -83,7 +80,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes], rivals: Iterable
             if len(changed) > 1:
                 _commit(folder, changed, set(rivals) - contents.keys() if next(iter(contents)) in changed else ())
             _finish(folder, changed)
-        _sync(folder)
+        sync_folder(folder)
 
 
 def find(path: Path) -> Path | None:
@@ -108,6 +105,27 @@ def open_found(path: Path) -> io.BufferedReader:
     return path.open("rb")  # which fails in the system's words
 
 
+def remove_leftovers(folder: Path, belongs: Callable[[str], bool]) -> None:
+    """Remove what killed writers left in a folder, of files whose names belong to the caller.
+
+    Args:
+        folder: which exists.
+        belongs: told the name of a file, of a long one the first 100 bytes.
+    """
+    with suppress(OSError):
+        for found in os.listdir(folder):
+            match = _TEMPORARY.fullmatch(found)
+            if match is None or not belongs(match["name"]):
+                continue
+            with suppress(OSError):
+                descriptor = os.open(folder / found, os.O_RDWR)
+                try:
+                    if lock(descriptor, wait=False):
+                        os.unlink(folder / found)
+                finally:
+                    os.close(descriptor)
+
+
 def encoded_picture(picture: "Image.Image", kind: str) -> bytes:
     """The content of an image file, by the name Pillow has for its format."""
     file = io.BytesIO()
@@ -124,7 +142,7 @@ def _commit(folder: Path, changed: Mapping[str, Path], rivals: Iterable[str]) ->
     with _written(folder, _JOURNAL, os.fsencode("\0".join(entries))) as journal:
         os.replace(journal, folder / _JOURNAL)
         try:
-            _sync(folder)
+            sync_folder(folder)
             (folder / first).unlink(missing_ok=True)
         except BaseException:
             if not _committed(folder):
@@ -213,7 +231,7 @@ def _written(folder: Path, name: str, content: bytes) -> Iterator[Path]:
             if path not in _committed(folder).values():
                 path.unlink(missing_ok=True)
         finally:
-            _unlock(descriptor)
+            unlock(descriptor)
             os.close(descriptor)
 
 
@@ -221,7 +239,7 @@ def _create(folder: Path, name: str) -> tuple[Path, int]:
     while True:
         path = folder / f".{_beginning(name)}.{secrets.token_hex(8)}.tmp"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # less what the umask takes
-        if _lock(descriptor, wait=False) is not False and path.exists():
+        if lock(descriptor, wait=False) is not False and path.exists():
             return path, descriptor
         os.close(descriptor)  # another writer took it for a leftover before it was locked
 
@@ -234,37 +252,17 @@ def _beginning(name: str) -> str:
     return short
 
 
-def _lock(descriptor: int, *, wait: bool) -> bool | None:
-    """Whether the lock was taken; None where there are none. It ends with `_unlock`, or with the process."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return None
-    return True
-
-
-def _unlock(descriptor: int) -> None:
-    """End a lock, which a process that was forked meanwhile would keep where the descriptor is only closed."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Keep other writers from renaming in a folder meanwhile."""
     descriptor = _open_folder(folder)
     try:
         if descriptor is not None:
-            _lock(descriptor, wait=True)
+            lock(descriptor, wait=True)
         yield
     finally:
         if descriptor is not None:
-            _unlock(descriptor)
+            unlock(descriptor)
             os.close(descriptor)
 
 
@@ -275,24 +273,7 @@ def _open_folder(folder: Path) -> int | None:
         return None
 
 
-def _remove_leftovers(folder: Path, names: Mapping[str, bytes]) -> None:
-    """Remove temporary files of these names that no writer holds any more."""
-    written = {_beginning(name) for name in (*names, _JOURNAL)}
-    with suppress(OSError):
-        for found in os.listdir(folder):
-            match = _TEMPORARY.fullmatch(found)
-            if match is None or match["name"] not in written:
-                continue
-            with suppress(OSError):
-                descriptor = os.open(folder / found, os.O_RDWR)
-                try:
-                    if _lock(descriptor, wait=False):
-                        os.unlink(folder / found)
-                finally:
-                    os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have the disk know the new names too, where the file system can."""
     descriptor = _open_folder(folder)
     if descriptor is not None:

@@ -217,7 +217,7 @@ def test_a_writer_at_work_is_not_taken_for_a_leftover(tmp_path: Path, monkeypatc
 
 
 def test_a_temporary_file_that_was_taken_for_a_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock, calls = files._lock, []
+    lock, calls = files.lock, []
 
     def taken(descriptor: int, *, wait: bool) -> bool | None:
         if not wait:
@@ -226,7 +226,7 @@ def test_a_temporary_file_that_was_taken_for_a_leftover(tmp_path: Path, monkeypa
                 next(tmp_path.glob(".file.*.tmp")).unlink()
         return lock(descriptor, wait=wait)
 
-    monkeypatch.setattr(files, "_lock", taken)
+    monkeypatch.setattr(files, "lock", taken)
     write_atomically(tmp_path / "file", b"mine")
     assert contents(tmp_path) == {"file": b"mine"}
     assert len(calls) == 2
