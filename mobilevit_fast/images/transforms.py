@@ -6,8 +6,9 @@ implementation detail. No step changes its input.
 """
 
 import numpy as np
-from PIL import Image
 from PIL.Image import Resampling
+
+from mobilevit_fast.images.resizing import centred_slices, resize_and_crop, resize_by_pillow, supports
 
 IGNORED_LABEL = 255
 """The label that losses leave out."""
@@ -96,22 +97,21 @@ def resize(image: np.ndarray, height: int, width: int, resample: Resampling) -> 
     Raises:
         ImageError: values that fit neither description.
     """
-    is_fraction = _holds_fractions(image)
+    is_fraction = holds_fractions(image)
     pixels = to_bytes(image).transpose(1, 2, 0)
-    if pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    resized = np.array(picture.resize((width, height), resample=resample))
-    resized = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
+    if supports(pixels.shape, resample).ok:
+        resized = resize_and_crop(pixels, (height, width), (height, width), resample).numpy()
+    else:
+        resized = resize_by_pillow(pixels, (height, width), resample).transpose(2, 0, 1)
     return rescale(resized, 1 / 255) if is_fraction else resized
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
     """Fractions of white, or whole numbers of [0, 255], as uint8; others are an ImageError."""
-    return (rescale(image, 255) if _holds_fractions(image) else image).astype(np.uint8)
+    return (rescale(image, 255) if holds_fractions(image) else image).astype(np.uint8)
 
 
-def _holds_fractions(image: np.ndarray) -> bool:
+def holds_fractions(image: np.ndarray) -> bool:
     """Whether the values are fractions of white (True) or whole numbers of [0, 255] (False)."""
     if image.dtype == np.uint8:
         return False
@@ -148,18 +148,10 @@ def center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
         (channels, height, width), the dtype of `image`.
     """
     result = np.zeros((image.shape[0], height, width), dtype=image.dtype)
-    to_rows, from_rows = _centred_slices(image.shape[1], height)
-    to_columns, from_columns = _centred_slices(image.shape[2], width)
+    to_rows, from_rows = centred_slices(image.shape[1], height)
+    to_columns, from_columns = centred_slices(image.shape[2], width)
     result[:, to_rows, to_columns] = image[:, from_rows, from_columns]
     return result
-
-
-def _centred_slices(edge: int, crop: int) -> tuple[slice, slice]:
-    """Where the part that both share lies in the crop and in the image, along one edge."""
-    offset = (edge - crop) // 2  # negative: the image starts this far inside the crop
-    length = min(edge, crop)
-    in_crop, in_image = max(-offset, 0), max(offset, 0)
-    return slice(in_crop, in_crop + length), slice(in_image, in_image + length)
 
 
 def normalize(image: np.ndarray, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> np.ndarray:

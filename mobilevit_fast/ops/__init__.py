@@ -10,7 +10,9 @@ from mobilevit_fast.ops.depthwise_conv2d import channel_innermost, depthwise_con
 from mobilevit_fast.ops.depthwise_separable_conv2d import depthwise_separable_conv2d
 from mobilevit_fast.ops.inverted_residual import inverted_residual
 from mobilevit_fast.ops.mobilevit_transformer import mobilevit_transformer
+from mobilevit_fast.ops.pixels_to_float import pixels_to_float
 from mobilevit_fast.ops.registry import BACKENDS, OPS
+from mobilevit_fast.ops.resize_crop import resize_crop
 
 native.load()
 
@@ -27,4 +29,6 @@ __all__ = [
     "depthwise_separable_conv2d",
     "inverted_residual",
     "mobilevit_transformer",
+    "pixels_to_float",
+    "resize_crop",
 ]
