@@ -108,7 +108,7 @@ def resize(image: np.ndarray, height: int, width: int, resample: Resampling) -> 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
     """Fractions of white, or whole numbers of [0, 255], as uint8; others are an ImageError."""
-    return (rescale(image, 255) if holds_fractions(image) else image).astype(np.uint8)
+    return (rescale(image, 255) if holds_fractions(image) else image).astype(np.uint8, copy=False)
 
 
 def holds_fractions(image: np.ndarray) -> bool:

@@ -59,7 +59,9 @@ def resize_crop(
     if out is None:
         out = image.new_empty((image.shape[2], *crop))
     elif out.shape[1:] != tuple(crop):
-        raise ValueError(f"{NAMESPACE}.{_NAME}: expected out of shape (channels, {crop[0]}, {crop[1]}), got {out.shape}")
+        raise ValueError(
+            f"{NAMESPACE}.{_NAME}: expected out of shape (channels, {crop[0]}, {crop[1]}), got {out.shape}"
+        )
     if offset is None:
         offset = [(edge - kept) // 2 for edge, kept in zip(size, crop, strict=True)]
     overload: Any = torch.ops.mobilevit_fast.resize_crop.cpu

@@ -17,6 +17,7 @@
 #include "cpu/inverted_residual/inverted_residual.h"
 #include "cpu/mobilevit_transformer/mobilevit_transformer.h"
 #include "cpu/packed_sizes.h"
+#include "pixel_cases.h"
 
 namespace sanitize {
 namespace {
@@ -361,6 +362,7 @@ void transformer_cases(Element element) {
 }
 
 void run_all() {
+  pixel_cases(variant->isa, [](const char* op, auto numbers) { return begins(op, Element::float32, false, numbers); });
   for (const Element element : {Element::float32, Element::bfloat16}) {
     depthwise_cases(element);
     inverted_residual_cases(element);

@@ -73,6 +73,7 @@ GROUPS = {
     "shapes of models": (["native_isas", "native_geometry"], ""),
     "numbers": (["attention_scores", "magnitudes", "native_packing"], "not fastest_variant"),
     "operators": ([f"{op}_native" for op in NATIVE], "avx512"),
+    "pixels": (["resize_crop_native", "pixels_to_float_native"], "not declared"),
     "threads": (["native_threads"], "changes_nothing and (c8- or c16-) and not (d20 or d144)"),
 }
 

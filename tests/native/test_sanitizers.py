@@ -40,7 +40,8 @@ def cmake_list(name: str) -> list[str]:
 def compile_all(compiler: Sequence[str], folder: Path) -> Path:
     """The driver with all kernels, each compiled for every instruction set with the flags of the emulated library."""
     host = [*INCLUDE, "-DMVF_EMULATE_ISAS"]
-    jobs: list[list[object]] = [[HERE / "sanitize.cpp", *host], [CPU / "cpu_isa.cpp", *host]]
+    sources = [HERE / "sanitize.cpp", CPU / "cpu_isa.cpp", CPU / "resize_crop" / "windows.cpp"]
+    jobs: list[list[object]] = [[source, *host] for source in sources]
     emulated = ["-Wno-psabi", "-include", str(HERE / "avx512.h")]
     variants = {  # longest first: name, flags, kernels
         "avx512_amx": ([*emulated, "-DMVF_PAIRS", "-DMVF_TILES"], "MVF_CPU_TILE_KERNELS"),
@@ -100,12 +101,15 @@ OPERATORS = [
     "mobilevit_transformer",
     "classifier_head",
     "aspp",
+    "resize_crop",
+    "pixels_to_float",
 ]
 PAIR_OPERATORS = ["inverted_residual", "depthwise_separable_conv2d", "mobilevit_transformer", "classifier_head"]
 # Variants of which only operators with matrix products have kernels, for one type.
 PAIRS = {"avx512_bf16": PAIR_OPERATORS, "avx512_amx": [*PAIR_OPERATORS, "conv2d_bias_act"]}
 FAULTS = [(buffer, operator) for buffer in ("x", "y", "packed") for operator in OPERATORS]
-FAULTS.remove(("packed", "depthwise_conv2d"))  # it has none
+WITHOUT_PACKED = ("depthwise_conv2d", "resize_crop", "pixels_to_float")
+FAULTS = [fault for fault in FAULTS if fault not in [("packed", operator) for operator in WITHOUT_PACKED]]
 FAULTS.append(("scratch", "conv2d_bias_act"))  # of which the last array is used to its end
 
 

@@ -21,8 +21,8 @@ struct PixelsToFloatParams {
 };
 
 // Computes rows [begin, end) of all images; one function per instruction set.
-#define MVF_DECLARE(isa)                                                         \
-  namespace isa {                                                                \
+#define MVF_DECLARE(isa)                                                          \
+  namespace isa {                                                                 \
   void pixels_to_float(const PixelsToFloatParams& p, int64_t begin, int64_t end); \
   }
 MVF_CPU_ISAS_WITHOUT_PAIRS(MVF_DECLARE)

@@ -65,7 +65,8 @@ MVF_INLINE void add_rgb(const int32_t* words, int64_t any_pairs, const FourRows&
   const auto add = [&](int64_t k, int count) __attribute__((always_inline)) {
     __m256i pixels[2];
     MVF_UNROLL
-    for (int i = 0; i < 2; ++i) pixels[i] = load_halves(four.rows[2 * i] + at + 6 * k, four.rows[2 * i + 1] + at + 6 * k);
+    for (int i = 0; i < 2; ++i)
+      pixels[i] = load_halves(four.rows[2 * i] + at + 6 * k, four.rows[2 * i + 1] + at + 6 * k);
     MVF_UNROLL
     for (int j = 0; j < count; ++j) {
       const __m256i upper = _mm256_set1_epi32(words[k + j]), lower = _mm256_set1_epi32(words[pairs + k + j]);
@@ -101,14 +102,14 @@ void add_columns_of_rgb(const WindowTable& table, const FourRows& given, int64_t
     __m256i left[2], right[2];
     add_rgb<kPairs>(words, pairs, four, (int64_t)begins[x] * 3 - four.origin, left);
     add_rgb<kPairs>(words + 2 * pairs, pairs, four, (int64_t)begins[x + 1] * 3 - four.origin, right);
-    const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(left[0], right[0]),
-                                              _mm256_packs_epi32(left[1], right[1]));
+    const __m256i bytes =
+        _mm256_packus_epi16(_mm256_packs_epi32(left[0], right[0]), _mm256_packs_epi32(left[1], right[1]));
     const __m256i pixels = _mm256_shuffle_epi8(bytes, close);
     const __m128i even = _mm256_castsi256_si128(pixels), odd = _mm256_extracti128_si256(pixels, 1);
-    _mm_storel_epi64((__m128i*)(four.lines[0] + 3 * x), even);
-    _mm_storel_epi64((__m128i*)(four.lines[1] + 3 * x), odd);
-    _mm_storeh_pd((double*)(four.lines[2] + 3 * x), _mm_castsi128_pd(even));
-    _mm_storeh_pd((double*)(four.lines[3] + 3 * x), _mm_castsi128_pd(odd));
+    const int64_t two[kRowsTogether] = {_mm_cvtsi128_si64(even), _mm_cvtsi128_si64(odd), _mm_extract_epi64(even, 1),
+                                        _mm_extract_epi64(odd, 1)};
+    MVF_UNROLL
+    for (int i = 0; i < kRowsTogether; ++i) std::memcpy(four.lines[i] + 3 * x, &two[i], 8);
   }
 }
 
@@ -122,10 +123,10 @@ MVF_INLINE void add_grey(const int32_t* words, int64_t pairs, const FourRows& fo
     const __m256i lower = both(_mm_loadu_si128((const __m128i*)(words + pairs + k)));
     MVF_UNROLL
     for (int i = 0; i < 2; ++i) {
-      const __m128i two = _mm_castpd_si128(
-          _mm_loadh_pd(_mm_load_sd((const double*)(four.rows[2 * i] + at + 2 * k)),
-                       (const double*)(four.rows[2 * i + 1] + at + 2 * k)));
-      const __m256i pixels = _mm256_cvtepu8_epi16(two);
+      int64_t two[2];
+      std::memcpy(&two[0], four.rows[2 * i] + at + 2 * k, 8);
+      std::memcpy(&two[1], four.rows[2 * i + 1] + at + 2 * k, 8);
+      const __m256i pixels = _mm256_cvtepu8_epi16(_mm_set_epi64x(two[1], two[0]));
       high[i] = _mm256_add_epi32(high[i], _mm256_madd_epi16(pixels, upper));
       low[i] = _mm256_add_epi32(low[i], _mm256_madd_epi16(pixels, lower));
     }

@@ -108,8 +108,8 @@ void add_many_rows(const uint8_t* const* rows, const int32_t* words, int64_t pai
   for_vectors(bytes, [&](int64_t at) __attribute__((always_inline)) {
     RowSums sums = empty_sums();
     for (int64_t k = 0; k < pairs; ++k) {
-      add_pair(rows[2 * k] + at, rows[2 * k + 1] + at, _mm256_set1_epi32(words[k]),
-               _mm256_set1_epi32(words[pairs + k]), sums);
+      add_pair(rows[2 * k] + at, rows[2 * k + 1] + at, _mm256_set1_epi32(words[k]), _mm256_set1_epi32(words[pairs + k]),
+               sums);
     }
     store_sums(sums, y + at);
   });

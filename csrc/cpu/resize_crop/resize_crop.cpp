@@ -1,8 +1,8 @@
-// torch.ops.mobilevit_fast.resize_crop.cpu: checks, windows, launch.
+// torch.ops.mobilevit_fast.resize_crop.cpu: checks, plan, launch.
 #include "resize_crop.h"
 
 #include "common/checks.h"
-#include "cpu/gemm/gemm_layout.h"
+#include "plan.h"
 
 namespace mobilevit_fast::cpu {
 namespace {
@@ -15,44 +15,6 @@ constexpr Kernel kVariants[] = {MVF_CPU_ISAS(MVF_ENTRY)};
 
 constexpr int64_t kMaxEdge = (int64_t{1} << 24) - 1;  // what Pillow, which counts pixels in float32, resizes exactly
 constexpr int64_t kMaxResized = INT32_MAX;
-
-// The windows of the places of an edge that a crop sees, and the part of the edge that they see.
-class Windows {
- public:
-  Windows(Filter filter, const Edge& edge, int64_t together, int64_t pairs_together) : begin_(edge.first) {
-    end_ = edge.first + edge.count;
-    if (edge.in == edge.out) return;
-    const int64_t places = round_up(edge.count, together);
-    pairs_ = round_up(ceil_div(window_length(filter, edge), 2), pairs_together);
-    begins_.resize(places);
-    words_.resize(product_of(places, 2, pairs_));
-    make_windows(filter, edge, pairs_, begins_.data(), words_.data());
-    begin_ = begins_[0], end_ = begin_;
-    for (int64_t i = 0; i < places; ++i) {
-      if (i >= edge.count) begins_[i] = begins_[edge.count - 1] + static_cast<int32_t>(begin_);
-      begins_[i] -= static_cast<int32_t>(begin_);
-    }
-    end_ = smaller(begin_ + begins_[places - 1] + 2 * pairs_, edge.in);
-  }
-
-  WindowTable table() const { return {begins_.data(), words_.data(), pairs_}; }
-  int64_t begin() const { return begin_; }
-  int64_t size() const { return end_ - begin_; }
-
- private:
-  std::vector<int32_t> begins_, words_;
-  int64_t pairs_ = 0, begin_, end_;
-};
-
-// The part of a crop that the resized image covers, along one edge.
-struct Cover {
-  Cover(int64_t in, int64_t out, int64_t offset, int64_t crop)
-      : begin(smaller(larger(-offset, 0), crop)), end(larger(smaller(out - offset, crop), begin)) {
-    edge = {in, out, begin + offset, end - begin};
-  }
-  int64_t begin, end;
-  Edge edge;
-};
 
 template <class... Parts>
 void expect(const Tensor& image, bool ok, const Parts&... parts) {
@@ -71,7 +33,8 @@ void check_arguments(const Tensor& image, const std::vector<int64_t>& size, cons
          "image and out of type torch.uint8, got ", dtype_text(image.scalar_type()), " and ",
          dtype_text(out.scalar_type()));
   const int64_t channels = image.size(2);
-  const bool lies_close = (channels == 1 || image.stride(2) == 1) && (image.size(1) <= 1 || image.stride(1) == channels);
+  const bool lies_close =
+      (channels == 1 || image.stride(2) == 1) && (image.size(1) <= 1 || image.stride(1) == channels);
   expect(image, lies_close, "an image whose pixels follow one another within a row, got strides ", image.stride(1),
          " and ", image.stride(2));
   for (int i = 0; i < 2; ++i) {
@@ -95,12 +58,9 @@ void check_arguments(const Tensor& image, const std::vector<int64_t>& size, cons
 void resize_crop(Tensor image, std::vector<int64_t> size, std::vector<int64_t> offset, int64_t resample,
                  bool rows_first, bool flip_channels, Tensor out) {
   check_arguments(image, size, offset, resample, out);
-  const Filter filter = static_cast<Filter>(resample);
-  const Cover rows(image.size(0), size[0], offset[0], out.size(1));
-  const Cover columns(image.size(1), size[1], offset[1], out.size(2));
-
   ResizeCropParams p{};
-  p.channels = image.size(2);
+  p.image = static_cast<const uint8_t*>(image.const_data_ptr());
+  p.channels = image.size(2), p.image_row_stride = image.size(0) > 1 ? image.stride(0) : 0;
   p.crop_h = out.size(1), p.crop_w = out.size(2);
   p.y = static_cast<uint8_t*>(out.mutable_data_ptr());
   p.y_channel_stride = out.stride(0), p.y_row_stride = out.stride(1), p.y_pixel_stride = out.stride(2);
@@ -108,21 +68,10 @@ void resize_crop(Tensor image, std::vector<int64_t> size, std::vector<int64_t> o
     p.y += (p.channels - 1) * p.y_channel_stride;
     p.y_channel_stride = -p.y_channel_stride;
   }
-  const Kernel kernel = kVariants[static_cast<int>(active_isa())];
-  if (rows.edge.count == 0 || columns.edge.count == 0) {  // nothing but padding
-    kernel(p, 0, p.crop_h);
-    return;
-  }
-  const Windows row_windows(filter, rows.edge, 1, 1);
-  const Windows column_windows(filter, columns.edge, columns_together(p.channels), pairs_together(p.channels));
-  p.image_row_stride = image.size(0) > 1 ? image.stride(0) : 0;
-  p.image = static_cast<const uint8_t*>(image.const_data_ptr()) + row_windows.begin() * p.image_row_stride +
-            column_windows.begin() * p.channels;
-  p.in_h = row_windows.size(), p.in_w = column_windows.size();
-  p.rows = row_windows.table(), p.columns = column_windows.table(), p.rows_first = rows_first;
-  p.top = rows.begin, p.left = columns.begin;
-  p.height = rows.edge.count, p.width = columns.edge.count;
-  kernel(p, 0, p.crop_h);
+  const Resize resize{
+      static_cast<Filter>(resample), image.size(0), image.size(1), size[0], size[1], offset[0], offset[1], rows_first};
+  const Plan plan(resize, p);
+  kVariants[static_cast<int>(active_isa())](plan.params(), 0, p.crop_h);
 }
 
 }  // namespace

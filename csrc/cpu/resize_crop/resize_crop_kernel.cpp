@@ -44,9 +44,7 @@ class Resizing {
  private:
   const uint8_t* row(int64_t i) const { return p_.image + smaller(i, p_.in_h - 1) * p_.image_row_stride; }
   uint8_t* slot(int64_t i) const { return ring_ + i % slots_ * line_bytes_; }
-  uint8_t* target(int64_t y) const {
-    return p_.y + (p_.top + y) * p_.y_row_stride + p_.left * p_.y_pixel_stride;
-  }
+  uint8_t* target(int64_t y) const { return p_.y + (p_.top + y) * p_.y_row_stride + p_.left * p_.y_pixel_stride; }
 
   // Columns behind `plain_` would read beyond the end of a row: they have a copy of it with zeros behind.
   void find_tail() {
