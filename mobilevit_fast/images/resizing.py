@@ -29,6 +29,8 @@ def supports_pillow(version: str = PIL.__version__, machine: str = platform.mach
     library = status()["cpu"]
     if not library.loaded:
         return Support(False, f"the CPU library is not loaded: {library.reason}")
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("mobilevit_fast::resize_crop.cpu", "CPU"):
+        return Support(False, "the CPU library was built before it had a resize; build it again")
     if machine not in _MACHINES:
         return Support(False, f"expected a machine of {' or '.join(_MACHINES)}, whose rounding is known, got {machine}")
     found = re.fullmatch(r"(\d+)\.(\d+)\.\d+", version)

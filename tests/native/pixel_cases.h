@@ -77,7 +77,7 @@ void run_resize_crop(const PixelVariant& variant, const Begins& begins, const Re
   p.y_row_stride = planted == "stride" ? kTooLarge : to.row;
   const int64_t first = flips ? (channels - 1) * to.channel : 0;
   p.y = y.data() + first;
-  const Plan plan(resize, p);
+  const ResizePlan plan(resize, p);
   for (int64_t row = crop_h - 1; row >= 0; --row) variant.resize_crop(plan.params(), row, row + 1);
   ResizeCropParams at_once = plan.params();
   at_once.y = again.data() + first;

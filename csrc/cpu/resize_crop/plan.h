@@ -55,9 +55,9 @@ struct Resize {
 };
 
 // Parameters for all that a resize asks for, from those that say where image and crop lie. They refer to the plan.
-class Plan {
+class ResizePlan {
  public:
-  Plan(const Resize& resize, const ResizeCropParams& where)
+  ResizePlan(const Resize& resize, const ResizeCropParams& where)
       : p_(where),
         row_cover_(resize.in_h, resize.out_h, resize.top, p_.crop_h),
         column_cover_(resize.in_w, resize.out_w, resize.left, p_.crop_w) {

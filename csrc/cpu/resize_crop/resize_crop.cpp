@@ -70,7 +70,7 @@ void resize_crop(Tensor image, std::vector<int64_t> size, std::vector<int64_t> o
   }
   const Resize resize{
       static_cast<Filter>(resample), image.size(0), image.size(1), size[0], size[1], offset[0], offset[1], rows_first};
-  const Plan plan(resize, p);
+  const ResizePlan plan(resize, p);
   kVariants[static_cast<int>(active_isa())](plan.params(), 0, p.crop_h);
 }
 
