@@ -28,6 +28,7 @@ COMMANDS = {
     "report": Command("benchmarks.report:report", "Tables and pictures of the pages, from committed results."),
     "compare": Command("benchmarks.compare:main", "What moved between two files of results."),
     "roofline": Command("benchmarks.roofline:roofline", "The least time of a model on a chip, region by region."),
+    "engine": Command("benchmarks.engine:engine", "Files to answers: the engine, its stages, and other ways."),
     "memory": Command("benchmarks.cpu.memory:memory", "Peak memory of a forward on the CPU."),
     "counts": Command("benchmarks.counts:main", "What the CUDA kernels do for an image, counted by the emulator."),
     "traffic": Command("benchmarks.triton_traffic:traffic", "Bytes that the Triton kernels move."),

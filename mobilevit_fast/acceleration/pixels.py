@@ -62,7 +62,7 @@ class PixelNormalization:
                 f"{type(processor).__name__}"
             )
         means, stds = (getattr(processor, name, None) for name in ("image_mean", "image_std"))
-        normalizes = bool(getattr(processor, "do_normalize", False)) and not _ignores_do_normalize(processor)
+        normalizes = bool(getattr(processor, "do_normalize", False)) and not ignores_do_normalize(processor)
         return cls(
             rescale_factor=processor.rescale_factor if processor.do_rescale else 1.0,
             mean=means if normalizes and means is not None else 0.0,
@@ -140,7 +140,7 @@ class PixelNormalization:
         return AffineConv(weights, scale, conv.bias)
 
 
-def _ignores_do_normalize(processor: Any) -> bool:
+def ignores_do_normalize(processor: Any) -> bool:
     """Whether pixels are processed by the code of transformers' MobileViT, not by that of a subclass."""
     for cls in type(processor).__mro__:
         if vars(cls).keys() & {"_preprocess", "preprocess", "normalize"}:

@@ -16,6 +16,7 @@ from mobilevit_fast.acceleration import plan as plan_acceleration
 from mobilevit_fast.checkpoints import NAMINGS, CheckpointError, build_model, write_checkpoint
 from mobilevit_fast.checkpoints.sources import CONFIG_FILE, WEIGHTS_FILE
 from mobilevit_fast.cli import overlay
+from mobilevit_fast.cli.bench_engine import bench_engine_command
 from mobilevit_fast.cli.console import (
     FAILURE,
     INTERRUPTED,
@@ -32,7 +33,9 @@ from mobilevit_fast.cli.console import (
 )
 from mobilevit_fast.cli.labels import Labels
 from mobilevit_fast.cli.loading import DIGITS, find_processor, load, parse_device, parse_dtype, read_source
+from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Processor
 from mobilevit_fast.cli.photos import collect
+from mobilevit_fast.cli.predict import predict_command
 from mobilevit_fast.cli.predictions import Answer, Results, classify
 from mobilevit_fast.export import ONNX_MODELS, ExportError, export_onnx
 from mobilevit_fast.files import encoded_picture, find, user_path, write_atomically
@@ -48,23 +51,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Model = Annotated[
-    str,
-    typer.Option(
-        help="Folder, weights file or model id of the Hugging Face hub; `digits` is the checkpoint of handwritten "
-        "digits in the package (./digits is a folder of that name)."
-    ),
-]
-Processor = Annotated[
-    str | None, typer.Option(help="Folder or hub id whose preprocessor_config.json to use instead of the model's.")
-]
-Accelerate = Annotated[
-    bool, typer.Option("--accelerate/--no-accelerate", help="Run fused operators, or plain PyTorch.")
-]
-Dtype = Annotated[str, typer.Option(help="Of weights and computation: float32, bfloat16 or float16.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default the GPU if there is one.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -160,6 +146,10 @@ def classify_command(
         raise typer.Exit(INTERRUPTED)
     if problems or results.failed:
         raise typer.Exit(FAILURE)
+
+
+app.command("predict")(predict_command)
+app.command("bench-engine")(bench_engine_command)
 
 
 @app.command("segment")

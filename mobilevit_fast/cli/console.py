@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import torch
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from mobilevit_fast.engine.errors import described
 from mobilevit_fast.interrupts import interrupt_by_exceptions
 
 FAILURE = 1
@@ -24,8 +24,6 @@ INTERRUPTED = 130
 
 _PIPE_WIDTH = 160
 _LONGEST_LINE = 1000
-# Of errors that carry a message meant to be read; others are named by their class as well.
-_SPEAKING = (ValueError, OSError, ImportError)
 
 
 def stdout() -> Console:
@@ -70,14 +68,6 @@ def say_json(values: object) -> None:
 def percent(share: float) -> str:
     """A share of 1 as text: `94.8 %`."""
     return f"{100 * share:.1f} %"
-
-
-def described(error: BaseException) -> str:
-    """Message of an error, in one line; that of one nobody expected begins with its class."""
-    text = " ".join(str(error).split())
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text:
-        return "not enough memory"
-    return text if text and isinstance(error, _SPEAKING) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 class Failed(typer.Exit):
@@ -146,6 +136,7 @@ class Commands(TyperGroup):
             failed = Failed("interrupted", INTERRUPTED)
         except Exception as error:
             if hasattr(error, "format_message"):  # wrong options: click shows them with the usage
+                _say_where_it_stands(error, self, ctx)
                 _fail_in_json(ctx, error.format_message())
                 raise
             if ctx.params.get("traceback"):
@@ -154,6 +145,13 @@ class Commands(TyperGroup):
             failed = Failed(described(error))
         _fail_in_json(ctx, failed.message)
         raise failed
+
+
+def _say_where_it_stands(error: Any, commands: TyperGroup, ctx: Any) -> None:
+    """Add to the message about an option of all commands that stands behind one."""
+    option = getattr(error, "option_name", None)
+    if option in {name for one in commands.params for name in one.opts}:
+        error.message += f"; it stands before the command: {ctx.command_path} {option} ..."
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:

@@ -62,13 +62,13 @@ def read_source(source: str) -> Checkpoint:
 
 
 def load(
-    source: str, task: str, *, processor: str | None, device: torch.device, dtype: torch.dtype, accelerated: bool
+    source: str, task: str | None, *, processor: str | None, device: torch.device, dtype: torch.dtype, accelerated: bool
 ) -> Loaded:
     """Read a checkpoint and make its model ready.
 
     Args:
         source: folder, file, hub id or `digits`.
-        task: "classification" or "segmentation".
+        task: "classification" or "segmentation"; None takes what the checkpoint is.
         processor: folder or hub id to take the image processor from; None looks beside the weights.
         device, dtype: where and in what to compute.
         accelerated: run fused operators.

@@ -1,22 +1,18 @@
 """Classifying image files in batches, and what comes of it as a table and as JSON."""
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 from rich.text import Text
 
-from mobilevit_fast import limits
-from mobilevit_fast.cli.console import described, percent, printable
+from mobilevit_fast.cli.console import percent, printable
 from mobilevit_fast.cli.labels import Labels
 from mobilevit_fast.cli.loading import Loaded
 from mobilevit_fast.cli.photos import Photo, Problem
+from mobilevit_fast.engine import Engine
 
 Classes = tuple[tuple[int, float], ...]
 """(index, probability) from the most probable down."""
@@ -79,7 +75,7 @@ class Results:
         known = [answer.correct for answer in self.answers if answer.correct is not None]
         summary: dict[str, Any] = {
             "images": len(self.answers),
-            "failed": self.failed,
+            "failed": self.failed + len(self.problems),
             "seconds": round(self.seconds, 6),
         }
         if known:
@@ -154,78 +150,18 @@ def classify(
     """
     results = Results(dict(loaded.model.config.id2label), problems)
     start = time.perf_counter()
+    engine = Engine(
+        loaded.model, loaded.processor, (batch_size,), outputs=("label", "score"), top_k=top_k, acceleration=False
+    )
     try:
-        for batch in _batches(photos, loaded, batch_size):
-            for answer in _classify_batch(batch, loaded, top_k, labels):
-                results.answers.append(answer)
-                advance(answer)
+        predictions = engine.stream([photo.path for photo in photos])
+        for photo, prediction in zip(photos, predictions, strict=True):
+            label = None if labels is None else labels.of(photo)
+            classes = tuple(zip(prediction.indices, prediction.scores, strict=True))
+            answer = Answer(photo, classes, prediction.error, label)
+            results.answers.append(answer)
+            advance(answer)
     except KeyboardInterrupt:
         results.interrupted = True
     results.seconds = time.perf_counter() - start
     return results
-
-
-def _batches(photos: list[Photo], loaded: Loaded, batch_size: int) -> Iterator[list[tuple[Photo, torch.Tensor | str]]]:
-    """Photos with their images (channels, height, width) or why there is none; no batch holds too many pixels."""
-    batch: list[tuple[Photo, torch.Tensor | str]] = []
-    pixels = 0
-    for photo in photos:
-        image = _prepare(photo.path, loaded)
-        batch.append((photo, image))
-        pixels += math.prod(image.shape[1:]) if isinstance(image, torch.Tensor) else 0
-        if len(batch) == batch_size or pixels >= limits.MAX_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
-
-
-def _classify_batch(
-    batch: list[tuple[Photo, torch.Tensor | str]], loaded: Loaded, top_k: int, labels: Labels | None
-) -> Iterator[Answer]:
-    found: dict[int, Classes | str] = {}
-    # Without a crop images differ in size, and only equal ones make a batch.
-    readable = [(index, image) for index, (_, image) in enumerate(batch) if isinstance(image, torch.Tensor)]
-    readable.sort(key=lambda pair: pair[1].shape)
-    for _, group in groupby(readable, key=lambda pair: pair[1].shape):
-        indices, images = zip(*group, strict=True)
-        found.update(zip(indices, _answers(images, loaded, top_k), strict=True))
-    for index, (photo, image) in enumerate(batch):
-        answer = image if isinstance(image, str) else found[index]
-        label = None if labels is None else labels.of(photo)
-        if isinstance(answer, str):
-            yield Answer(photo, (), answer, label)
-        else:
-            yield Answer(photo, answer, None, label)
-
-
-def _prepare(path: Path, loaded: Loaded) -> torch.Tensor | str:
-    """The image as (channels, height, width), or why it is none."""
-    try:
-        return loaded.processor([path])["pixel_values"][0]
-    except Exception as error:
-        return described(error).removeprefix(f"image 0 ({path}): ")
-
-
-def _answers(images: Sequence[torch.Tensor], loaded: Loaded, top_k: int) -> list[Classes | str]:
-    """The classes of images of one shape, or why there are none: tried alone where they fail together."""
-    try:
-        return _top_classes(torch.stack(list(images)), loaded, top_k)
-    except Exception as error:
-        if len(images) == 1:
-            return [described(error)]
-    return [answer for image in images for answer in _answers([image], loaded, top_k)]
-
-
-@torch.inference_mode()
-def _top_classes(pixel_values: torch.Tensor, loaded: Loaded, top_k: int) -> list[Classes | str]:
-    """The classes, or why there are none, for each of (images, channels, height, width)."""
-    model = loaded.model
-    logits = model(pixel_values.to(device=model.device, dtype=model.dtype)).logits  # (images, classes)
-    probabilities = logits.float().softmax(dim=-1)
-    top = probabilities.topk(min(top_k, probabilities.shape[-1]), dim=-1)
-    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return [
-        tuple(zip(indices, values, strict=True)) if all(map(math.isfinite, values)) else "the model's answer is NaN"
-        for indices, values in pairs
-    ]

@@ -103,6 +103,27 @@ def _stays_bytes(image: np.ndarray, settings: ImageSettings) -> bool:
     return supports((height, width, channels), settings.resample).ok and not holds_fractions(image)
 
 
+def write_resized(image: np.ndarray, settings: ImageSettings, out: torch.Tensor) -> None:
+    """Resize and crop bytes into a place of their own.
+
+    Args:
+        image: (channels, height, width) uint8.
+        settings: with a resize, a crop, or both.
+        out: (channels, height, width) uint8 of any strides.
+
+    Raises:
+        ImageError: the result would have too many pixels.
+    """
+    size = image.shape[1], image.shape[2]
+    if settings.do_resize:
+        size = _resized_shape(image, settings)
+        _check_growth(image.shape[1:], *size)
+    crop = _crop_shape(size, settings)
+    # Without a resize any filter leaves pixels what they are.
+    resample = settings.resample if settings.do_resize and settings.resample is not None else Resampling.BOX
+    resize_and_crop(image.transpose(1, 2, 0), size, crop, resample, out=out)
+
+
 def _process_bytes(image: np.ndarray, settings: ImageSettings) -> Pixels:
     """The result of `_process_values`, bit for bit."""
     flip = settings.do_flip_channel_order

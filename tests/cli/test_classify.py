@@ -168,7 +168,7 @@ def test_a_broken_photo_does_not_keep_others_waiting(classifier: Path, photos: P
     values = json.loads(result.stdout)
     assert [bool(image["predictions"]) for image in values["images"]] == [True, False, False, True, True, True]
     assert values["images"][1]["error"] in lines[1]
-    assert values["summary"]["failed"] == 2
+    assert values["summary"]["failed"] == 3
     table = run(photos, "--model", classifier)
     assert table.exit_code == 1
     assert "a.jpg" in table.stdout

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from mobilevit_fast.checkpoints import load_model, write_checkpoint
 from mobilevit_fast.cli import app
 from mobilevit_fast.cli.console import printable
+from mobilevit_fast.engine import preprocessing
 from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
 from testing.paths import REPOSITORY
@@ -215,19 +216,26 @@ def test_photos_that_fail_only_together(classifier: Path, photos: Path, monkeypa
 def test_preparation_that_fails_in_a_way_nobody_expected(
     classifier: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call = MobileViTImageProcessor.__call__
+    decode, broken = preprocessing.decode, (photos / "b.png").read_bytes()
 
-    def fail(self: Any, images: list[Path], **options: Any) -> Any:
-        if images[0].name == "b.png":
+    def fail(raw: bytes, *others: Any) -> Any:
+        if raw == broken:
             raise UnboundLocalError("inside a decoder")
-        return call(self, images, **options)
+        return decode(raw, *others)
 
-    monkeypatch.setattr(MobileViTImageProcessor, "__call__", fail)
+    monkeypatch.setattr(preprocessing, "decode", fail)
     result = run("classify", photos, "--model", classifier, "--json")
     assert result.exit_code == 1
     images = strict_json(result.stdout)["images"]
     assert [bool(image["predictions"]) for image in images] == [True, False, True, True, True, True]
     assert images[1]["error"] == "UnboundLocalError: inside a decoder"
+
+
+@pytest.mark.parametrize("option", [["--traceback"], ["--limit", "MAX_PIXELS=3"]])
+def test_an_option_of_all_commands_that_stands_behind_one(photos: Path, option: list[str]) -> None:
+    result = run("classify", photos, *option)
+    assert result.exit_code == 2
+    assert "it stands before the command" in " ".join(result.stderr.split()).replace("│ ", "")
 
 
 def test_an_interrupt_keeps_what_was_answered(classifier: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,202 @@
+"""Files to answers: the engine, its stages alone, and the loops that people write, on the same files."""
+
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+
+from benchmarks import environment
+from mobilevit_fast.checkpoints import build_model, read_checkpoint
+from mobilevit_fast.cli.console import note, usage_error
+from mobilevit_fast.engine import PREPROCESSING_MODES, Engine
+from mobilevit_fast.engine.benchmark import agreement, measure
+from mobilevit_fast.engine.statistics import Stopwatch
+from mobilevit_fast.images import MobileViTImageProcessor
+from testing.peers import import_transformers
+
+CASES = ("arrays", "jpeg256", "photos", "megapixels")
+"""uint8 arrays of 256 px; the photos as JPEG of 256 px; as they are; as JPEG of 1 to 3 megapixels."""
+PEERS = ("pipeline", "dataloader-compile")
+"""transformers' pipeline; a DataLoader whose workers decode and resize, and a model through torch.compile."""
+
+_QUALITY = 90
+_SIDES = (1000, 1400, 1700)
+_BATCH = 8
+
+
+@dataclass
+class Case:
+    """What is to be answered: files, or arrays in memory."""
+
+    name: str
+    sources: list[Any]
+
+
+def engine(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos; the cases are made from them.")],
+    model: Annotated[Path, typer.Option(help="Folder of a classification model with its image processor.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    case: Annotated[list[str] | None, typer.Option(help=f"Among {', '.join(CASES)}; by default all.")] = None,
+    peers: Annotated[list[str] | None, typer.Option(help=f"Among {', '.join(PEERS)}; by default all.")] = None,
+    limit: Annotated[int, typer.Option(help="Photos at most.", min=1)] = 210,
+    rounds: Annotated[int, typer.Option(help="Measurements of each.", min=1)] = 5,
+) -> None:
+    """Measure the engine from files to answers, its stages alone, and other ways to do the same."""
+    for option, values, known in (("--case", case, CASES), ("--peers", peers, PEERS)):
+        for value in values or ():
+            if value not in known:
+                raise usage_error(f"{option}: expected some of {', '.join(known)}, got {value}")
+    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:limit]
+    if not files:
+        raise usage_error(f"expected a folder with photos, got {photos}")
+    results: dict[str, Any] = environment.head(torch.get_num_threads(), photos=len(files), rounds=rounds)
+    results["rows"] = []
+    ours = [_ours(model, mode) for mode in PREPROCESSING_MODES]
+    others = {name: _peer(name, model) for name in peers or PEERS}
+    with tempfile.TemporaryDirectory() as folder:
+        for one in _cases(files, case or CASES, Path(folder)):
+            row = _measured(one, ours, others if one.name != "arrays" else {}, rounds)
+            note(f"{one.name}: {json.dumps(row['images_per_second'])}")
+            results["rows"].append(row)
+            out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    typer.echo(markdown(results))
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table of a file of results."""
+    facts, stamp = results["environment"], results["stamp"]
+    names = [*results["rows"][-1]["images_per_second"]]
+    lines = [
+        f"{stamp['device']}, {facts['threads']} threads; torch {stamp['torch']}, transformers {stamp['transformers']}; "
+        f"{stamp['date']}, commit {stamp['commit'][:7]}. MobileViT-XXS, 256 px, float32; median of {facts['rounds']} "
+        f"interleaved rounds over {facts['photos']} photos, images a second.",
+        "",
+        "| | " + " | ".join([*names, "possible", "core time", "fast = exact"]) + " |",
+        "|---|" + "---:|" * (len(names) + 3),
+    ]
+    for row in results["rows"]:
+        rates = [f"{row['images_per_second'][n]:.1f}" if n in row["images_per_second"] else "–" for n in names]
+        stages = row["stages"]
+        cells = [row["case"], *rates, f"{100 * stages['reached']:.0f} %"]
+        cells += [f"{stages['core_seconds_by_those_alone']:.2f}×", f"{100 * row['fast_agrees_with_exact']:.1f} %"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _measured(case: Case, ours: Sequence[Engine], others: dict[str, Callable[[list[Any]], int]], rounds: int) -> dict:
+    ways: dict[str, Callable[[list[Any]], int]] = {
+        f"engine, {one.preprocessing.mode}": partial(_answered, one) for one in ours
+    }
+    ways |= others
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(-1, rounds):  # the first one warms everything up
+        for name, way in ways.items():
+            with Stopwatch() as watch:
+                answered = way(case.sources)
+            if answered != len(case.sources):
+                raise RuntimeError(f"{name}: expected {len(case.sources)} answers, got {answered}")
+            if number >= 0:
+                times[name].append(watch.seconds)
+    count = len(case.sources)
+    return {
+        "case": case.name,
+        "images": count,
+        "images_per_second": {name: round(count / statistics.median(taken), 2) for name, taken in times.items()},
+        "seconds": {name: [round(one, 4) for one in taken] for name, taken in times.items()},
+        "stages": measure(ours[0], case.sources).to_dict(),
+        "stages_fast": measure(ours[1], case.sources).to_dict(),
+        "fast_agrees_with_exact": agreement(ours[0], ours[1], case.sources),
+    }
+
+
+def _answered(engine: Engine, sources: list[Any]) -> int:
+    return sum(1 for _ in engine.stream(sources))
+
+
+def _cases(files: Sequence[Path], names: Sequence[str], folder: Path) -> Iterator[Case]:
+    for name in names:
+        if name == "photos":
+            yield Case(name, [*files])
+            continue
+        sources: list[Any] = []
+        for number, file in enumerate(files):
+            with Image.open(file) as opened:
+                picture = opened.convert("RGB")
+            side = _SIDES[number % len(_SIDES)] if name == "megapixels" else 256
+            picture = picture.resize((side if name != "megapixels" else side * 4 // 3, side), Image.Resampling.LANCZOS)
+            if name == "arrays":
+                sources.append(np.asarray(picture))
+                continue
+            encoded = BytesIO()
+            picture.save(encoded, format="JPEG", quality=_QUALITY)
+            sources.append(folder / f"{name}-{number:05}.jpg")
+            sources[-1].write_bytes(encoded.getvalue())
+        yield Case(name, sources)
+
+
+def _ours(model: Path, mode: str) -> Engine:
+    module = build_model(read_checkpoint(model), "classification").eval()
+    return Engine(module, MobileViTImageProcessor.from_pretrained(model), preprocessing=mode, top_k=1)
+
+
+def _theirs(model: Path) -> tuple[Any, Any]:
+    transformers = import_transformers()
+    module = transformers.MobileViTForImageClassification.from_pretrained(model).eval()
+    return module, transformers.AutoImageProcessor.from_pretrained(model)
+
+
+def _peer(name: str, model: Path) -> Callable[[list[Any]], int]:
+    module, processor = _theirs(model)
+    if name == "pipeline":
+        transformers = import_transformers()
+        pipeline = transformers.pipeline(
+            "image-classification", model=module, image_processor=processor, device="cpu", batch_size=_BATCH
+        )
+
+        def by_pipeline(sources: list[Any]) -> int:
+            return sum(1 for _ in pipeline(iter(map(str, sources)), top_k=1))
+
+        return by_pipeline
+    compiled = torch.compile(module)
+
+    def by_loader(sources: list[Any]) -> int:
+        loader: Any = torch.utils.data.DataLoader(
+            _Files(sources, processor),  # type: ignore[arg-type]
+            batch_size=_BATCH,
+            num_workers=len(os.sched_getaffinity(0)),
+        )
+        count = 0
+        with torch.inference_mode():
+            for images in loader:
+                missing = _BATCH - len(images)  # another size would be compiled anew
+                filled = torch.cat((images, images[:1].expand(missing, -1, -1, -1))) if missing else images
+                count += len(compiled(filled).logits.argmax(-1)[: len(images)].tolist())
+        return count
+
+    return by_loader
+
+
+class _Files:
+    """Data set of files for a DataLoader."""
+
+    def __init__(self, files: Sequence[Path], processor: Any) -> None:
+        self.files, self.processor = files, processor
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        torch.set_num_threads(1)
+        with Image.open(self.files[index]) as picture:
+            return self.processor(picture.convert("RGB"), return_tensors="pt")["pixel_values"][0]

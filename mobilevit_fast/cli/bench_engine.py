@@ -1,0 +1,95 @@
+"""`mobilevit-fast bench-engine`: how fast each stage of an engine is, and all of them together."""
+
+import io
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mobilevit_fast.cli.console import note, percent, say, say_json, stdout, usage_error
+from mobilevit_fast.cli.loading import DIGITS, load, parse_device, parse_dtype
+from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
+from mobilevit_fast.engine import PREPROCESSING_MODES, Engine
+from mobilevit_fast.engine.benchmark import EngineRates, agreement, measure
+from mobilevit_fast.files import user_path, write_atomically
+
+
+def bench_engine_command(
+    sources: Annotated[list[str], typer.Argument(help="Images to measure with, as for `predict`; 512 at most.")],
+    model: Model = DIGITS,
+    batch_size: Annotated[int | None, typer.Option(help="Images in one call of the model.")] = None,
+    decode_threads: Annotated[int | None, typer.Option(help="Threads that decode; one for each core.")] = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    accelerate: Accelerate = True,
+    preprocessing: Preprocessing = PREPROCESSING_MODES[0],
+    processor: Processor = None,
+    limit: Annotated[int | None, typer.Option(help="Sources at most.")] = None,
+    seconds: Annotated[float, typer.Option(help="For each stage, at least.")] = 2.0,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write: the stages as bars, such as out.svg.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Measure reading, decoding, resizing and the model alone, and all of them together."""
+    if preprocessing not in PREPROCESSING_MODES:
+        raise usage_error(f"--preprocessing: expected {', '.join(PREPROCESSING_MODES)}, got {preprocessing!r}")
+    if plot is not None and plot.suffix.lower() not in (".svg", ".png", ".pdf"):
+        raise usage_error(f"--plot: expected the name of a picture such as out.svg, got {plot}")
+    compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
+    loaded = load(model, None, processor=processor, device=compute_device, dtype=compute_dtype, accelerated=False)
+
+    def engine(mode: str) -> Engine:
+        return Engine(
+            loaded.model,
+            loaded.processor,
+            None if batch_size is None else (batch_size,),
+            decode_threads,
+            preprocessing=mode,
+            acceleration=accelerate,
+        )
+
+    exact, other = (engine(mode) for mode in PREPROCESSING_MODES)
+    rates = measure(exact if preprocessing == PREPROCESSING_MODES[0] else other, sources, limit=limit, seconds=seconds)
+    agreed = agreement(exact, other, sources, limit=limit) if "label" in exact.model.wanted.outputs else None
+    if rates.failed:
+        note(f"{rates.failed} images cannot be read and were left out")
+    if plot is not None:
+        _plot(rates, user_path(plot))
+    if json_output:
+        say_json({"preprocessing": preprocessing, **rates.to_dict(), "fast_agrees_with_exact": agreed})
+        return
+    table = Table("stage", "images/s", "core ms an image")
+    for name, rate in rates.alone.items():
+        table.add_row(name, f"{rate.images_per_second:.1f}", f"{1000 * rate.core_seconds:.2f}")
+    together = rates.together
+    table.add_section()
+    table.add_row("together", f"{together.images_per_second:.1f}", f"{1000 * together.core_seconds:.2f}")
+    stdout().print(table)
+    say(
+        f"together / slowest alone ({rates.bound_by}): "
+        f"{together.images_per_second / rates.alone[rates.bound_by].images_per_second:.2f}; "
+        f"time on the cores, together / sum of those alone: {rates.overhead:.2f}"
+    )
+    if agreed is not None:
+        say(f"the same class by exact and fast preprocessing: {percent(agreed)} of {rates.images} images")
+
+
+def _plot(rates: EngineRates, path: Path) -> None:
+    """Bars of the rates, the slowest stage marked."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("--plot takes matplotlib (pip install matplotlib, or the extra `demo`)") from error
+    names = [*rates.alone, "together"]
+    values = [*(rate.images_per_second for rate in rates.alone.values()), rates.together.images_per_second]
+    colours = ["C3" if name == rates.bound_by else "C0" for name in rates.alone] + ["C2"]
+    figure = Figure(figsize=(7, 0.6 * len(names) + 1), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(names[::-1], values[::-1], color=colours[::-1])
+    axes.bar_label(bars, fmt="%.0f", padding=3)
+    axes.set_xscale("log")
+    axes.set_xlabel(f"images a second, {rates.cores} threads; the bound in red")
+    axes.margins(x=0.15)
+    file = io.BytesIO()
+    figure.savefig(file, format=path.suffix[1:].lower())
+    write_atomically(path.absolute(), file.getvalue())

@@ -1,0 +1,201 @@
+"""The model of an engine: images in, what was asked for out, whichever library the model is from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+OUTPUTS = ("label", "score", "embedding", "logits", "mask")
+"""What an engine can be asked for: classes, their probabilities, the features before the classifier, its results, and
+of a segmentation the class of every pixel."""
+
+
+_NOT_FINITE = "the model's answer is NaN"
+
+
+class _Kind(NamedTuple):
+    name: str
+    outputs: tuple[str, ...]
+
+
+_OF_CLASSIFICATION = _Kind("a classification model", OUTPUTS[:4])
+_OF_SEGMENTATION = _Kind("a segmentation model", OUTPUTS[3:])
+
+
+class Wanted(NamedTuple):
+    """The outputs asked for, and of how many classes."""
+
+    outputs: tuple[str, ...]
+    top_k: int
+
+
+class Answers(NamedTuple):
+    """What a model says of N images; None for what was not asked for.
+
+    Attributes:
+        scores: (N, top_k), probabilities, largest first.
+        indices: (N, top_k), classes of the same.
+        embedding: (N, features), float32.
+        logits: (N, classes), float32.
+        mask: (N, height, width), class ids of the pixels of the prepared image.
+    """
+
+    scores: Tensor | None = None
+    indices: Tensor | None = None
+    embedding: Tensor | None = None
+    logits: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class Row(NamedTuple):
+    """What a model says of one image; see `Answers`."""
+
+    scores: tuple[float, ...] = ()
+    indices: tuple[int, ...] = ()
+    embedding: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+def rows_of(answers: Answers) -> list[Row | str]:
+    """Answers of the host, image by image; in place of one that is not finite, that."""
+    fields: list[Any] = []
+    finite: list[bool] = []
+    for name, tensor in zip(Answers._fields, answers, strict=True):
+        if tensor is None:
+            continue
+        if tensor.is_floating_point():
+            fine = tensor.isfinite().flatten(1).all(dim=1).tolist()
+            finite = [a and b for a, b in zip(finite, fine, strict=True)] if finite else fine
+        fields.append([tuple(one) for one in tensor.tolist()] if name in ("scores", "indices") else tensor.numpy())
+    names = [name for name, tensor in zip(Answers._fields, answers, strict=True) if tensor is not None]
+    rows = [Row(**dict(zip(names, values, strict=True))) for values in zip(*fields, strict=True)]
+    return [row if fine else _NOT_FINITE for row, fine in zip(rows, finite or [True] * len(rows), strict=True)]
+
+
+class EngineModel:
+    """A classification or segmentation model behind one call.
+
+    Args:
+        model: of transformers, timm or this package; or any module that returns logits, or an object that has them.
+        wanted: what to answer.
+        id2label: names of the classes; by default those of the model's configuration.
+
+    Raises:
+        ValueError: outputs that are not known, or that this model has not.
+    """
+
+    def __init__(self, model: nn.Module, wanted: Wanted, id2label: Mapping[int, str] | None = None) -> None:
+        unknown = [name for name in wanted.outputs if name not in OUTPUTS]
+        if unknown or not wanted.outputs:
+            raise ValueError(f"outputs: expected some of {', '.join(OUTPUTS)}, got {', '.join(unknown) or 'none'}")
+        if wanted.top_k < 1:
+            raise ValueError(f"top_k: expected a positive number, got {wanted.top_k}")
+        embeds = _embedding_of(model) is not None
+        if _is_segmentation(model):
+            _refuse(wanted.outputs, _OF_SEGMENTATION)
+        elif embeds:
+            _refuse(wanted.outputs, _OF_CLASSIFICATION)
+        elif "embedding" in wanted.outputs:
+            raise ValueError(f"outputs: expected a model with features for an embedding, got {type(model).__name__}")
+        self.module = model
+        self.wanted = wanted
+        config = getattr(model, "config", None)
+        self.id2label = dict(id2label or getattr(config, "id2label", None) or {})
+        first = next(model.parameters(), None)
+        self.dtype = torch.float32 if first is None else first.dtype
+        self.device = torch.device("cpu") if first is None else first.device
+        self.takes_uint8 = any(getattr(module, "takes_bytes", False) for module in model.modules())
+
+    def label(self, index: int) -> str:
+        """The name of a class, and one like transformers' where there is none."""
+        return self.id2label.get(index, f"LABEL_{index}")
+
+    def __call__(self, pixel_values: Tensor) -> Answers:
+        """Answers for images (N, 3, height, width), in the model's type or uint8 where it takes that.
+
+        Raises:
+            ValueError: a model without logits, or a mask of one that classifies, or the other way round.
+        """
+        outputs = self.wanted.outputs
+        embedding = None
+        if "embedding" in outputs:
+            embedded = _embedding_of(self.module)
+            assert embedded is not None
+            embedding, logits = embedded(pixel_values)
+        else:
+            logits = _logits(self.module(pixel_values))
+        if logits.ndim == 4:
+            _refuse(outputs, _OF_SEGMENTATION)
+            if "mask" not in outputs:
+                return Answers(logits=logits.float())
+            size = pixel_values.shape[-2:]
+            full = nn.functional.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+            mask = full.argmax(dim=1)  # (N, classes, height, width) -> (N, height, width)
+            return Answers(mask=mask.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32))
+        _refuse(outputs, _OF_CLASSIFICATION)
+        scores = indices = None
+        if "label" in outputs or "score" in outputs:
+            probabilities = logits.float().softmax(dim=-1)
+            scores, indices = probabilities.topk(min(self.wanted.top_k, probabilities.shape[-1]), dim=-1)
+        return Answers(
+            scores,
+            indices,
+            None if embedding is None else embedding.float(),
+            logits.float() if "logits" in outputs else None,
+        )
+
+    def fingerprint(self) -> str:
+        """Digest of the parameters and buffers."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def default_outputs(model: nn.Module) -> tuple[str, ...]:
+    """The class of every pixel of a segmentation model, else the classes of the image and their probabilities."""
+    return ("mask",) if _is_segmentation(model) else ("label", "score")
+
+
+def _is_segmentation(model: nn.Module) -> bool:
+    return isinstance(getattr(model, "segmentation_head", None), nn.Module)
+
+
+def _refuse(outputs: Sequence[str], kind: _Kind) -> None:
+    wrong = [name for name in outputs if name not in kind.outputs]
+    if wrong:
+        raise ValueError(f"outputs: expected {', '.join(kind.outputs)} of {kind.name}, got {', '.join(wrong)}")
+
+
+def _logits(result: Any) -> Tensor:
+    logits = result if isinstance(result, Tensor) else getattr(result, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"expected a model that returns logits, got a {type(result).__name__}")
+    return logits
+
+
+def _embedding_of(model: Any) -> Any:
+    """Function of images that returns (N, features) and the logits, or None for a model without such a way in."""
+    if hasattr(model, "forward_features") and hasattr(model, "forward_head"):  # timm
+
+        def of_timm(x: Tensor) -> tuple[Tensor, Tensor]:
+            embedding = model.forward_head(model.forward_features(x), pre_logits=True)
+            return embedding, model.get_classifier()(embedding)
+
+        return of_timm
+    backbone = getattr(model, "mobilevit", None)
+    if isinstance(backbone, nn.Module) and isinstance(getattr(model, "classifier", None), nn.Module):
+
+        def of_huggingface(x: Tensor) -> tuple[Tensor, Tensor]:
+            embedding = backbone(x, return_dict=True).pooler_output
+            return embedding, model.classifier(embedding)
+
+        return None if _is_segmentation(model) else of_huggingface
+    return None

@@ -1,0 +1,99 @@
+"""Time spent in each stage of an engine, and which of them bounds the rest."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+READ, DECODE, RESIZE, COPY, FORWARD, WRITE = "read", "decode", "resize", "copy", "forward", "write"
+STAGES = (READ, DECODE, RESIZE, FORWARD, WRITE)
+
+
+@dataclass
+class Stage:
+    """What one stage did.
+
+    Attributes:
+        images: that went through.
+        seconds: spent on them, of all threads together.
+        core_seconds: time on a processor's core, of the same.
+        threads: that can be at work in it at once.
+    """
+
+    images: int = 0
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    threads: int = 1
+
+    @property
+    def rate(self) -> float | None:
+        """Images a second that it could do if it had its threads for itself."""
+        return self.images * self.threads / self.seconds if self.seconds else None
+
+
+class Stopwatch:
+    """Time spent within it by one thread, again and again.
+
+    Args:
+        images: of each time.
+    """
+
+    __slots__ = ("_core_start", "_each", "_start", "core_seconds", "images", "seconds")
+
+    def __init__(self, images: int = 1) -> None:
+        self._each = images
+        self.images = 0
+        self.seconds = self.core_seconds = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._start, self._core_start = time.perf_counter(), time.thread_time()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._start
+        self.core_seconds += time.thread_time() - self._core_start
+        if kind is None:
+            self.images += self._each
+
+
+@dataclass
+class Statistics:
+    """What all stages did, kept by several threads."""
+
+    stages: dict[str, Stage] = field(default_factory=lambda: {name: Stage() for name in STAGES})
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, stage: str, watch: Stopwatch) -> None:
+        """Count images and the time spent on them."""
+        with self._lock:
+            one = self.stages[stage]
+            one.images += watch.images
+            one.seconds += watch.seconds
+            one.core_seconds += watch.core_seconds
+
+    def bound_by(self, seconds: float, shared: bool) -> str:
+        """The stage that the others wait for.
+
+        Args:
+            seconds: that everything took.
+            shared: the stages share the cores, so that the largest part of their time bounds; else each has its own
+                threads, and the busiest does.
+        """
+        if shared:
+            return max(STAGES, key=lambda name: self.stages[name].core_seconds)
+        return max(STAGES, key=lambda name: self.stages[name].seconds / self.stages[name].threads / max(seconds, 1e-9))
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """For JSON."""
+        return {
+            name: {
+                "images": one.images,
+                "seconds": round(one.seconds, 6),
+                "core_seconds": round(one.core_seconds, 6),
+                "threads": one.threads,
+                "images_per_second": None if one.rate is None else round(one.rate, 3),
+            }
+            for name, one in self.stages.items()
+        }

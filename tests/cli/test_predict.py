@@ -1,0 +1,218 @@
+"""`mobilevit-fast predict` and `bench-engine`: what is written, said and refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mobilevit_fast.cli import app
+from mobilevit_fast.engine import Engine, read_results
+from mobilevit_fast.images import MobileViTImageProcessor
+from mobilevit_fast.models import MobileViTForImageClassification
+from tests.engine.pictures import encoded, picture, written
+
+FORMATS = ["parquet", "jsonl", "csv"]
+
+
+def run(*arguments: object, input: str | None = None) -> Result:
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)], input=input)
+
+
+def rows(folder: Path) -> dict[str, dict[str, Any]]:
+    found = [*read_results(folder)]
+    assert len({row["source"] for row in found}) == len(found)
+    return {row["source"]: row for row in found}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_folder_is_answered_as_by_the_engine(classifier: Path, photos: Path, out: Path, format: str) -> None:
+    result = run(photos, "--model", classifier, "--out", out, "--format", format, "--top-k", 3, "--batch-size", 4)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("6 images in ")
+    assert "images/s, bound by " in result.stdout
+    engine = Engine(
+        MobileViTForImageClassification.from_pretrained(classifier).eval(),
+        MobileViTImageProcessor.from_pretrained(classifier),
+        top_k=3,
+    )
+    found = rows(out)
+    expected = [*engine.stream(photos)]
+    assert list(found) == [one.source for one in expected]
+    for one in expected:
+        assert found[one.source]["label"] == list(one.labels)
+        assert found[one.source]["score"] == pytest.approx(one.scores, rel=1e-5)
+        assert found[one.source]["error"] is None
+    stats = json.loads((out / "_stats.json").read_text())
+    assert stats["images"] == 6
+
+
+def test_the_second_call_goes_on(classifier: Path, photos: Path, out: Path) -> None:
+    arguments = [photos, "--model", classifier, "--out", out, "--format", "jsonl"]
+    assert run(*arguments, "--limit", 2).exit_code == 0
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "4 images (2 were there already)" in result.stdout
+    assert len(rows(out)) == 6
+    assert "0 images (6 were there already)" in run(*arguments).stdout
+
+
+def test_broken_images_are_rows_and_status_1(classifier: Path, photos: Path, out: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xffno")
+    arguments = [photos, photos / "gone.png", "--model", classifier, "--out", out, "--format", "jsonl"]
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "8 images, 2 failed" in result.stdout
+    assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 2
+    failed = {source for source, row in rows(out).items() if row["error"] is not None}
+    assert failed == {str(photos / "broken.jpg"), str(photos / "gone.png")}
+    (photos / "broken.jpg").write_bytes(encoded(picture(70, 70)))
+    assert "0 images (8 were there already)" in run(*arguments).stdout
+    again = run(*arguments, "--retry-failed")
+    assert "2 images (6 were there already), 1 failed" in again.stdout
+    assert rows(out)[str(photos / "broken.jpg")]["error"] is None
+
+
+def test_results_of_another_model_are_refused(classifier: Path, photos: Path, out: Path) -> None:
+    assert run(photos, "--model", classifier, "--out", out, "--format", "jsonl").exit_code == 0
+    result = run(photos, "--out", out, "--format", "jsonl", "--model", "digits")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "weights" in result.stderr
+    assert len(rows(out)) == 6
+    assert run(photos, "--out", out, "--format", "jsonl", "--model", "digits", "--overwrite").exit_code == 0
+
+
+def test_paths_come_from_standard_input(classifier: Path, photos: Path, out: Path) -> None:
+    lines = f"{photos / 'a.jpg'}\n{photos / 'b.png'}\n"
+    result = run("-", "--model", classifier, "--out", out, "--format", "csv", input=lines)
+    assert result.exit_code == 0, result.output
+    assert list(rows(out)) == lines.split()
+
+
+def test_shards_together_are_one_run(classifier: Path, photos: Path, out: Path, tmp_path: Path) -> None:
+    arguments = [photos, "--model", classifier, "--format", "jsonl"]
+    for shard in ("1/2", "0/2"):
+        assert run(*arguments, "--out", out, "--shard", shard).exit_code == 0
+    assert run(*arguments, "--out", tmp_path / "one").exit_code == 0
+    together, alone = rows(out), rows(tmp_path / "one")
+    assert together == alone
+
+
+def test_outputs_are_chosen(classifier: Path, segmenter: Path, photos: Path, out: Path, tmp_path: Path) -> None:
+    result = run(photos, "--model", classifier, "--out", out, "--output", "label,embedding,logits")
+    assert result.exit_code == 0, result.output
+    row = next(iter(rows(out).values()))
+    assert len(row["logits"]) == 4
+    assert len(row["embedding"]) == 16
+    masks = tmp_path / "masks"
+    assert run(photos, "--model", segmenter, "--out", masks).exit_code == 0
+    assert next(iter(rows(masks).values()))["mask"] is not None
+
+
+def test_json_is_the_report(classifier: Path, photos: Path, out: Path, tmp_path: Path) -> None:
+    stats = tmp_path / "stats.json"
+    result = run(photos, "--model", classifier, "--out", out, "--json", "--stats", stats)
+    values = json.loads(result.stdout)
+    assert (values["images"], values["failed"], values["out"]) == (6, 0, str(out))
+    assert json.loads(stats.read_text())["stages"] == values["stages"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--format", "xml"], "--format: expected parquet, jsonl, csv, got 'xml'"),
+        (["--output", "label,colour"], "--output: expected some of"),
+        (["--shard", "3/3"], "--shard: expected"),
+        (["--shard", "one"], "--shard: expected"),
+        (["--top-k", "0"], "--top-k: expected a positive number"),
+        (["--limit", "-1"], "--limit: expected a number of at least 0"),
+        (["--preprocessing", "quick"], "--preprocessing: expected exact, fast, got 'quick'"),
+        (["--stats", "/no/such/folder/stats.json"], "--stats: expected a file in a folder that exists"),
+    ],
+    ids=str,
+)
+def test_wrong_use_is_status_2(photos: Path, out: Path, arguments: list[str], words: str) -> None:
+    result = run(photos, "--out", out, *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not out.exists()
+
+
+def test_too_many_failures_end_it(classifier: Path, photos: Path, out: Path) -> None:
+    written(photos, {"0.jpg": b"no", "1.jpg": b"no"})
+    result = run(photos, "--model", classifier, "--out", out, "--format", "jsonl", "--max-errors", 1)
+    assert result.exit_code == 1
+    assert "expected at most 1 images to fail" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_what_it_has(classifier: Path, tmp_path: Path, out: Path, sent: int) -> None:
+    photos = tmp_path / "many"
+    photos.mkdir()
+    content = encoded(picture(600, 800), "PNG")
+    written(photos, {"000.png": b"broken"} | {f"{i:03}.png": content for i in range(1, 400)})
+    command = [sys.executable, "-m", "mobilevit_fast", "predict", str(photos), "--model", str(classifier)]
+    command += ["--out", str(out), "--format", "jsonl", "--batch-size", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()  # the broken image was answered
+        process.send_signal(sent)
+        stderr = process.stderr.read()
+        process.wait(timeout=60)
+    assert "000.png" in first
+    assert process.returncode == 130, stderr
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
+    done = len(rows(out))
+    assert 0 < done < 400
+    result = run(*command[4:])
+    assert result.exit_code == 0
+    assert f"({done} were there already)" in result.stdout
+    assert len(rows(out)) == 400
+
+
+def test_progress_is_lines_where_it_is_no_terminal(
+    classifier: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobilevit_fast.cli.predict._SECONDS_BETWEEN_LINES", 0.0)
+    result = run(photos, "--model", classifier, "--out", out, "--format", "csv")
+    assert "images/s, 0 failed" in result.stderr
+
+
+def bench(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["bench-engine", *map(str, arguments)])
+
+
+def test_stages_are_measured(classifier: Path, photos: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "stages.svg"
+    arguments = [photos, "--model", classifier, "--seconds", 0.1, "--batch-size", 2]
+    result = bench(*arguments, "--json", "--plot", plot)
+    values = json.loads(result.stdout)
+    assert (values["images"], values["failed"]) == (6, 0)
+    assert set(values["alone"]) == {"read", "decode", "resize", "forward"}
+    assert values["bound_by"] in values["alone"]
+    assert values["together"]["images_per_second"] > 0
+    assert 0 <= values["fast_agrees_with_exact"] <= 1
+    assert b"<svg" in plot.read_bytes()
+    table = bench(*arguments, "--preprocessing", "fast")
+    assert table.exit_code == 0
+    assert "together / slowest alone (" in table.stdout
+
+
+def test_nothing_to_measure_is_an_error(classifier: Path, tmp_path: Path) -> None:
+    result = bench(tmp_path / "none.jpg", "--model", classifier)
+    assert result.exit_code == 1
+    assert "expected images to measure with" in result.stderr
+    assert os.listdir(tmp_path) == []

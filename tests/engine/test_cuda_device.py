@@ -1,0 +1,189 @@
+"""The engine's way over a GPU, on one that is made up: what is captured, filled up, replayed and copied."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import mobilevit_fast as mvf
+from mobilevit_fast.engine import Engine
+from mobilevit_fast.engine.devices import CudaDevice
+from mobilevit_fast.engine.statistics import Statistics
+from mobilevit_fast.engine.stream import Stream
+from tests.engine.pictures import encoded, every_kind, picture
+from tests.integrations import zoo
+
+PROCESSOR = mvf.MobileViTImageProcessor(size={"shortest_edge": 72}, crop_size=64)
+SIZES = (1, 4, 8)
+
+
+class MadeUpEvent:
+    def __init__(self) -> None:
+        self.waited = False
+
+    def synchronize(self) -> None:
+        self.waited = True
+
+
+class MadeUpStream:
+    def __init__(self) -> None:
+        self.waited_for: list[MadeUpEvent] = []
+
+    def wait_event(self, event: MadeUpEvent) -> None:
+        self.waited_for.append(event)
+
+
+class MadeUpStreams:
+    """Streams that do everything at once, and say what was asked of them."""
+
+    def __init__(self) -> None:
+        self.compute = MadeUpStream()
+        self.events: list[MadeUpEvent] = []
+
+    def copying(self) -> MadeUpStream:
+        return MadeUpStream()
+
+    def on(self, stream: MadeUpStream) -> AbstractContextManager[Any]:
+        return nullcontext(stream)
+
+    def event(self) -> MadeUpEvent:
+        self.events.append(MadeUpEvent())
+        return self.events[-1]
+
+    def pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.empty(tuple(shape), dtype=dtype)
+
+
+class Captures:
+    """Graphs that are calls made again over the same memory."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.replays = 0
+        self.fails_at: int | None = None
+
+    def __call__(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        if len(self.sizes) == self.fails_at:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        result = call()
+        self.sizes.append(len(result.scores))
+
+        def replay() -> None:
+            self.replays += 1
+            for old, new in zip(result, call(), strict=True):
+                if old is not None:
+                    old.copy_(new)
+
+        return replay, result
+
+
+def device_of(engine: Engine, captures: Captures, graphs: bool | str = "auto") -> CudaDevice:
+    return CudaDevice(engine.model, engine.preprocessing, SIZES, graphs, MadeUpStreams(), captures)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["native", "transformers", "timm"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return Engine(zoo.SMALL[request.param](), PROCESSOR, batch_sizes=(8,), top_k=3)
+
+
+@pytest.mark.parametrize("takes_uint8", [False, True])
+def test_answers_are_those_of_the_cpu(engine: Engine, takes_uint8: bool) -> None:
+    if takes_uint8:
+        model = mvf.accelerate(engine.model.module, uint8_images=engine.normalization())
+        engine = Engine(model, PROCESSOR, batch_sizes=(8,), top_k=3)
+        assert engine.model.takes_uint8
+    captures = Captures()
+    device = device_of(engine, captures)
+    assert device.captured == SIZES
+    assert captures.sizes == [*SIZES]
+    contents = [encoded(picture(70, 80, i), "PNG") for i in range(21)]
+    expected = [*engine.stream(contents)]
+    plan = engine.plan(None)._replace(computing=2, batch_size=8)
+    sources = mvf.engine.sources.iterate(contents)
+    stream = Stream(sources, engine.preprocessing, device, plan, device.slot, Statistics())
+    for (source, row), one in zip(stream, expected, strict=True):
+        assert source.name == one.source
+        assert not isinstance(row, str)
+        assert row.indices == one.indices
+        assert row.scores == pytest.approx(one.scores, rel=1e-5)
+    assert captures.replays == 3  # 8, 8 and 5, which are filled up to 8
+
+
+@pytest.mark.parametrize(("count", "graph"), [(1, 1), (2, 4), (4, 4), (5, 8), (8, 8)])
+def test_images_are_filled_up_to_the_next_size(engine: Engine, count: int, graph: int) -> None:
+    captures = Captures()
+    device = device_of(engine, captures)
+    images = torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    replayed: list[int] = []
+    device._graphs = {
+        size: one._replace(replay=lambda one=one, size=size: (replayed.append(size), one.replay())[1])
+        for size, one in device._graphs.items()
+    }
+    with torch.inference_mode():
+        answers = device(images)
+        alone = engine.compute(images)
+    assert replayed == [graph]
+    for found, expected in zip(answers, alone, strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            assert torch.equal(found, expected)
+
+
+def test_what_was_answered_stays(engine: Engine) -> None:
+    device = device_of(engine, Captures())
+    first, second = (torch.full((2, 3, 64, 64), value, dtype=torch.uint8) for value in (10, 200))
+    with torch.inference_mode():
+        answers = device(first)
+        before = [None if one is None else one.clone() for one in answers]
+        device(second)
+    for one, kept in zip(answers, before, strict=True):
+        assert one is None or torch.equal(one, kept)
+
+
+def test_computing_waits_for_copies_and_the_host_for_computing(engine: Engine) -> None:
+    device = device_of(engine, Captures())
+    with torch.inference_mode():
+        device(torch.zeros((2, 3, 64, 64), dtype=torch.uint8))
+    copied, done = device._streams.events
+    assert device._streams.compute.waited_for == [copied]
+    assert done.waited
+
+
+def test_images_of_floating_point_or_of_another_size_are_no_graphs(engine: Engine) -> None:
+    captures = Captures()
+    device = device_of(engine, captures)
+    contents = [every_kind()["fractions.tiff"], encoded(picture(64, 64), "PNG")]
+    with pytest.warns(UserWarning, match="rescaled once more"):
+        values = PROCESSOR(contents)["pixel_values"]
+    with torch.inference_mode():
+        answers = device(values)
+        larger = device(torch.zeros((1, 3, 96, 96), dtype=torch.uint8))
+        expected = engine.model.module(values)
+    assert captures.replays == 0
+    assert larger.indices is not None
+    assert answers.indices is not None
+    assert answers.indices[:, 0].tolist() == zoo.first_output(expected).argmax(-1).tolist()
+
+
+def test_a_model_that_cannot_be_captured_is_called(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    captures = Captures()
+    captures.fails_at = 1
+    with caplog.at_level(logging.WARNING):
+        device = device_of(engine, captures)
+    assert device.captured == ()
+    assert "no CUDA graph of 4 images: operation not permitted" in caplog.text
+    with torch.inference_mode():
+        assert device(torch.zeros((2, 3, 64, 64), dtype=torch.uint8)).indices is not None
+    captures.fails_at = len(captures.sizes)
+    with pytest.raises(RuntimeError, match="operation not permitted"):
+        device_of(engine, captures, graphs=True)
+
+
+def test_without_graphs_nothing_is_captured(engine: Engine) -> None:
+    captures = Captures()
+    assert device_of(engine, captures, graphs=False).captured == ()
+    assert captures.sizes == []
