@@ -30,6 +30,7 @@ COMMANDS = {
     "roofline": Command("benchmarks.roofline:roofline", "The least time of a model on a chip, region by region."),
     "engine": Command("benchmarks.engine:engine", "Files to answers: the engine, its stages, and other ways."),
     "memory": Command("benchmarks.cpu.memory:memory", "Peak memory of a forward on the CPU."),
+    "resize": Command("benchmarks.cpu.resize:resize", "Resizing photos, by the kernel and by Pillow."),
     "counts": Command("benchmarks.counts:main", "What the CUDA kernels do for an image, counted by the emulator."),
     "traffic": Command("benchmarks.triton_traffic:traffic", "Bytes that the Triton kernels move."),
     "compile-report": Command("benchmarks.compile_report:report", "What the compilers make of the Triton kernels."),
