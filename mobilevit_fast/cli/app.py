@@ -32,11 +32,12 @@ from mobilevit_fast.cli.console import (
     usage_error,
 )
 from mobilevit_fast.cli.labels import Labels
-from mobilevit_fast.cli.loading import DIGITS, find_processor, load, parse_device, parse_dtype, read_source
+from mobilevit_fast.cli.loading import find_processor, load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Processor
 from mobilevit_fast.cli.photos import collect
 from mobilevit_fast.cli.predict import predict_command
 from mobilevit_fast.cli.predictions import Answer, Results, classify
+from mobilevit_fast.engine.loading import DIGITS, read_source
 from mobilevit_fast.export import ONNX_MODELS, ExportError, export_onnx
 from mobilevit_fast.files import encoded_picture, find, user_path, write_atomically
 from mobilevit_fast.images import ImageError

@@ -8,10 +8,11 @@ import typer
 from rich.table import Table
 
 from mobilevit_fast.cli.console import note, percent, say, say_json, stdout, usage_error
-from mobilevit_fast.cli.loading import DIGITS, load, parse_device, parse_dtype
+from mobilevit_fast.cli.loading import load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
 from mobilevit_fast.engine import PREPROCESSING_MODES, Engine
 from mobilevit_fast.engine.benchmark import EngineRates, agreement, measure
+from mobilevit_fast.engine.loading import DIGITS
 from mobilevit_fast.files import user_path, write_atomically
 
 

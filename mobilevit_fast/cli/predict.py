@@ -22,9 +22,10 @@ from mobilevit_fast.cli.console import (
     stderr,
     usage_error,
 )
-from mobilevit_fast.cli.loading import DIGITS, load, parse_device, parse_dtype
+from mobilevit_fast.cli.loading import load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
 from mobilevit_fast.engine import FORMATS, OUTPUTS, PREPROCESSING_MODES, Engine, EngineError, Prediction, RunReport
+from mobilevit_fast.engine.loading import DIGITS
 from mobilevit_fast.engine.sources import iterate
 from mobilevit_fast.files import user_path, write_atomically
 

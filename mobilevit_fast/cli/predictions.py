@@ -10,9 +10,9 @@ from rich.text import Text
 
 from mobilevit_fast.cli.console import percent, printable
 from mobilevit_fast.cli.labels import Labels
-from mobilevit_fast.cli.loading import Loaded
 from mobilevit_fast.cli.photos import Photo, Problem
 from mobilevit_fast.engine import Engine
+from mobilevit_fast.engine.loading import Loaded
 
 Classes = tuple[tuple[int, float], ...]
 """(index, probability) from the most probable down."""
