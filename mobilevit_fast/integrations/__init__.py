@@ -1,0 +1,1 @@
+"""The engine inside of other systems, each imported by whoever has it."""
