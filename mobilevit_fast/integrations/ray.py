@@ -14,29 +14,15 @@ from ray.data.block import BlockAccessor
 from mobilevit_fast.engine import Engine
 from mobilevit_fast.engine.loading import device_of, dtype_of, load
 from mobilevit_fast.engine.preprocessing import EXACT
+from mobilevit_fast.engine.results.formats import answer_fields
 from mobilevit_fast.engine.results.rows import row_of
 from mobilevit_fast.engine.sources import Source
 from mobilevit_fast.engine.sources.source import failing
 
 _log = logging.getLogger(__name__)
 
-_ERROR = "error"
-_COLUMNS = {
-    "label": ("label", "index"),
-    "score": ("score",),
-    "embedding": ("embedding",),
-    "logits": ("logits",),
-    "mask": ("mask",),
-}
-"""The columns of an output."""
-_TYPES = {
-    "label": pa.list_(pa.string()),
-    "index": pa.list_(pa.int32()),
-    "score": pa.list_(pa.float32()),
-    "embedding": pa.list_(pa.float32()),
-    "logits": pa.list_(pa.float32()),
-    "mask": pa.binary(),
-}
+_COLUMNS = {"label": ("label", "index")}
+"""The columns of an output, where it is not one of the same name."""
 
 
 class Classifier:
@@ -108,7 +94,8 @@ class Classifier:
             top_k=top_k,
         )
         wanted = self.engine.model.wanted.outputs
-        self._columns = [*dict.fromkeys(name for output in wanted for name in _COLUMNS[output])]
+        self._outputs = [*dict.fromkeys(name for output in wanted for name in _COLUMNS.get(output, (output,)))]
+        self._fields = answer_fields(self._outputs)
         self._bytes, self._path = bytes_column, path_column
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> pa.Table:
@@ -127,17 +114,17 @@ class Classifier:
                 f"with include_paths=True, got {', '.join(batch)}"
             )
         kept = {name: values for name, values in batch.items() if name != self._bytes}
-        twice = [name for name in (_ERROR, *self._columns) if name in kept]
+        twice = [field.name for field in self._fields if field.name in kept]
         if twice:
             raise ValueError(f"Classifier: expected other names than those of its answers, got {', '.join(twice)}")
         sources = [
             _source(f"row {row}, {path}", content)  # paths may be there twice, names may not
             for row, (path, content) in enumerate(zip(batch[self._path], batch[self._bytes], strict=True))
         ]
-        rows = [row_of(prediction, self._columns) for prediction in self.engine.stream(sources)]
+        rows = [row_of(prediction, self._outputs) for prediction in self.engine.stream(sources)]
         table = BlockAccessor.batch_to_arrow_block(kept)
-        for name in (_ERROR, *self._columns):
-            table = table.append_column(name, pa.array([row[name] for row in rows], _TYPES.get(name, pa.string())))
+        for field in self._fields:
+            table = table.append_column(field, pa.array([row[field.name] for row in rows], field.type))
         return table
 
 

@@ -47,7 +47,7 @@ BAD = {"broken.jpg": b"\xff\xd8\xffno", "empty.png": b"", "text.jpg": b"hello"}
 EVERY = ("label", "score", "embedding", "logits")
 EXACT = ("label", "score", "logits")
 """Outputs whose values are the same in batches of every size; beside an embedding, logits are PyTorch's own product."""
-PATIENCE_S = 100.0
+PATIENCE_S = 300.0
 
 
 def batch_of(files: dict[str, Any], **others: Any) -> dict[str, np.ndarray]:
@@ -192,6 +192,7 @@ def cluster() -> Iterator[Path]:
                 _temp_dir=str(folder),
             )
             ray.data.DataContext.get_current().enable_progress_bars = False
+            assert len(processes_of(folder)) >= 2
             yield folder
         finally:
             ray.shutdown()

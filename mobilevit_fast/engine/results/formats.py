@@ -120,6 +120,20 @@ class Csv:
             yield from csv.DictReader(file, strict=True)
 
 
+def answer_fields(outputs: Sequence[str]) -> list[Any]:
+    """Fields of Arrow for the error and the outputs of a row."""
+    arrow = needed("pyarrow", "Parquet")
+    kinds = {
+        "error": arrow.string(),
+        "label": arrow.list_(arrow.string()),
+        "index": arrow.list_(arrow.int32()),
+        "score": arrow.list_(arrow.float32()),
+        **{name: arrow.list_(arrow.float32()) for name in VECTORS},
+        MASK: arrow.binary(),
+    }
+    return [arrow.field(name, kinds[name]) for name in ("error", *outputs)]
+
+
 class Parquet:
     """Parquet with lists of float32; masks are PNGs in it."""
 
@@ -129,16 +143,7 @@ class Parquet:
     def __init__(self, outputs: Sequence[str], top_k: int) -> None:
         self._arrow = needed("pyarrow", "Parquet")
         self._parquet = needed("pyarrow.parquet", "Parquet")
-        kinds = {
-            "label": self._arrow.list_(self._arrow.string()),
-            "index": self._arrow.list_(self._arrow.int32()),
-            "score": self._arrow.list_(self._arrow.float32()),
-            **{name: self._arrow.list_(self._arrow.float32()) for name in VECTORS},
-            MASK: self._arrow.binary(),
-        }
-        text = self._arrow.string()
-        columns = {"source": text, "error": text} | {name: kinds[name] for name in outputs}
-        self._schema = self._arrow.schema(list(columns.items()))
+        self._schema = self._arrow.schema([("source", self._arrow.string()), *answer_fields(outputs)])
 
     def encode(self, rows: Sequence[Row]) -> bytes:
         columns = [self._arrow.array([row[one.name] for row in rows], one.type) for one in self._schema]
