@@ -9,12 +9,12 @@ says why. `--replicas 4 --gpus 1` makes four engines, each with a GPU of its own
 """
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
 from ray import serve
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mobilevit_fast.engine import Prediction
 from mobilevit_fast.integrations.ray import Classifier
@@ -22,11 +22,8 @@ from mobilevit_fast.integrations.ray import Classifier
 MAX_BATCH_SIZE = 32
 MAX_WAIT_S = 0.01  # that a request waits for others to share a batch with
 
-api = FastAPI()
-
 
 @serve.deployment(max_ongoing_requests=4 * MAX_BATCH_SIZE)
-@serve.ingress(api)
 class Service:
     """One replica: an engine, and the requests that wait for it."""
 
@@ -42,20 +39,24 @@ class Service:
         # In a thread, so that meanwhile this one takes requests.
         return await asyncio.to_thread(lambda: [*self.engine.stream(images)])
 
-    @api.post("/classify")
-    async def classify(self, request: Request) -> Any:
-        """The most probable classes of the image that is the request's body."""
-        prediction = await self.predict(await request.body())
-        if prediction.error is not None:
-            return PlainTextResponse(prediction.error + "\n", status_code=422)
-        classes = zip(prediction.labels, prediction.indices, prediction.scores, strict=True)
-        found = [{"label": label, "index": index, "score": score} for label, index, score in classes]
-        return JSONResponse({"predictions": found})
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request, while others do the same."""
+        match request.method, request.url.path:
+            case "POST", "/classify":
+                return answer(await self.predict(await request.body()))
+            case "GET", "/health":
+                return JSONResponse({"status": "ok", "images": self.images, "batches": self.batches})
+            case _:
+                return PlainTextResponse("expected POST /classify or GET /health\n", status_code=404)
 
-    @api.get("/health")
-    async def health(self) -> Any:
-        """That this replica answers, and how many it took together so far."""
-        return JSONResponse({"status": "ok", "images": self.images, "batches": self.batches})
+
+def answer(prediction: Prediction) -> Response:
+    """The most probable classes as JSON, or why there are none."""
+    if prediction.error is not None:
+        return PlainTextResponse(f"{prediction.error}\n", status_code=422)
+    classes = zip(prediction.labels, prediction.indices, prediction.scores, strict=True)
+    found = [{"label": label, "index": index, "score": score} for label, index, score in classes]
+    return JSONResponse({"predictions": found})
 
 
 def main(

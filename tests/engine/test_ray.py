@@ -173,7 +173,7 @@ def cluster() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="mvf-ray-"))  # not that of pytest: paths of sockets may have 107 characters
     environment = {
         SIGNALS: str(folder),
-        "PYTHONPATH": str(REPOSITORY),  # where workers find this package, and the tests' own classes
+        "PYTHONPATH": os.pathsep.join(sys.path),  # where workers find this package, and the tests' own classes
         "OMP_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",  # which would write a token into the home folder
@@ -356,8 +356,8 @@ def test_the_example_of_a_service_answers_over_http(start: Callable[..., Started
         assert text.endswith("\n")
         assert text.count("\n") == 1
         assert "expected" in text
-    assert ask("/classify")[0] == 405
-    assert ask("/nothing")[0] == 404
+    for path, body in (("/classify", None), ("/health", b""), ("/nothing", None)):
+        assert ask(path, body) == (404, "expected POST /classify or GET /health\n")
     service.send_signal(signal.SIGINT)
     assert service.wait(PATIENCE_S) is not None
     with pytest.raises(OSError, match="refused"):
