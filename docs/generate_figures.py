@@ -48,6 +48,29 @@ DIAGRAMS: dict[str, tuple[str, dict[str, Box], tuple[Arrow, ...]]] = {
             Arrow("packed", "fused"),
         ),
     ),
+    "engine": (
+        "The way of an image through the threads of an engine",
+        {
+            "sources": Box(0, 0, "sources\nfolders, tables, tar,\nURLs, arrays"),
+            "read": Box(1, 0, "reader threads\nbytes of files"),
+            "decode": Box(2, 0, "decode threads\nRGB pixels", True),
+            "resize": Box(2, 1, "the same threads\nresize_crop: a place\nin a uint8 batch", True),
+            "model": Box(2, 2, "the model\nCPU: the same threads\nGPU: copy stream, graph", True),
+            "answers": Box(1, 2, "answers\nin the order of sources"),
+            "results": Box(0, 2, "parts on the disk\nor a generator"),
+            "slots": Box(0, 1, "slots of memory\nas many as batches\non the way"),
+        },
+        (
+            Arrow("sources", "read"),
+            Arrow("read", "decode"),
+            Arrow("decode", "resize"),
+            Arrow("resize", "model"),
+            Arrow("model", "answers"),
+            Arrow("answers", "results"),
+            Arrow("answers", "slots", "taken: free again"),
+            Arrow("slots", "sources"),
+        ),
+    ),
     "class-swap": (
         "A module changes by its class alone",
         {

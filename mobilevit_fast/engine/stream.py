@@ -143,11 +143,11 @@ class Stream:
                 self._changed.wait()
             return self._finished.pop(index)
 
-    def _fail(self, error: BaseException) -> None:
-        """End with an error that is none of an image."""
+    def _fail(self, error: BaseException, batches: int = 0) -> None:
+        """End with an error that is none of an image, after the answers of this many batches."""
         with self._changed:
-            self._end = _Failed(0, error)
-            self._finished.clear()
+            if not isinstance(self._end, _Failed) or batches < self._end.batches:
+                self._end = _Failed(batches, error)
             self._changed.notify_all()
 
     def _feed(self) -> None:
@@ -170,7 +170,8 @@ class Stream:
             if end is None and len(sources) < self._plan.batch_size:
                 end = count
         with self._changed:
-            self._end = self._end or end
+            if self._end is None:
+                self._end = end
             self._changed.notify_all()
 
     def _begin(self, batch: _Batch) -> None:
@@ -223,6 +224,12 @@ class Stream:
             self._computers.submit((_FORWARD, batch.index), partial(self._forward, batch))
 
     def _forward(self, batch: _Batch) -> None:
+        try:
+            self._compute_batch(batch)
+        except BaseException as error:  # an interrupt, say; what was answered before it is told first
+            self._fail(error, batch.index)
+
+    def _compute_batch(self, batch: _Batch) -> None:
         in_slot = [i for i in range(len(batch.sources)) if i not in batch.answers and i not in batch.loose]
         with Stopwatch(len(in_slot) + len(batch.loose)) as forward, torch.inference_mode():
             if in_slot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +14,12 @@ from mobilevit_fast.ops.registry import LIBRARY, NAMESPACE
 _NAME = "pixels_to_float"
 LIBRARY.define(f"{_NAME}.cpu(Tensor x, Tensor table, bool flip_channels, Tensor(a!) out) -> ()")
 torch.library.register_fake(f"{NAMESPACE}::{_NAME}.cpu", lambda *arguments: None, lib=LIBRARY)
+
+
+@cache
+def _has_kernel() -> bool:
+    """Whether the CPU library is loaded, and none from before it had this."""
+    return status()["cpu"].loaded and torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{_NAME}.cpu", "CPU")
 
 
 def pixels_to_float(x: Tensor, table: Tensor, *, flip_channels: bool = False, out: Tensor | None = None) -> Tensor:
@@ -32,7 +39,7 @@ def pixels_to_float(x: Tensor, table: Tensor, *, flip_channels: bool = False, ou
     """
     if out is None:
         out = torch.empty(x.shape, dtype=torch.float32, device=x.device, memory_format=torch.channels_last)
-    if x.device.type == "cpu" and status()["cpu"].loaded:
+    if x.device.type == "cpu" and _has_kernel():
         overload: Any = torch.ops.mobilevit_fast.pixels_to_float.cpu
         overload(x, table, flip_channels, out)
         return out

@@ -239,11 +239,11 @@ def test_an_option_of_all_commands_that_stands_behind_one(photos: Path, option: 
 
 
 def test_an_interrupt_keeps_what_was_answered(classifier: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward, calls = MobileViTForImageClassification.forward, []
+    forward = MobileViTForImageClassification.forward
+    third = MobileViTImageProcessor.from_pretrained(classifier)(photos / "c.JPEG")["pixel_values"]
 
     def interrupted(self: Any, pixel_values: torch.Tensor) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
+        if torch.equal(pixel_values, third):
             raise KeyboardInterrupt
         return forward(self, pixel_values)
 
