@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mobilevit_fast.engine.embedding import embedding_of, has_embedding
+
 OUTPUTS = ("label", "score", "embedding", "logits", "mask")
 """What an engine can be asked for: classes, their probabilities, the features before the classifier, its results, and
 of a segmentation the class of every pixel."""
@@ -96,14 +98,14 @@ class EngineModel:
             raise ValueError(f"outputs: expected some of {', '.join(OUTPUTS)}, got {', '.join(unknown) or 'none'}")
         if wanted.top_k < 1:
             raise ValueError(f"top_k: expected a positive number, got {wanted.top_k}")
-        embeds = _embedding_of(model) is not None
         if _is_segmentation(model):
             _refuse(wanted.outputs, _OF_SEGMENTATION)
-        elif embeds:
+        elif has_embedding(model):
             _refuse(wanted.outputs, _OF_CLASSIFICATION)
         elif "embedding" in wanted.outputs:
             raise ValueError(f"outputs: expected a model with features for an embedding, got {type(model).__name__}")
         self.module = model
+        self._embedded = embedding_of(model) if "embedding" in wanted.outputs else None
         self.wanted = wanted
         config = getattr(model, "config", None)
         self.id2label = dict(id2label or getattr(config, "id2label", None) or {})
@@ -124,10 +126,8 @@ class EngineModel:
         """
         outputs = self.wanted.outputs
         embedding = None
-        if "embedding" in outputs:
-            embedded = _embedding_of(self.module)
-            assert embedded is not None
-            embedding, logits = embedded(pixel_values)
+        if self._embedded is not None:
+            embedding, logits = self._embedded(pixel_values)
         else:
             logits = _logits(self.module(pixel_values))
         if logits.ndim == 4:
@@ -179,23 +179,3 @@ def _logits(result: Any) -> Tensor:
     if not isinstance(logits, Tensor):
         raise ValueError(f"expected a model that returns logits, got a {type(result).__name__}")
     return logits
-
-
-def _embedding_of(model: Any) -> Any:
-    """Function of images that returns (N, features) and the logits, or None for a model without such a way in."""
-    if hasattr(model, "forward_features") and hasattr(model, "forward_head"):  # timm
-
-        def of_timm(x: Tensor) -> tuple[Tensor, Tensor]:
-            embedding = model.forward_head(model.forward_features(x), pre_logits=True)
-            return embedding, model.get_classifier()(embedding)
-
-        return of_timm
-    backbone = getattr(model, "mobilevit", None)
-    if isinstance(backbone, nn.Module) and isinstance(getattr(model, "classifier", None), nn.Module):
-
-        def of_huggingface(x: Tensor) -> tuple[Tensor, Tensor]:
-            embedding = backbone(x, return_dict=True).pooler_output
-            return embedding, model.classifier(embedding)
-
-        return None if _is_segmentation(model) else of_huggingface
-    return None

@@ -14,10 +14,10 @@ from mobilevit_fast.engine import Engine
 from mobilevit_fast.engine.devices import CudaDevice
 from mobilevit_fast.engine.statistics import Statistics
 from mobilevit_fast.engine.stream import Stream
+from tests.engine.engines import CLASSIFIERS, PROCESSOR
 from tests.engine.pictures import encoded, every_kind, picture
 from tests.integrations import zoo
 
-PROCESSOR = mvf.MobileViTImageProcessor(size={"shortest_edge": 72}, crop_size=64)
 SIZES = (1, 4, 8)
 
 
@@ -85,7 +85,7 @@ def device_of(engine: Engine, captures: Captures, graphs: bool | str = "auto") -
     return CudaDevice(engine.model, engine.preprocessing, SIZES, graphs, MadeUpStreams(), captures)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["native", "transformers", "timm"])
+@pytest.fixture(params=CLASSIFIERS)
 def engine(request: pytest.FixtureRequest) -> Engine:
     return Engine(zoo.SMALL[request.param](), PROCESSOR, batch_sizes=(8,), top_k=3)
 

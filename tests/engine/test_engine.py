@@ -16,24 +16,15 @@ import mobilevit_fast as mvf
 from mobilevit_fast.engine import Engine, EngineError
 from testing.pairs import tiny_config
 from testing.paths import UCMERCED, needs_ucmerced
+from tests.engine.engines import CLASSIFIERS, PROCESSOR, expected_logits
 from tests.engine.pictures import encoded, every_kind, picture, written
 from tests.integrations import zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* rescaled once more")  # of the file of fractions
 
-CLASSIFIERS = ["native", "transformers", "timm"]
-PROCESSOR = mvf.MobileViTImageProcessor(size={"shortest_edge": 72}, crop_size=64)
-
 
 def names(kind: str, **options: Any) -> Engine:
     return Engine(zoo.SMALL[kind](), PROCESSOR, **options)
-
-
-def expected_logits(engine: Engine, contents: list[bytes], processor: Any = PROCESSOR) -> Tensor:
-    """One by one, by the same model."""
-    values = [processor(content, do_convert_rgb=processor.do_convert_rgb)["pixel_values"] for content in contents]
-    with torch.inference_mode():
-        return torch.cat([zoo.first_output(engine.model.module(one.float())) for one in values])
 
 
 @pytest.fixture
@@ -162,24 +153,6 @@ def test_a_model_that_fails_for_one_image_answers_the_others() -> None:
     white = np.full((64, 64, 3), 255, np.uint8)
     found = [*engine.stream([white // 2, white, white // 3])]
     assert [one.error for one in found] == [None, "too bright", None]
-
-
-@pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_embeddings_lead_to_the_logits(kind: str) -> None:
-    engine = names(kind, outputs=("embedding", "logits", "label"), top_k=2)
-    contents = [*every_kind().values()][:5]
-    found = [*engine.stream(contents)]
-    expected = expected_logits(engine, contents)
-    model = engine.model.module
-    classifier = model.get_classifier() if kind == "timm" else model.classifier
-    for one, logits in zip(found, expected, strict=True):
-        assert one.embedding is not None
-        assert one.logits is not None
-        np.testing.assert_allclose(one.logits, logits, rtol=1e-4, atol=1e-5)
-        with torch.inference_mode():
-            torch.testing.assert_close(
-                classifier(torch.from_numpy(one.embedding)[None])[0], torch.from_numpy(one.logits)
-            )
 
 
 @pytest.mark.parametrize("kind", ["native-segmentation", "transformers-segmentation"])
