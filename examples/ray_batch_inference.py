@@ -3,7 +3,7 @@
     python examples/ray_batch_inference.py photos/ answers/ --model apple/mobilevit-small
     python examples/ray_batch_inference.py s3://bucket/photos s3://bucket/answers --actors 16 --gpus 1 --cpus 8
 
-takes `pip install 'mobilevit_fast[ray]'`. Ray finds its cluster by RAY_ADDRESS, and makes one of this machine alone
+takes `pip install 'ray[data,serve]' pyarrow`. Ray finds its cluster by RAY_ADDRESS, and makes one of this machine alone
 where there is none; folders are then any of this machine, else such as all machines see. Machines read the encoded
 images, actors decode and classify them, and nothing else goes from one to the other. Images that cannot be read are
 rows that say why. The same command goes on after an interruption, and does nothing more once it is done.

@@ -4,8 +4,8 @@
     curl --data-binary @photo.jpg localhost:8000/classify
     {"predictions": [{"label": "tabby, tabby cat", "index": 281, "score": 0.61}, …]}
 
-takes `pip install 'mobilevit_fast[ray]'`. What cannot be read as an image is answered with status 422 and a line that
-says why. `--replicas 4 --gpus 1` makes four engines, each with a GPU of its own.
+takes `pip install 'ray[data,serve]' pyarrow`. What cannot be read as an image is answered with status 422 and a line
+that says why. `--replicas 4 --gpus 1` makes four engines, each with a GPU of its own.
 """
 
 import asyncio

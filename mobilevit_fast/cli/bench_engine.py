@@ -12,7 +12,9 @@ from mobilevit_fast.cli.loading import load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
 from mobilevit_fast.engine import PREPROCESSING_MODES, Engine
 from mobilevit_fast.engine.benchmark import EngineRates, agreement, measure
+from mobilevit_fast.engine.decoding import has_simplejpeg
 from mobilevit_fast.engine.loading import DIGITS
+from mobilevit_fast.engine.optional import needed
 from mobilevit_fast.files import user_path, write_atomically
 
 
@@ -36,6 +38,10 @@ def bench_engine_command(
         raise usage_error(f"--preprocessing: expected {', '.join(PREPROCESSING_MODES)}, got {preprocessing!r}")
     if plot is not None and plot.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise usage_error(f"--plot: expected the name of a picture such as out.svg, got {plot}")
+    if plot is not None:
+        needed("matplotlib", "--plot")  # before there is anything to lose
+    if not has_simplejpeg():
+        note("JPEG is decoded by Pillow; it is faster with simplejpeg, which is not installed (pip install simplejpeg)")
     compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
     loaded = load(model, None, processor=processor, device=compute_device, dtype=compute_dtype, accelerated=False)
 
@@ -77,14 +83,10 @@ def bench_engine_command(
 
 def _plot(rates: EngineRates, path: Path) -> None:
     """Bars of the rates, the slowest stage marked."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("--plot takes matplotlib (pip install matplotlib, or the extra `demo`)") from error
     names = [*rates.alone, "together"]
     values = [*(rate.images_per_second for rate in rates.alone.values()), rates.together.images_per_second]
     colours = ["C3" if name == rates.bound_by else "C0" for name in rates.alone] + ["C2"]
-    figure = Figure(figsize=(7, 0.6 * len(names) + 1), layout="constrained")
+    figure = needed("matplotlib.figure", "--plot").Figure(figsize=(7, 0.6 * len(names) + 1), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(names[::-1], values[::-1], color=colours[::-1])
     axes.bar_label(bars, fmt="%.0f", padding=3)

@@ -26,6 +26,7 @@ from mobilevit_fast.cli.loading import load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
 from mobilevit_fast.engine import FORMATS, OUTPUTS, PREPROCESSING_MODES, Engine, EngineError, Prediction, RunReport
 from mobilevit_fast.engine.loading import DIGITS
+from mobilevit_fast.engine.results.formats import format_of
 from mobilevit_fast.engine.sources import iterate
 from mobilevit_fast.files import user_path, write_atomically
 
@@ -90,6 +91,12 @@ def predict_command(
     for name in outputs or ():
         if name not in OUTPUTS:
             raise usage_error(f"--output: expected some of {', '.join(OUTPUTS)}, got {name!r}")
+    try:
+        format_of(format, outputs or OUTPUTS[:1], top_k)
+    except ValueError as error:
+        raise usage_error(f"--format: {error}") from error
+    except ImportError as error:
+        raise Failed(f"--format: {error}, or go without it: --format jsonl") from error
     if stats is not None and not user_path(stats).absolute().parent.is_dir():
         raise usage_error(f"--stats: expected a file in a folder that exists, got {stats}")
     part = _parse_shard(shard)

@@ -292,7 +292,10 @@ class Engine:
         count = None
         if peek:  # how many there are, if they are few
             many = self.batch_sizes[-1] * self.decode_threads
-            first = [*itertools.islice(sources, many)]
+            try:
+                first.extend(itertools.islice(sources, many))
+            except Exception as error:  # which comes behind the answers of those before it
+                sources = _raising(error)
             count = len(first) if len(first) < many else None
         plan = self.plan(count)
         for name, threads in (
@@ -358,6 +361,11 @@ class Engine:
             std=settings.image_std if normalizes and settings.image_std is not None else 1.0,
             flip_channel_order=settings.do_flip_channel_order,
         )
+
+
+def _raising(error: Exception) -> Iterator[Source]:
+    raise error
+    yield
 
 
 def _is_accelerated(model: nn.Module) -> bool:

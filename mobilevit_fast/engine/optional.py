@@ -1,7 +1,10 @@
-"""Packages that the engine needs for some sources and formats alone."""
+"""Packages that some sources, formats and integrations need, and all else does not."""
 
 import importlib
 from typing import Any
+
+_REQUIREMENTS = {"ray": "'ray[data,serve]>=2.58'"}
+"""What pip installs, where it is more than the package by its own name."""
 
 
 def needed(module: str, purpose: str) -> Any:
@@ -12,7 +15,7 @@ def needed(module: str, purpose: str) -> Any:
         purpose: the beginning of the error, as "Parquet".
 
     Raises:
-        ImportError: the package is not installed.
+        ImportError: the package is not installed; the message says how it is.
     """
     package = module.partition(".")[0]
     try:
@@ -20,6 +23,10 @@ def needed(module: str, purpose: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        raise ImportError(
-            f"{purpose}: expected the package {package}, which is not installed (pip install 'mobilevit_fast[engine]')"
-        ) from error
+        raise missing(package, purpose) from error
+
+
+def missing(package: str, purpose: str) -> ImportError:
+    """To be raised: a package is not installed."""
+    remedy = f"pip install {_REQUIREMENTS.get(package, package)}"
+    return ImportError(f"{purpose}: expected the package {package}, which is not installed ({remedy})")

@@ -189,6 +189,9 @@ class Stream:
             for i in chunk:
                 try:
                     contents.append(batch.sources[i].read())
+                except ImportError as error:  # a package that all sources of this kind need
+                    self._fail(error, batch.index)
+                    return
                 except Exception as error:
                     contents.append(error)
         self._statistics.add(READ, read)

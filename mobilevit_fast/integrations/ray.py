@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import ray
-from ray.data.block import BlockAccessor
 
 from mobilevit_fast.engine import Engine
 from mobilevit_fast.engine.loading import device_of, dtype_of, load
+from mobilevit_fast.engine.optional import needed
 from mobilevit_fast.engine.preprocessing import EXACT
 from mobilevit_fast.engine.results.formats import answer_fields
 from mobilevit_fast.engine.results.rows import row_of
 from mobilevit_fast.engine.sources import Source
 from mobilevit_fast.engine.sources.source import failing
+
+ray = needed("ray", "mobilevit_fast.integrations.ray")
+pa = needed("pyarrow", "mobilevit_fast.integrations.ray")
+BlockAccessor = needed("ray.data.block", "mobilevit_fast.integrations.ray").BlockAccessor
 
 _log = logging.getLogger(__name__)
 
@@ -98,8 +100,8 @@ class Classifier:
         self._fields = answer_fields(self._outputs)
         self._bytes, self._path = bytes_column, path_column
 
-    def __call__(self, batch: Mapping[str, np.ndarray]) -> pa.Table:
-        """Answers for a batch, row by row.
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> Any:
+        """Answers for a batch, row by row, as a table of pyarrow.
 
         Raises:
             TypeError: a batch in another form than NumPy's, which is Ray's own choice.

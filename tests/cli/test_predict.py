@@ -128,9 +128,64 @@ def test_json_is_the_report(classifier: Path, photos: Path, out: Path, tmp_path:
     assert json.loads(stats.read_text())["stages"] == values["stages"]
 
 
+def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Have packages that are not installed."""
+    for module in [*sys.modules]:
+        if module.partition(".")[0] in packages:
+            monkeypatch.delitem(sys.modules, module)
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+def test_without_pyarrow_it_says_how_to_go_on(
+    classifier: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "pyarrow")
+    result = run(photos, "--model", classifier, "--out", out)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "error: --format: Parquet: expected the package pyarrow, which is not installed (pip install pyarrow), "
+        "or go without it: --format jsonl"
+    ]
+    assert not out.exists()
+    assert run(photos, "--model", classifier, "--out", out, "--format", "jsonl").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("package", "url", "kind"),
+    [("fsspec", "memory://a.jpg", ""), ("s3fs", "s3://b/a.jpg", "s3:// "), ("gcsfs", "gs://b/", "gs:// ")],
+)
+def test_a_package_that_urls_need_ends_it_with_what_it_has(
+    classifier: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch, package: str, url: str, kind: str
+) -> None:
+    hide(monkeypatch, package)
+    first = photos / "a.jpg"
+    result = run(first, url, "--model", classifier, "--out", out, "--format", "jsonl", "--batch-size", 1)
+    assert result.exit_code == 1
+    remedy = f"expected the package {package}, which is not installed (pip install {package})"
+    assert result.stderr.splitlines() == [f"error: {kind}URLs: {remedy}"]
+    assert [*rows(out)] == [str(first)]
+
+
+def test_what_is_measured_without_other_packages(
+    classifier: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "matplotlib")
+    monkeypatch.setattr("mobilevit_fast.cli.bench_engine.has_simplejpeg", lambda: False)
+    arguments = [photos, "--model", classifier, "--seconds", 0.01]
+    assert "pip install simplejpeg" in bench(*arguments).stderr
+    result = bench(*arguments, "--plot", tmp_path / "stages.svg")
+    assert result.exit_code == 1
+    assert "--plot: expected the package matplotlib, which is not installed (pip install matplotlib)" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (
+            ["--format", "csv", "--output", "logits"],
+            "--format: expected the format parquet or jsonl for logits, got csv",
+        ),
         (["--format", "xml"], "--format: expected parquet, jsonl, csv, got 'xml'"),
         (["--output", "label,colour"], "--output: expected some of"),
         (["--shard", "3/3"], "--shard: expected"),

@@ -259,7 +259,7 @@ def test_many_names_take_little_memory() -> None:
 def test_the_package_needs_none_of_its_extras() -> None:
     code = """
 import sys
-for name in ("fsspec", "pyarrow", "simplejpeg"):
+for name in ("fsspec", "pyarrow", "ray", "simplejpeg"):
     sys.modules[name] = None
 from mobilevit_fast.engine.sources import iterate
 from mobilevit_fast.engine import predictions
@@ -268,13 +268,18 @@ for name in ("s3://bucket/a.jpg", "s3://bucket/a", "a.parquet"):
         next(iterate(name)).read()
     except ImportError as error:
         print(error)
+try:
+    import mobilevit_fast.integrations.ray
+except ImportError as error:
+    print(error)
 """
     with open("/dev/null") as nothing:
         result = subprocess.run(
             [sys.executable, "-c", code.replace("a.parquet", __file__)], stdin=nothing, capture_output=True, text=True
         )
     assert result.returncode == 0, result.stderr
-    assert (
-        result.stdout.splitlines()
-        == ["URLs: expected the package fsspec, which is not installed (pip install 'mobilevit_fast[engine]')"] * 2
-    )
+    assert result.stdout.splitlines() == [
+        *["URLs: expected the package fsspec, which is not installed (pip install fsspec)"] * 2,
+        "mobilevit_fast.integrations.ray: expected the package ray, which is not installed "
+        "(pip install 'ray[data,serve]>=2.58')",
+    ]

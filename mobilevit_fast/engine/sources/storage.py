@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 from mobilevit_fast import limits
-from mobilevit_fast.engine.optional import needed
+from mobilevit_fast.engine.optional import missing, needed
 from mobilevit_fast.engine.sources.source import explained
 from mobilevit_fast.images import ImageError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::.*://)", re.DOTALL)
+
+_PACKAGES = ("adlfs", "aiohttp", "gcsfs", "paramiko", "requests", "s3fs")
+"""Those that fsspec takes file systems from and that pip knows by the same name."""
 
 
 class Entry(NamedTuple):
@@ -160,7 +163,13 @@ def _split_chain(url: str) -> tuple[str, str]:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there."""
-    return needed("fsspec.core", "URLs").url_to_fs(url)
+    try:
+        return needed("fsspec.core", "URLs").url_to_fs(url)
+    except ImportError as error:  # fsspec names the package in many ways, none of which is a command
+        package = getattr(error.__cause__, "name", None)
+        if package not in _PACKAGES:
+            raise
+        raise missing(package, f"{url.partition(':')[0]}:// URLs") from error
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
