@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from PIL.Image import Resampling
 
-from mobilevit_fast.native import status
 from mobilevit_fast.ops import Support, resize_crop
-from mobilevit_fast.ops.resize_crop import CHANNELS, FILTERS
+from mobilevit_fast.ops.resize_crop import CHANNELS, FILTERS, supports_device
 
 _FIRST_VERIFIED, _LAST_VERIFIED = (10, 0), (13, 0)
 _ROWS_FIRST_SINCE = (13, 0)
 _MACHINES = ("x86_64", "AMD64")
+_FILTERS_WITH_SINES = (Resampling.LANCZOS, Resampling.HAMMING)
 _LONGEST_EDGE = 2**24
 """Of an image, in pixels: Pillow counts them in float32."""
 
@@ -26,11 +26,9 @@ _LONGEST_EDGE = 2**24
 @cache
 def supports_pillow(version: str = PIL.__version__, machine: str = platform.machine()) -> Support:
     """Whether the kernel is loaded and computes what this Pillow does."""
-    library = status()["cpu"]
-    if not library.loaded:
-        return Support(False, f"the CPU library is not loaded: {library.reason}")
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("mobilevit_fast::resize_crop.cpu", "CPU"):
-        return Support(False, "the CPU library was built before it had a resize; build it again")
+    library = supports_device("cpu")
+    if not library.ok:
+        return library
     if machine not in _MACHINES:
         return Support(False, f"expected a machine of {' or '.join(_MACHINES)}, whose rounding is known, got {machine}")
     found = re.fullmatch(r"(\d+)\.(\d+)\.\d+", version)
@@ -40,8 +38,14 @@ def supports_pillow(version: str = PIL.__version__, machine: str = platform.mach
     return Support(True)
 
 
-def supports(shape: tuple[int, ...], resample: Resampling) -> Support:
-    """Whether the kernel resizes images of this shape (height, width, channels), as the installed Pillow does."""
+def supports(shape: tuple[int, ...], resample: Resampling, device: str = "cpu") -> Support:
+    """Whether the kernel resizes images of this shape (height, width, channels), as the installed Pillow does.
+
+    Args:
+        shape: of the image.
+        resample: Pillow's filter.
+        device: type of the device that holds the image.
+    """
     if int(resample) not in FILTERS:
         names = ", ".join(Resampling(number).name.lower() for number in FILTERS)
         return Support(False, f"expected a filter among {names}, got {resample.name.lower()}")
@@ -49,7 +53,12 @@ def supports(shape: tuple[int, ...], resample: Resampling) -> Support:
         return Support(False, f"expected {' or '.join(map(str, CHANNELS))} channels, got {shape[2]}")
     if max(shape[:2]) >= _LONGEST_EDGE:
         return Support(False, f"expected edges of fewer than {_LONGEST_EDGE} pixels, got {max(shape[:2])}")
-    return supports_pillow()
+    if device != "cpu" and resample in _FILTERS_WITH_SINES:
+        return Support(
+            False, f"expected a filter without sines on a GPU, whose sines differ, got {resample.name.lower()}"
+        )
+    on_device = supports_device(device)
+    return supports_pillow() if on_device.ok else on_device
 
 
 def rows_come_first(size: tuple[int, int], resized: tuple[int, int], version: str = PIL.__version__) -> bool:
@@ -74,24 +83,27 @@ def resize_and_crop(
     """Resize as Pillow does and cut out the centre, by the kernel or, where it does not take the case, by Pillow.
 
     Args:
-        pixels: (height, width, channels) uint8, 1 to 4 channels. Rows may lie apart.
+        pixels: (height, width, channels) uint8, 1 to 4 channels. Rows may lie apart. Those on a GPU stay there where
+            the kernel of the CUDA library takes the case.
         size: (height, width) after the resize.
         crop: (height, width) of the result; what the resized image does not cover is zero.
         resample: Pillow's filter.
         flip_channels: reverse the channels.
-        out: (channels, *crop) uint8 of any strides for the result; None for a new one.
+        out: (channels, *crop) uint8 of any strides for the result; None for a new one. On the device of the pixels.
 
     Returns:
         ``out``; a new one is dense.
     """
-    if supports(tuple(pixels.shape), resample).ok:
+    device = pixels.device if isinstance(pixels, torch.Tensor) else torch.device("cpu")
+    if supports(tuple(pixels.shape), resample, device.type).ok:
         height, width = pixels.shape[:2]
         rows_first = rows_come_first((height, width), size)
         image = _as_rows(pixels)
         return resize_crop(
             image, size, crop, int(resample), rows_first=rows_first, flip_channels=flip_channels, out=out
         )
-    resized = torch.from_numpy(resize_by_pillow(np.asarray(pixels), size, resample)).permute(2, 0, 1)
+    array = pixels.cpu().numpy() if isinstance(pixels, torch.Tensor) else pixels
+    resized = torch.from_numpy(resize_by_pillow(array, size, resample)).permute(2, 0, 1).to(device)
     if flip_channels:
         resized = resized.flip(0)
     if out is None:

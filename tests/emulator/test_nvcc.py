@@ -28,8 +28,11 @@ KERNELS = {
     "inverted_residual_bfloat16.cu": 66,
     "mobilevit_transformer.cu": 6,
     "resize.cu": 2,
+    "resize_crop.cu": 4,
 }
-"""How many kernels of a file the compiler tells of."""
+"""How many kernels of a file the compiler tells of, and functions that they call."""
+STACK_BYTES = {"resize_crop.cu": 40}
+"""Memory of a thread where it is not 0: of the sine, for angles far larger than those it is asked for."""
 
 SM90_KERNELS = {
     "atrous_sm90.cu": 4,
@@ -69,7 +72,8 @@ def test_no_register_is_spilled(source: Path, tmp_path: Path) -> None:
     report = nvcc("-O3", "-Xptxas", "-v", gencode, "-c", source, "-o", tmp_path / "object.o")
     found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(found) == KERNELS[source.name] * len(ARCHITECTURES)
-    assert set(found) == {("0", "0", "0")}
+    assert {number for _, *spills in found for number in spills} == {"0"}
+    assert max(int(stack) for stack, *_ in found) <= STACK_BYTES.get(source.name, 0)
 
 
 @needs_nvcc

@@ -14,6 +14,7 @@ from PIL.Image import Resampling
 from mobilevit_fast.images import ImageError, MobileViTImageProcessor, pipeline, resizing, transforms
 from mobilevit_fast.images.resizing import resize_and_crop, rows_come_first, supports, supports_pillow
 from mobilevit_fast.kernels import Support
+from mobilevit_fast.ops.resize_crop import supports_device
 from tests.images.pictures import assert_identical, noise, picture
 
 SUPPORT = supports_pillow()
@@ -152,6 +153,9 @@ def test_what_the_kernel_does_not_take_has_a_reason() -> None:
     assert "expected a filter among lanczos" in supports((5, 5, 3), Resampling.NEAREST).reason
     assert "channels, got 4" in supports((5, 5, 4), Resampling.BILINEAR).reason
     assert "edges of fewer than" in supports((5, 2**24, 3), Resampling.BILINEAR).reason
+    assert "without sines" in supports((5, 5, 3), Resampling.LANCZOS, "cuda").reason
+    assert "got one on mps" in supports((5, 5, 3), Resampling.BILINEAR, "mps").reason
+    assert supports((5, 5, 3), Resampling.BICUBIC, "cuda") == supports_device("cuda")
     for version in ("9.5.0", "13.1.0", "14.0.0", "10.0.0.post1", "12.0.0.dev0"):
         assert f"got {version}" in supports_pillow(version, "x86_64").reason
     for version in ("10.0.1", "10.4.0", "11.3.0", "12.2.0", "13.0.0"):

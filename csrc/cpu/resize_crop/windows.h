@@ -1,17 +1,17 @@
-// What the places along an edge of a resized image see of the edge before, as Pillow computes it: windows of pixels
-// with coefficients of 22 bits behind the point.
+// The windows of the places along an edge of a resized image, as Pillow computes them, in the order of the kernels.
 #pragma once
 
 #include <cstdint>
 
+#include "common/resampling.h"
+
 namespace mobilevit_fast::cpu {
 
-// By the numbers of PIL.Image.Resampling.
-enum class Filter : int64_t { lanczos = 1, bilinear = 2, bicubic = 3, box = 4, hamming = 5 };
+using mobilevit_fast::Filter;
 
-// Bits behind the point, and those of a coefficient's lower part. Products of pixels with both parts fit 32 bits in
-// pairs: coefficient = 256 * high + low.
-constexpr int kCoefficientBits = 22, kLowBits = 8;
+// Bits of a coefficient's lower part. Products of pixels with both parts fit 32 bits in pairs: coefficient = 256 * high
+// + low.
+constexpr int kLowBits = 8;
 
 // Windows of one length; coefficients behind the end of a shorter one are zero, also where there is no pixel.
 struct WindowTable {
