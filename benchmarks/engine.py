@@ -16,19 +16,27 @@ import torch
 import typer
 from PIL import Image
 
-from benchmarks import environment
+from benchmarks import environment, freshness
+from benchmarks.cpu.table import commit_text, grid, machine_text
 from mobilevit_fast.checkpoints import build_model, read_checkpoint
-from mobilevit_fast.cli.console import note, usage_error
+from mobilevit_fast.cli.console import note, percent, usage_error
 from mobilevit_fast.engine import PREPROCESSING_MODES, Engine
 from mobilevit_fast.engine.benchmark import agreement, measure
 from mobilevit_fast.engine.statistics import Stopwatch
 from mobilevit_fast.images import MobileViTImageProcessor
 from testing.peers import import_transformers
 
-CASES = ("arrays", "jpeg256", "photos", "megapixels")
-"""uint8 arrays of 256 px; the photos as JPEG of 256 px; as they are; as JPEG of 1 to 3 megapixels."""
-PEERS = ("pipeline", "dataloader-compile")
-"""transformers' pipeline; a DataLoader whose workers decode and resize, and a model through torch.compile."""
+BEGIN, END = "<!-- engine-table:begin -->", "<!-- engine-table:end -->"
+CASES = {
+    "arrays": "uint8 arrays of 256 px",
+    "jpeg256": "JPEG of 256 px",
+    "photos": "the photos as they are",
+    "megapixels": "JPEG of 1.3 to 3.9 megapixels",
+}
+"""What is answered; all but `photos` is made from them."""
+LABELS = {"pipeline": "transformers' pipeline", "dataloader-compile": "DataLoader and torch.compile"}
+"""Other ways: in the second the workers decode and resize by transformers' image processor."""
+PEERS = tuple(LABELS)
 
 _QUALITY = 90
 _SIDES = (1000, 1400, 1700)
@@ -57,7 +65,7 @@ def engine(
         for value in values or ():
             if value not in known:
                 raise usage_error(f"{option}: expected some of {', '.join(known)}, got {value}")
-    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:limit]
+    files = photos_in(photos)[:limit]
     if not files:
         raise usage_error(f"expected a folder with photos, got {photos}")
     results: dict[str, Any] = environment.head(torch.get_num_threads(), photos=len(files), rounds=rounds)
@@ -65,7 +73,7 @@ def engine(
     ours = [_ours(model, mode) for mode in PREPROCESSING_MODES]
     others = {name: _peer(name, model) for name in peers or PEERS}
     with tempfile.TemporaryDirectory() as folder:
-        for one in _cases(files, case or CASES, Path(folder)):
+        for one in cases_of(files, [*(case or CASES)], Path(folder)):
             row = _measured(one, ours, others if one.name != "arrays" else {}, rounds)
             note(f"{one.name}: {json.dumps(row['images_per_second'])}")
             results["rows"].append(row)
@@ -74,24 +82,31 @@ def engine(
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table of a file of results."""
+    """The table of a file of results, and what they were measured on."""
     facts, stamp = results["environment"], results["stamp"]
-    names = [*results["rows"][-1]["images_per_second"]]
-    lines = [
-        f"{stamp['device']}, {facts['threads']} threads; torch {stamp['torch']}, transformers {stamp['transformers']}; "
-        f"{stamp['date']}, commit {stamp['commit'][:7]}. MobileViT-XXS, 256 px, float32; median of {facts['rounds']} "
-        f"interleaved rounds over {facts['photos']} photos, images a second.",
-        "",
-        "| | " + " | ".join([*names, "possible", "core time", "fast = exact"]) + " |",
-        "|---|" + "---:|" * (len(names) + 3),
-    ]
+    conditions = (
+        f"{machine_text(facts)}; torch {stamp['torch']}, transformers {stamp['transformers']}; {stamp['date']}, commit "
+        f"{commit_text(facts)}. MobileViT-XXS, images of 256 px, float32; images a second, medians of "
+        f"{facts['rounds']} interleaved rounds over {facts['photos']} photos; in "
+        f"brackets how many times as fast exact preprocessing is.{freshness.remark('cpu', results)}"
+    )
+    names = [*dict.fromkeys(name for row in results["rows"] for name in row["images_per_second"])]
+    lines = []
     for row in results["rows"]:
-        rates = [f"{row['images_per_second'][n]:.1f}" if n in row["images_per_second"] else "–" for n in names]
-        stages = row["stages"]
-        cells = [row["case"], *rates, f"{100 * stages['reached']:.0f} %"]
-        cells += [f"{stages['core_seconds_by_those_alone']:.2f}×", f"{100 * row['fast_agrees_with_exact']:.1f} %"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rates, stages = row["images_per_second"], row["stages"]
+        ours = rates[names[0]]
+        cells = [_rate_text(rates.get(name), ours if name in LABELS else None) for name in names]
+        share = f"{100 * stages['together_by_slowest']:.0f} % of {stages['bound_by']}"
+        cells += [share, f"{stages['core_seconds_by_those_alone']:.2f}×", percent(row["fast_agrees_with_exact"])]
+        lines.append([CASES[row["case"]], *cells])
+    header = ["", *(LABELS.get(name, name) for name in names), "together / slowest alone", "core time / that of stages"]
+    return f"{conditions}\n\n{grid([*header, 'fast as exact'], lines)}"
+
+
+def _rate_text(rate: float | None, ours: float | None) -> str:
+    if rate is None:
+        return "–"
+    return f"{rate:.1f}" if ours is None else f"{rate:.1f} ({ours / rate:.1f}×)"
 
 
 def _measured(case: Case, ours: Sequence[Engine], others: dict[str, Callable[[list[Any]], int]], rounds: int) -> dict:
@@ -124,7 +139,13 @@ def _answered(engine: Engine, sources: list[Any]) -> int:
     return sum(1 for _ in engine.stream(sources))
 
 
-def _cases(files: Sequence[Path], names: Sequence[str], folder: Path) -> Iterator[Case]:
+def photos_in(folder: Path) -> list[Path]:
+    """The files of photos in a folder."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
+def cases_of(files: Sequence[Path], names: Sequence[str], folder: Path, image_size: int = 256) -> Iterator[Case]:
+    """Cases by their names, made from photos; files of their own are written to a folder."""
     for name in names:
         if name == "photos":
             yield Case(name, [*files])
@@ -133,7 +154,7 @@ def _cases(files: Sequence[Path], names: Sequence[str], folder: Path) -> Iterato
         for number, file in enumerate(files):
             with Image.open(file) as opened:
                 picture = opened.convert("RGB")
-            side = _SIDES[number % len(_SIDES)] if name == "megapixels" else 256
+            side = _SIDES[number % len(_SIDES)] if name == "megapixels" else image_size
             picture = picture.resize((side if name != "megapixels" else side * 4 // 3, side), Image.Resampling.LANCZOS)
             if name == "arrays":
                 sources.append(np.asarray(picture))
@@ -165,7 +186,7 @@ def _peer(name: str, model: Path) -> Callable[[list[Any]], int]:
         )
 
         def by_pipeline(sources: list[Any]) -> int:
-            return sum(1 for _ in pipeline(iter(map(str, sources)), top_k=1))
+            return len(pipeline([*map(str, sources)], top_k=1))
 
         return by_pipeline
     compiled = torch.compile(module)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from benchmarks import freshness, speedups
+from benchmarks import engine, freshness, speedups
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.table import machine_text, replaced, slug
 from benchmarks.fusion import fusion
@@ -25,6 +25,8 @@ from mobilevit_fast.files import write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"cpu": ("*-cpu-*.json",), "cuda": ("*-cuda-*.json", "gpu-*/gpu-*.json")}
 """Where the results of a device are: those of `run`, and the folders of `session`."""
+ENGINE = {"cpu": "engine-*.json", "cuda": "gpu-*/gpu-engine.json"}
+"""Where the results of engines are."""
 REGIONS = "gpu-*/gpu-sm90-regions.json"
 """Where the results of regions on compute capability 9.0 are."""
 
@@ -86,9 +88,9 @@ def sources(results: Path, device: str) -> list[Sources]:
     return sorted(found, key=lambda source: source.models["environment"]["date"], reverse=True)
 
 
-def regions_of(results: Path) -> dict[str, Any] | None:
-    """The newest results of regions on compute capability 9.0 in a folder, None where there are none."""
-    loaded = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(REGIONS))]
+def newest_of(results: Path, pattern: str) -> dict[str, Any] | None:
+    """The newest results among the files of a folder that match, None where none does."""
+    loaded = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(pattern))]
     return max(loaded, key=lambda content: content["environment"]["date"], default=None)
 
 
@@ -115,11 +117,25 @@ def blocks(found: list[Sources], regions: dict[str, Any] | None, plots: str) -> 
         yield gpu_table.regions(regions), gpu_table.REGIONS_BEGIN, gpu_table.REGIONS_END
 
 
+def engine_blocks(results: Path) -> Iterator[tuple[str, str, str]]:
+    """Tables of the page of the engine, of which a machine without results has none, and their markers."""
+    for device, (table, begin, end) in {
+        "cpu": (engine.markdown, engine.BEGIN, engine.END),
+        "cuda": (gpu_table.engine, gpu_table.ENGINE_BEGIN, gpu_table.ENGINE_END),
+    }.items():
+        found = newest_of(results, ENGINE[device])
+        if found is not None and found["rows"]:
+            yield table(found), begin, end
+
+
 def report(
     update: Annotated[bool, typer.Option("--update", help="Write the tables and the pictures.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit status 1 where they differ from the data.")] = False,
     results: Annotated[Path, typer.Option(help="Folder of results.")] = ROOT / "benchmarks" / "results",
     page: Annotated[Path, typer.Option(help="Text that has the tables.")] = ROOT / "docs" / "benchmarks.md",
+    engine_page: Annotated[Path, typer.Option(help="Text that has the tables of the engine.")] = ROOT
+    / "docs"
+    / "engine.md",
     plots: Annotated[Path, typer.Option(help="Folder of pictures.")] = ROOT / "docs" / "plots",
 ) -> None:
     """Print the tables of the committed results, write them and the pictures, or check both."""
@@ -129,26 +145,24 @@ def report(
     names = Counter(source.name for source in found)
     if doubled := [source.machine for source in found if names[source.name] > 1]:
         raise usage_error(f"--results: expected machines whose pictures have names of their own, got {doubled}")
-    regions = regions_of(results)
-    texts = list(blocks(found, regions, os.path.relpath(plots, page.parent)))
+    regions = newest_of(results, REGIONS)
+    pages = {
+        page: list(blocks(found, regions, os.path.relpath(plots, page.parent))),
+        engine_page: list(engine_blocks(results)),
+    }
     if not (update or check):
-        typer.echo("\n\n".join(text for text, _, _ in texts))
+        typer.echo("\n\n".join(text for texts in pages.values() for text, _, _ in texts))
         return
-    current = wanted = page.read_text(encoding="utf-8")
-    try:
-        for text, begin, end in texts:
-            wanted = replaced(wanted, text, begin, end)
-    except ValueError as error:
-        note(f"error: {page}: {error}")
-        raise typer.Exit(FAILURE) from error
-    differing = [] if current == wanted else [page]
+    wanted = {path: _with_tables(path, texts) for path, texts in pages.items() if texts}
+    differing = [path for path, text in wanted.items() if path.read_text(encoding="utf-8") != text]
     shown = {plots / f"{picture.name}.svg": picture for picture in pictures_of(found, regions)}
     for path, picture in shown.items():
         if not (path.exists() and picture.is_that_of(path.read_text(encoding="utf-8"))):
             differing.append(path)
     stale = sorted(set(plots.glob("*.svg")) - shown.keys())
     if update:
-        write_atomically(page, wanted.encode())
+        for path, text in wanted.items():
+            write_atomically(path, text.encode())
         plots.mkdir(parents=True, exist_ok=True)
         for path in differing:
             if path in shown:
@@ -160,3 +174,15 @@ def report(
     if check and not update and (differing or stale):
         note("`python -m benchmarks report --update` writes them")
         raise typer.Exit(FAILURE)
+
+
+def _with_tables(page: Path, texts: list[tuple[str, str, str]]) -> str:
+    """The text of a page with what is to stand between its markers."""
+    wanted = page.read_text(encoding="utf-8")
+    try:
+        for text, begin, end in texts:
+            wanted = replaced(wanted, text, begin, end)
+    except ValueError as error:
+        note(f"error: {page}: {error}")
+        raise typer.Exit(FAILURE) from error
+    return wanted

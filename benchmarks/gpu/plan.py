@@ -8,6 +8,7 @@ STAGES: dict[str, tuple[float, str]] = {
     "test": (22, "the tests of the CUDA and of the Triton kernels on the GPU"),
     "models": (40, "whole models: this package, transformers, timm, torch.compile, ResNet-50"),
     "ops": (8, "every operator by itself against its floor, and what the GPU does at best"),
+    "engine": (8, "the engine from files to answers, beside its own CUDA graph"),
     "sanitize": (6, "the CUDA kernels under compute-sanitizer: memcheck, racecheck"),
     "counters": (4, "hardware counters of the CUDA kernels, by ncu"),
 }

@@ -13,6 +13,7 @@ REASON_CHARACTERS = 120
 _KEPT = (
     *("model", "operator", "shape", "dtype", "batch", "provider", "images_s", "median_ms", "p20_ms", "p80_ms"),
     *("latency_ms", "ours_beside_ms", "max_error", "top1_agreement", "peak_mb", "share_of_floor", "error", "reason"),
+    *("case", "preprocessing", "graph_images_s", "share_of_graph", "bound_by"),
 )
 
 Rows = list[dict[str, Any]]
@@ -24,10 +25,23 @@ def short(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def tables(summary: dict[str, Any]) -> Iterator[Table]:
-    """Operators, stages, models."""
+    """Operators, the engine, stages, models."""
     yield _operators(summary["operators"])
+    if summary.get("engine"):
+        yield _engine(summary["engine"])
     yield _stages(summary)
     yield _models(summary)
+
+
+def _engine(rows: Rows) -> Table:
+    """Images a second from files to answers, and what share of the rate of the graph that is."""
+    table = Table("engine", "preprocessing", "images/s", "graph, images/s", "share", "bound by")
+    for row in rows:
+        if not row["reason"]:
+            share = f"{100 * row['share_of_graph']:.0f} %"
+            rates = (f"{row['images_s']:.0f}", f"{row['graph_images_s']:.0f}")
+            table.add_row(row["case"], row["preprocessing"], *rates, share, row.get("bound_by", ""))
+    return table
 
 
 def _stages(summary: dict[str, Any]) -> Table:
@@ -35,8 +49,8 @@ def _stages(summary: dict[str, Any]) -> Table:
     table = Table("stage", "seconds", "outcome")
     for stage, outcome in summary["stages"].items():
         table.add_row(stage, f"{outcome['seconds']:.0f}", (outcome["reason"] or "done")[:REASON_CHARACTERS])
-    for kind in ("models", "operators"):
-        reasons = Counter(row["reason"] for row in summary[kind] if row["reason"])
+    for kind in ("models", "operators", "engine"):
+        reasons = Counter(row["reason"] for row in summary.get(kind, ()) if row["reason"])
         for reason, count in reasons.most_common():
             table.add_row(f"{count} of {kind}", "", reason[:REASON_CHARACTERS])
     return table

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import models, ops, process
+from benchmarks.gpu import process
 from benchmarks.gpu.plan import Queue
 from benchmarks.gpu.process import Outcome
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.steps import ALL_KERNELS, SANITIZER_ERRORS, Step
 from benchmarks.gpu.worker import DEVICE_LOST
+from benchmarks.gpu.worker import STAGES as WORKERS
 from mobilevit_fast.files import write_atomically
 
 LOG_CHARACTERS = 2_000_000
@@ -33,8 +34,8 @@ Runner = Callable[..., Outcome]
 def run_stage(stage: str, steps: list[Step], results: Results, seconds: float, scratch: Path) -> str | None:
     """Run a stage's steps; returns why it is not whole, None if it is. Everything else is in the results."""
     queue = Queue(stage, seconds)
-    if stage in ("models", "ops"):
-        return run_tasks(models if stage == "models" else ops, steps, results, queue)
+    if stage in WORKERS:
+        return run_tasks(WORKERS[stage], steps, results, queue)
     return {"build": _build, "test": _test, "sanitize": _sanitize, "counters": _counters}[stage](
         steps, results, queue, scratch
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.gpu import models, ops, process
+from benchmarks.gpu import engine, models, ops, process
 from benchmarks.gpu.plan import STAGES
 
 CHECK_LIBRARY = (
@@ -78,10 +78,13 @@ def ahead() -> list[tuple[str, ...]]:
     return [(*worker, str(i)) for i in range(len(models.compiled_ahead()))]
 
 
-def steps(stage: str, architecture: str, out: Path, scratch: Path, prebuilt: bool = False) -> list[Step]:
+def steps(
+    stage: str, architecture: str, out: Path, scratch: Path, prebuilt: bool = False, photos: Path | None = None
+) -> list[Step]:
     """Steps of a stage, in their order. ``scratch`` is for files that nobody needs afterwards.
 
-    With ``prebuilt`` nothing is built: the libraries in the package's folder are those that are measured.
+    With ``prebuilt`` nothing is built: the libraries in the package's folder are those that are measured. ``photos``
+    is a folder for the engine, which else makes some.
     """
     python = sys.executable
     if stage == "build":
@@ -95,6 +98,7 @@ def steps(stage: str, architecture: str, out: Path, scratch: Path, prebuilt: boo
         return [
             Step("sm90", (*pytest, *newest, *workers, f"--junitxml={scratch / 'sm90.xml'}"), 90),
             Step("cuda", (*pytest, "tests/cuda", "-x", f"--junitxml={scratch / 'cuda.xml'}"), 60),
+            Step("engine", (*pytest, "tests/engine", f"--junitxml={scratch / 'engine.xml'}"), 60),
             Step("triton", (*pytest, "tests/triton", *workers, f"--junitxml={scratch / 'triton.xml'}"), 60),
             Step(
                 "cuda-all",
@@ -103,12 +107,14 @@ def steps(stage: str, architecture: str, out: Path, scratch: Path, prebuilt: boo
                 condition="if cuda failed",
             ),
         ]
-    if stage in ("models", "ops"):
-        tasks: Sequence[models.Task | ops.Task] = models.tasks() if stage == "models" else ops.tasks()
+    if stage in ("models", "ops", "engine"):
+        tasks: Sequence[models.Task | ops.Task | engine.Task]
+        tasks = {"models": models.tasks(), "ops": ops.tasks(), "engine": engine.tasks()}[stage]  # type: ignore[assignment]
+        given = () if photos is None or stage != "engine" else (str(photos),)
         return [
             Step(
                 task.name,
-                (python, "-m", "benchmarks.gpu.worker", stage, str(i), str(file_of(out, stage))),
+                (python, "-m", "benchmarks.gpu.worker", stage, str(i), str(file_of(out, stage)), *given),
                 task.seconds,
             )
             for i, task in enumerate(tasks)

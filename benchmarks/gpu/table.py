@@ -4,12 +4,16 @@ from typing import Any
 
 from benchmarks import freshness
 from benchmarks.cpu.table import Rows, commit_text, grid, shape_text
+from benchmarks.gpu.engine import CASES as ENGINE_CASES
 from benchmarks.registry import OPERATOR_BACKENDS, SIZES, providers_on
+from mobilevit_fast.engine.statistics import COPY, DECODE, FORWARD, READ, RESIZE
 
 BEGIN, END = "<!-- gpu-table:begin -->", "<!-- gpu-table:end -->"
+ENGINE_BEGIN, ENGINE_END = "<!-- gpu-engine-table:begin -->", "<!-- gpu-engine-table:end -->"
 REGIONS_BEGIN, REGIONS_END = "<!-- regions:begin -->", "<!-- regions:end -->"
 DTYPE, MANY, LARGEST = "float16", 256, next(iter(SIZES))
 _MISSING = "–"
+_ENGINE_STAGES = (READ, DECODE, RESIZE, COPY, FORWARD)
 
 
 def markdown(models: dict[str, Any], operators: dict[str, Any]) -> str:
@@ -81,3 +85,27 @@ def regions(results: dict[str, Any]) -> str:
     )
     table = grid(["model, images", "region", "µs", "µs before", "error / PyTorch's"], lines)
     return f"{conditions}{freshness.remark('cuda', results)}\n\n{table}"
+
+
+def engine(results: dict[str, Any]) -> str:
+    """The table of the engine, and what it was measured on."""
+    measured = [row for row in results["rows"] if not row["reason"]]
+    lines = []
+    for row in measured:
+        alone = row.get("alone", {})
+        stages = [f"{alone[stage]:,.0f}" if stage in alone else _MISSING for stage in _ENGINE_STAGES]
+        slowest = f"{100 * row['together_by_slowest']:.0f} %" if "together_by_slowest" in row else _MISSING
+        share = f"{100 * row['share_of_graph']:.0f} %"
+        rates = [f"{row[name]:,.0f}" for name in ("images_s", "graph_images_s")]
+        lines.append([f"{ENGINE_CASES[row['case']]}, {row['preprocessing']}", *rates, share, *stages, slowest])
+    stamp, commit = results["stamp"], commit_text(results["environment"])
+    which = ", ".join(dict.fromkeys(f"MobileViT-{row['model']} in {row['dtype']}" for row in measured))
+    threads = ", ".join(dict.fromkeys(str(row["threads"]) for row in measured))
+    photos = " The photos are made of smooth noise." if any(row.get("photos") == "made" for row in measured) else ""
+    conditions = (
+        f"{stamp['device']}, driver {stamp['driver']}, {threads} threads that decode; torch {stamp['torch']}; "
+        f"{stamp['date']}, commit {commit}. {which}; images a second, of the stages alone with all their threads."
+        f"{photos}{freshness.remark('cuda', results)}"
+    )
+    header = ["", "together", "CUDA graph", "share", *_ENGINE_STAGES, "together / slowest alone"]
+    return f"{conditions}\n\n{grid(header, lines)}"

@@ -1,4 +1,7 @@
-"""A process that measures one task: `python -m benchmarks.gpu.worker STAGE NUMBER FILE UNTIL`, for the command."""
+"""A process that measures one task: `python -m benchmarks.gpu.worker STAGE NUMBER FILE UNTIL`, for the command.
+
+The stage `engine` may have a folder of photos before UNTIL.
+"""
 
 import gc
 import sys
@@ -7,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.gpu import models, ops
+from benchmarks.gpu import engine, models, ops
 from benchmarks.gpu.device import Gpu
 from benchmarks.gpu.results import Results
 
-STAGES: dict[str, ModuleType] = {"models": models, "ops": ops}
+STAGES: dict[str, ModuleType] = {"models": models, "ops": ops, "engine": engine}
 DEVICE_LOST = 75
 """Exit status: the device no longer answers this process; another one may go on."""
 
@@ -26,11 +29,12 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "compile":
         models.compile_ahead(models.compiled_ahead()[int(arguments[1])], Gpu())
         return 0
-    stage, number, file, until = arguments
+    stage, number, file, *photos, until = arguments
+    options = {"photos": Path(photos[0])} if photos else {}
     module: Any = STAGES[stage]
     gc.freeze()  # a capture begins with a collection, which need not look at every module that was imported
     try:
-        module.measure(module.tasks()[int(number)], Results(Path(file)), Gpu(), float(until) - time.time())
+        module.measure(module.tasks()[int(number)], Results(Path(file)), Gpu(), float(until) - time.time(), **options)
     except models.DeviceLost as error:
         print(f"the device does not answer any more: {error}")
         return DEVICE_LOST

@@ -73,8 +73,7 @@ def bench_engine_command(
     table.add_row("together", f"{together.images_per_second:.1f}", f"{1000 * together.core_seconds:.2f}")
     stdout().print(table)
     say(
-        f"together / slowest alone ({rates.bound_by}): "
-        f"{together.images_per_second / rates.alone[rates.bound_by].images_per_second:.2f}; "
+        f"together / slowest alone ({rates.bound_by}): {rates.of_slowest:.2f}; "
         f"time on the cores, together / sum of those alone: {rates.overhead:.2f}"
     )
     if agreed is not None:

@@ -22,6 +22,8 @@ from mobilevit_fast.engine.workers import Workers
 _SECONDS = 2.0
 _MOST_AT_ONCE = 512
 """Images that are held decoded at once."""
+_MOST_BYTES = 1 << 29
+"""Of these images."""
 _CHUNK = 8
 
 
@@ -71,6 +73,11 @@ class EngineRates:
         return self.alone[self.bound_by].images_per_second
 
     @property
+    def of_slowest(self) -> float:
+        """Together, by the slowest stage alone."""
+        return self.together.images_per_second / self.alone[self.bound_by].images_per_second
+
+    @property
     def reached(self) -> float:
         """Share of what is possible."""
         return self.together.images_per_second / self.possible
@@ -92,6 +99,7 @@ class EngineRates:
             "bound_by": self.bound_by,
             "possible_images_per_second": self.possible,
             "reached": self.reached,
+            "together_by_slowest": self.of_slowest,
             "core_seconds_by_those_alone": self.overhead,
         }
 
@@ -109,7 +117,7 @@ def measure(engine: Engine, sources: Any, *, limit: int | None = None, seconds: 
         ValueError: none of the images can be read.
     """
     found = [*islice(iterate(sources, limit=limit), _MOST_AT_ONCE)]
-    good, contents, decoded = _readable(engine, found)
+    good, contents, decoded, failed = _readable(engine, found)
     if not good:
         raise ValueError(f"expected images to measure with, got {len(found)} sources without any that can be read")
     preprocessing, workers = engine.preprocessing, engine.decode_threads
@@ -147,9 +155,8 @@ def measure(engine: Engine, sources: Any, *, limit: int | None = None, seconds: 
             plan.computing is None,
         )
         rates[FORWARD] = _scaled(one, batch)
-    return EngineRates(
-        len(good), workers, plan.computing is None, _together(engine, good, seconds), rates, len(found) - len(good)
-    )
+    together = _together(engine, good, seconds)
+    return EngineRates(len(good), workers, plan.computing is None, together, rates, failed)
 
 
 def agreement(one: Engine, other: Engine, sources: Any, *, limit: int | None = None) -> float:
@@ -159,19 +166,25 @@ def agreement(one: Engine, other: Engine, sources: Any, *, limit: int | None = N
     return sum(same) / len(same) if same else 0.0
 
 
-def _readable(engine: Engine, sources: Sequence[Source]) -> tuple[list[Source], list[Any], list[Any]]:
-    """The sources that can be decoded, their contents, and their pixels."""
+def _readable(engine: Engine, sources: Sequence[Source]) -> tuple[list[Source], list[Any], list[Any], int]:
+    """The sources that can be decoded, their contents and their pixels, as many as may be held; how many cannot be."""
+    failed = 0
     good, contents, decoded = [], [], []
+    held = 0
     for source in sources:
+        if held > _MOST_BYTES:
+            break
         try:
             content = source.read()
             pixels = engine.preprocessing.decode(content).copy()
         except Exception:  # told as the number of those left out; a run has the reasons
+            failed += 1
             continue
+        held += pixels.nbytes
         good.append(source)
         contents.append(content)
         decoded.append(pixels)
-    return good, contents, decoded
+    return good, contents, decoded, failed
 
 
 def _rate(
@@ -219,6 +232,7 @@ def _together(engine: Engine, sources: Sequence[Source], seconds: float) -> Rate
     start, core_start = time.perf_counter(), _core_seconds()
 
     def over_and_over() -> Iterator[Source]:
+        yield from sources
         while time.perf_counter() - start < seconds:
             yield from sources
 

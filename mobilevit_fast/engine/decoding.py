@@ -27,6 +27,8 @@ _START_OF_IMAGE = b"\xff\xd8\xff"
 _START_OF_SCAN = 0xDA
 _APP1 = 0xE1
 """Segment of Exif and XMP, either of which may say that the image lies on its side."""
+_SHORT = 1 << 20
+"""Bytes that are faster searched as a whole than segment by segment."""
 _SIMPLE = ("YCbCr", "Gray", "RGB")
 _ORIENTATION = 0x0112
 _UPRIGHT = 1
@@ -93,6 +95,8 @@ def _decode_jpeg(data: bytes | bytearray | memoryview, reduction: Reduction) -> 
 
 def _has_app1(data: bytes | bytearray | memoryview) -> bool:
     """Whether a JPEG has a segment that may hold an orientation, or is none that can be told of."""
+    if isinstance(data, bytes) and len(data) < _SHORT and data.find(b"\xff\xe1", 2) < 0:
+        return False  # these bytes are not anywhere; where they are, it may be in a segment of another kind
     position = 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:

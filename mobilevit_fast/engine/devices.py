@@ -136,6 +136,16 @@ class CudaDevice:
         """Numbers of images that there are graphs of."""
         return tuple(self._graphs)
 
+    def replay(self, size: int) -> Callable[[], None]:
+        """What replays the graph of so many images, to be measured.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if size not in self._graphs:
+            raise ValueError(f"expected a graph of {size} images, got those of {self.captured or 'none'}")
+        return self._graphs[size].replay
+
     def with_model(self, model: EngineModel) -> CudaDevice:
         """The same for other outputs of the model, without graphs."""
         return CudaDevice(model, self._preprocessing, self._sizes, False, self._streams, self._capture)

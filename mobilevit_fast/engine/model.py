@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,18 +67,19 @@ class Row(NamedTuple):
 
 def rows_of(answers: Answers) -> list[Row | str]:
     """Answers of the host, image by image; in place of one that is not finite, that."""
-    fields: list[Any] = []
+    columns: list[Iterable[Any]] = []
     finite: list[bool] = []
+    count = next(len(tensor) for tensor in answers if tensor is not None)
     for name, tensor in zip(Answers._fields, answers, strict=True):
         if tensor is None:
+            columns.append(itertools.repeat(Row._field_defaults[name], count))
             continue
         if tensor.is_floating_point():
             fine = tensor.isfinite().flatten(1).all(dim=1).tolist()
             finite = [a and b for a, b in zip(finite, fine, strict=True)] if finite else fine
-        fields.append([tuple(one) for one in tensor.tolist()] if name in ("scores", "indices") else tensor.numpy())
-    names = [name for name, tensor in zip(Answers._fields, answers, strict=True) if tensor is not None]
-    rows = [Row(**dict(zip(names, values, strict=True))) for values in zip(*fields, strict=True)]
-    return [row if fine else _NOT_FINITE for row, fine in zip(rows, finite or [True] * len(rows), strict=True)]
+        columns.append(map(tuple, tensor.tolist()) if name in ("scores", "indices") else tensor.numpy())
+    rows = map(Row._make, zip(*columns, strict=True))
+    return [row if fine else _NOT_FINITE for row, fine in zip(rows, finite or [True] * count, strict=True)]
 
 
 class EngineModel:
@@ -116,7 +118,8 @@ class EngineModel:
 
     def label(self, index: int) -> str:
         """The name of a class, and one like transformers' where there is none."""
-        return self.id2label.get(index, f"LABEL_{index}")
+        label = self.id2label.get(index)
+        return f"LABEL_{index}" if label is None else label
 
     def __call__(self, pixel_values: Tensor) -> Answers:
         """Answers for images (N, 3, height, width), in the model's type or uint8 where it takes that.

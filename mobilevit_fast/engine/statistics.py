@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +73,24 @@ class Statistics:
             one.images += watch.images
             one.seconds += watch.seconds
             one.core_seconds += watch.core_seconds
+
+    def add_parts(self, watch: Stopwatch, parts: Mapping[str, tuple[int, float]]) -> None:
+        """Count stages that took turns within one watch.
+
+        The clock of a core asks the system, which takes as long as a small image does. So it is read once for all of
+        them, and they share its time as they do the seconds.
+
+        Args:
+            watch: around all of them.
+            parts: images and seconds by stage.
+        """
+        seconds = sum(own for _, own in parts.values()) or 1.0
+        with self._lock:
+            for stage, (images, own) in parts.items():
+                one = self.stages[stage]
+                one.images += images
+                one.seconds += own
+                one.core_seconds += watch.core_seconds * own / seconds
 
     def bound_by(self, seconds: float, shared: bool) -> str:
         """The stage that the others wait for.

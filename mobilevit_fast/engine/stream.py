@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -202,22 +203,28 @@ class Stream:
             self._ahead.release()
 
     def _decode(self, batch: _Batch, chunk: range, contents: list[Any]) -> None:
-        decode, resize = Stopwatch(), Stopwatch()
-        for i, content in zip(chunk, contents, strict=True):
-            name = batch.sources[i].name
-            try:
-                if isinstance(content, Exception):
-                    raise content
-                with decode:
-                    pixels = self._preprocessing.decode(content)
-                with resize:
-                    loose = self._preprocessing.write(pixels, None if batch.slot is None else batch.slot[i], name)
-                if loose is not None:
-                    batch.loose[i] = loose
-            except Exception as error:
-                batch.answers[i] = described(error).removeprefix(f"{name}: ")
-        self._statistics.add(DECODE, decode)
-        self._statistics.add(RESIZE, resize)
+        decode, write, now = self._preprocessing.decode, self._preprocessing.write, time.perf_counter
+        decoded = resized = 0
+        decoding = resizing = 0.0
+        with Stopwatch() as both:
+            for i, content in zip(chunk, contents, strict=True):
+                name = batch.sources[i].name
+                try:
+                    if isinstance(content, Exception):
+                        raise content
+                    start = now()
+                    pixels = decode(content)
+                    between = now()
+                    decoded += 1
+                    decoding += between - start
+                    loose = write(pixels, None if batch.slot is None else batch.slot[i], name)
+                    resized += 1
+                    resizing += now() - between
+                    if loose is not None:
+                        batch.loose[i] = loose
+                except Exception as error:
+                    batch.answers[i] = described(error).removeprefix(f"{name}: ")
+        self._statistics.add_parts(both, {DECODE: (decoded, decoding), RESIZE: (resized, resizing)})
         contents.clear()
         self._release()
         with self._changed:

@@ -87,7 +87,7 @@ def test_triton_counts_where_it_was_measured() -> None:
 def test_every_number_that_is_shown_names_its_day_and_its_commit() -> None:
     found = [source for device in report.FILES for source in report.sources(RESULTS, device)]
     assert len(found) >= 3
-    for text, begin, _ in report.blocks(found, report.regions_of(RESULTS), "plots"):
+    for text, begin, _ in report.blocks(found, report.newest_of(RESULTS, report.REGIONS), "plots"):
         for source in found:
             if begin in (cpu_table.BEGIN, gpu_table.BEGIN) and source.machine in text:
                 assert source.models["environment"]["date"] in text

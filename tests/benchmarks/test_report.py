@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import freshness, plots, report, speedups
+from benchmarks import engine, freshness, plots, report, speedups
 from benchmarks.__main__ import app
 from benchmarks.cpu import table as cpu_table
 from benchmarks.gpu import table as gpu_table
@@ -32,7 +32,10 @@ def places(tmp_path: Path) -> list[str]:
     markers = [speedups.BEGIN, speedups.END, cpu_table.BEGIN, cpu_table.END, gpu_table.BEGIN, gpu_table.END]
     markers += [gpu_table.REGIONS_BEGIN, gpu_table.REGIONS_END]
     page.write_text("\n".join(["before", *markers, "after"]), encoding="utf-8")
-    return ["--page", str(page), "--plots", str(tmp_path / "docs" / "plots")]
+    of_engine = tmp_path / "engine.md"
+    markers = [engine.BEGIN, engine.END, gpu_table.ENGINE_BEGIN, gpu_table.ENGINE_END]
+    of_engine.write_text("\n".join(["before", *markers, "after"]), encoding="utf-8")
+    return ["--page", str(page), "--engine-page", str(of_engine), "--plots", str(tmp_path / "docs" / "plots")]
 
 
 def test_what_is_written_passes_the_check_until_it_is_changed(places: list[str], tmp_path: Path) -> None:
@@ -67,6 +70,45 @@ def test_what_is_written_passes_the_check_until_it_is_changed(places: list[str],
     assert "of-nothing.svg" in invoke("--check", *places).output
     invoke("--update", *places)
     assert sorted(folder.glob("*.svg")) == pictures
+
+
+def test_the_page_of_the_engine_has_its_tables(places: list[str], tmp_path: Path) -> None:
+    results, page = tmp_path / "results", tmp_path / "engine.md"
+    shutil.copytree(report.ROOT / "benchmarks" / "results", results, ignore=shutil.ignore_patterns("*engine*"))
+    chosen = ["--results", str(results), *places]
+    before = page.read_text(encoding="utf-8")
+    assert invoke("--update", *chosen).exit_code == 0
+    assert page.read_text(encoding="utf-8") == before
+    stages = {"together_by_slowest": 0.931, "bound_by": "forward", "core_seconds_by_those_alone": 1.042}
+    rates = {"engine, exact": 80.0, "engine, fast": 88.0}
+    rows = [
+        {"case": "arrays", "images_per_second": rates, "stages": stages, "fast_agrees_with_exact": 1.0},
+        {
+            "case": "photos",
+            "images_per_second": {**rates, "pipeline": 20.0},
+            "stages": stages,
+            "fast_agrees_with_exact": 0.995,
+        },
+    ]
+    source, *_ = report.sources(results, "cpu")
+    head = {
+        "environment": {**source.models["environment"], "photos": 210, "rounds": 5},
+        "stamp": {"torch": "2.13.0", "transformers": "5.23", "date": "2026-11-28"},
+    }
+    (results / "engine-float32-cpu.json").write_text(json.dumps({**head, "rows": rows}), encoding="utf-8")
+    outcome = invoke("--check", *chosen)
+    assert outcome.exit_code == 1
+    assert "engine.md" in outcome.output
+    assert invoke("--update", *chosen).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "| uint8 arrays of 256 px | 80.0 | 88.0 | – | 93 % of forward | 1.04× | 100.0 % |" in text
+    assert "| the photos as they are | 80.0 | 88.0 | 20.0 (4.0×) | 93 % of forward | 1.04× | 99.5 % |" in text
+    assert "transformers' pipeline |" in text
+    assert "5 interleaved rounds over 210 photos" in text
+    assert text.startswith("before\n")
+    assert invoke("--check", *chosen).exit_code == 0
+    page.write_text("no markers", encoding="utf-8")
+    assert invoke("--check", *chosen).exit_code == 1
 
 
 def test_without_results_or_markers_it_says_so(places: list[str], tmp_path: Path) -> None:

@@ -1,13 +1,9 @@
 """The engine's way over a GPU, on one that is made up: what is captured, filled up, replayed and copied."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import mobilevit_fast as mvf
 from mobilevit_fast.engine import Engine
@@ -15,70 +11,11 @@ from mobilevit_fast.engine.devices import CudaDevice
 from mobilevit_fast.engine.statistics import Statistics
 from mobilevit_fast.engine.stream import Stream
 from tests.engine.engines import CLASSIFIERS, PROCESSOR
+from tests.engine.made_up_gpu import Captures, MadeUpStreams
 from tests.engine.pictures import encoded, every_kind, picture
 from tests.integrations import zoo
 
 SIZES = (1, 4, 8)
-
-
-class MadeUpEvent:
-    def __init__(self) -> None:
-        self.waited = False
-
-    def synchronize(self) -> None:
-        self.waited = True
-
-
-class MadeUpStream:
-    def __init__(self) -> None:
-        self.waited_for: list[MadeUpEvent] = []
-
-    def wait_event(self, event: MadeUpEvent) -> None:
-        self.waited_for.append(event)
-
-
-class MadeUpStreams:
-    """Streams that do everything at once, and say what was asked of them."""
-
-    def __init__(self) -> None:
-        self.compute = MadeUpStream()
-        self.events: list[MadeUpEvent] = []
-
-    def copying(self) -> MadeUpStream:
-        return MadeUpStream()
-
-    def on(self, stream: MadeUpStream) -> AbstractContextManager[Any]:
-        return nullcontext(stream)
-
-    def event(self) -> MadeUpEvent:
-        self.events.append(MadeUpEvent())
-        return self.events[-1]
-
-    def pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return torch.empty(tuple(shape), dtype=dtype)
-
-
-class Captures:
-    """Graphs that are calls made again over the same memory."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.replays = 0
-        self.fails_at: int | None = None
-
-    def __call__(self, call: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        if len(self.sizes) == self.fails_at:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        result = call()
-        self.sizes.append(len(result.scores))
-
-        def replay() -> None:
-            self.replays += 1
-            for old, new in zip(result, call(), strict=True):
-                if old is not None:
-                    old.copy_(new)
-
-        return replay, result
 
 
 def device_of(engine: Engine, captures: Captures, graphs: bool | str = "auto") -> CudaDevice:

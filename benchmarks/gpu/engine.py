@@ -1,0 +1,161 @@
+"""The engine on a GPU, from files to answers: each stage alone, all together, and the CUDA graph by itself."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.engine import cases_of, photos_in
+from benchmarks.gpu.models import check
+from benchmarks.gpu.results import Results
+from benchmarks.networks import Networks
+from benchmarks.registry import DTYPES
+from benchmarks.timing import reason_of
+from mobilevit_fast.engine import Engine
+from mobilevit_fast.engine.benchmark import measure as measure_stages
+from mobilevit_fast.images import MobileViTImageProcessor
+
+CASES = {
+    "batch": "one uint8 array of many images",
+    "arrays": "uint8 arrays of 256 px",
+    "jpeg256": "JPEG of 256 px",
+    "photos": "photos",
+}
+"""What is answered, in order of importance."""
+IMAGES = 512
+MADE = 128
+"""Photos that are made where none are given."""
+
+_SIDES = ((600, 800), (800, 600), (480, 640), (1080, 1440))
+_REPEATS = 50
+_MEASUREMENTS = 7
+"""Of a case: five stages, all together, the graph."""
+_LONGEST = 2.0
+
+
+class Task(NamedTuple):
+    """Measurements of one process: cases of a size of model, and the seconds it may take."""
+
+    size: str
+    preprocessing: str
+    cases: tuple[str, ...]
+    seconds: float
+    dtype: str = "float16"
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"engine with {self.size}, {self.dtype}, {self.preprocessing}: {', '.join(self.cases)}"
+
+
+def tasks() -> list[Task]:
+    """Everything, in order of importance."""
+    return [Task("S", "exact", tuple(CASES), 50), Task("S", "fast", ("photos",), 25)]
+
+
+def missing(task: Task, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Keys of the rows that a task should have given and has not."""
+    for case in task.cases:
+        key = {"kind": "engine", "model": task.size, "dtype": task.dtype}
+        key |= {"preprocessing": task.preprocessing, "case": case}
+        if not any(key.items() <= row.items() for row in rows):
+            yield key
+
+
+def engine_of(task: Task, gpu: Any, image_size: int) -> Engine:
+    """An engine whose model has random weights. Of images of 256 px its image processor keeps every pixel."""
+    model = Networks(task.size, DTYPES[task.dtype], image_size).get("transformers").to(gpu.device, DTYPES[task.dtype])
+    processor = MobileViTImageProcessor(size={"shortest_edge": image_size}, crop_size=image_size)
+    return Engine(model, processor, preprocessing=task.preprocessing, top_k=1)
+
+
+def measure(
+    task: Task, results: Results, gpu: Any, seconds: float, *, photos: Path | None = None, image_size: int = 256
+) -> None:
+    """Add the rows of a task that the results do not have yet.
+
+    Raises:
+        DeviceLost: an error after which the device does not answer; rows of others are missing then.
+    """
+    end = time.monotonic() + seconds
+    engine = engine_of(task, gpu, image_size)
+    with tempfile.TemporaryDirectory() as folder:
+        files = made_photos(Path(folder)) if photos is None else photos_in(photos)[:IMAGES]
+        wanted = list(missing(task, results.rows))
+        for number, key in enumerate(wanted):
+            results.update(running=key)
+            share = (end - time.monotonic()) / (len(wanted) - number) / _MEASUREMENTS
+            try:
+                if share <= 0:
+                    raise TimeoutError("no time was left for it")
+                row = _measured(engine, gpu, key["case"], files, Path(folder), min(_LONGEST, share), image_size)
+                results.append({**key, **row, "photos": "made" if photos is None else "given", "reason": None})
+            except Exception as error:  # whatever goes wrong is the row's reason
+                results.append({**key, "reason": reason_of(error)})
+                check(gpu)
+        results.update(running=None)
+
+
+def made_photos(folder: Path) -> list[Path]:
+    """Photos of smooth noise, as JPEG of a few sizes: what there is to decode where no camera was."""
+    random = np.random.default_rng(0)
+    files = []
+    for number in range(MADE):
+        height, width = _SIDES[number % len(_SIDES)]
+        small = Image.fromarray(random.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8))
+        encoded = BytesIO()
+        small.resize((width, height), Image.Resampling.BICUBIC).save(encoded, format="JPEG", quality=90)
+        files.append(folder / f"{number:05}.jpg")
+        files[-1].write_bytes(encoded.getvalue())
+    return files
+
+
+def _measured(
+    engine: Engine, gpu: Any, case: str, files: Sequence[Path], folder: Path, seconds: float, image_size: int
+) -> dict[str, Any]:
+    """Rates of a case, in images a second."""
+    name = "arrays" if case == "batch" else case
+    (found,) = cases_of(files, [name], folder, image_size)
+    sources = [found.sources[i % len(found.sources)] for i in range(IMAGES)]
+    largest = engine.batch_sizes[-1]
+    replay = engine.compute.replay(largest)  # type: ignore[union-attr]
+    with torch.inference_mode():
+        gpu.elapsed(replay, 3)
+        graph = largest * _REPEATS / gpu.elapsed(replay, _REPEATS)
+    if case == "batch":
+        together = _calls(engine, np.stack([sources[i % IMAGES] for i in range(8 * largest)]), seconds)
+        return _row(graph, together) | {"images": 8 * largest, "threads": engine.decode_threads}
+    rates = measure_stages(engine, sources if name == "arrays" else found.sources, seconds=seconds)
+    return _row(graph, rates.together.images_per_second) | {
+        "images": rates.images,
+        "threads": rates.cores,
+        "alone": {stage: round(rate.images_per_second, 1) for stage, rate in rates.alone.items()},
+        "bound_by": rates.bound_by,
+        "together_by_slowest": round(rates.of_slowest, 4),
+        "core_us": round(1e6 * rates.together.core_seconds, 2),
+    }
+
+
+def _row(graph: float, together: float) -> dict[str, Any]:
+    return {
+        "images_s": round(together, 1),
+        "graph_images_s": round(graph, 1),
+        "share_of_graph": round(together / graph, 4),
+    }
+
+
+def _calls(engine: Engine, images: np.ndarray, seconds: float) -> float:
+    """Images a second of calls with all of them."""
+    batch = torch.from_numpy(images)
+    engine(batch)
+    count, start = 0, time.perf_counter()
+    while not count or time.perf_counter() - start < seconds:
+        engine(batch)
+        count += len(batch)
+    return count / (time.perf_counter() - start)
