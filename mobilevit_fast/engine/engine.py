@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from mobilevit_fast import limits
 from mobilevit_fast.acceleration import PixelNormalization, accelerate, report
+from mobilevit_fast.engine.batches import as_they_are, logits_of
 from mobilevit_fast.engine.devices import CpuDevice, CudaDevice
 from mobilevit_fast.engine.model import Answers, EngineModel, Wanted, default_outputs
 from mobilevit_fast.engine.predictions import Prediction
@@ -169,6 +171,10 @@ class Engine:
         """
         logits = EngineModel(self.model.module, Wanted(("logits",), 1), self.model.id2label)
         compute: Callable[[Tensor], Answers] = self._device.with_model(logits)
+        batch = as_they_are(images, self.preprocessing)
+        if batch is not None:
+            with suppress(RuntimeError):  # the way below goes on image by image, and names the one that fails
+                return logits_of(batch, compute, self.plan(len(batch.images)), self.slot)
         found: list[Tensor] = []
         for source, answer in self.answers(iterate(images), Statistics(), peek=True, compute=compute):
             if isinstance(answer, str):

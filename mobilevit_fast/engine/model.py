@@ -18,7 +18,7 @@ OUTPUTS = ("label", "score", "embedding", "logits", "mask")
 of a segmentation the class of every pixel."""
 
 
-_NOT_FINITE = "the model's answer is NaN"
+NOT_FINITE = "the model's answer is NaN"
 
 
 class _Kind(NamedTuple):
@@ -79,7 +79,7 @@ def rows_of(answers: Answers) -> list[Row | str]:
             finite = [a and b for a, b in zip(finite, fine, strict=True)] if finite else fine
         columns.append(map(tuple, tensor.tolist()) if name in ("scores", "indices") else tensor.numpy())
     rows = map(Row._make, zip(*columns, strict=True))
-    return [row if fine else _NOT_FINITE for row, fine in zip(rows, finite or [True] * count, strict=True)]
+    return [row if fine else NOT_FINITE for row, fine in zip(rows, finite or [True] * count, strict=True)]
 
 
 class EngineModel:

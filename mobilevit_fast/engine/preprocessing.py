@@ -56,7 +56,8 @@ class Preprocessing:
         self._of_arrays = replace(self.settings, input_data_format=CHANNELS_FIRST)
         self.table = self._table()
         """(3, 256), float32: the numbers of the channels as files have them, RGB."""
-        self._is_kept = lru_cache(maxsize=256)(self._keeps)
+        self.keeps = lru_cache(maxsize=256)(self._keeps)
+        """Whether resize and crop leave uint8 images of a height and width what they are."""
         self._reduction = self._reduced if mode == FAST and self.settings.do_resize else whole_size
 
     def decode(self, raw: RawImage) -> np.ndarray:
@@ -78,7 +79,7 @@ class Preprocessing:
         if row is None or pixels.dtype != np.uint8 or pixels.shape[0] != 3:
             values = torch.from_numpy(process_image(name, pixels, self._of_arrays).values().copy(order="C"))
             return values if values.is_floating_point() else values.float()  # uint8 images are what a batch holds
-        if self._is_kept(pixels.shape[1], pixels.shape[2]):
+        if self.keeps(pixels.shape[1], pixels.shape[2]):
             row.numpy()[...] = pixels.transpose(1, 2, 0)  # (3, height, width) -> (height, width, 3)
             return None
         write_resized(pixels, self.settings, row.permute(2, 0, 1))  # (height, width, 3) -> (3, height, width)
@@ -102,7 +103,6 @@ class Preprocessing:
         return torch.from_numpy(np.array(values, dtype=np.float32, order="C").reshape(3, 256))
 
     def _keeps(self, height: int, width: int) -> bool:
-        """Whether resize and crop leave uint8 images of this size what they are."""
         resizes, size = self.settings.do_resize, self.settings.size
         resized = resized_shape(height, width, size) if resizes and size is not None else (height, width)
         return self.shape == resized == (height, width)

@@ -11,6 +11,8 @@ from tests.integrations import zoo
 
 CLASSIFIERS = ["native", "transformers", "timm"]
 PROCESSOR = mvf.MobileViTImageProcessor(size={"shortest_edge": 72}, crop_size=64)
+KEEPING = mvf.MobileViTImageProcessor(size={"shortest_edge": 64}, crop_size=64)
+"""An image processor that leaves images of 64 x 64 pixels what they are."""
 
 
 def expected_logits(engine: Engine, contents: list[bytes], processor: Any = PROCESSOR) -> Tensor:
