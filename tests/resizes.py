@@ -117,27 +117,27 @@ def outputs(
 
 IMAGE = torch.zeros(5, 6, 3, dtype=torch.uint8)
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "float": ({"image": IMAGE.float()}, "image and out of type torch.uint8, got torch.float32"),
+    "float": ({"image": IMAGE.float()}, "an image of type torch.uint8, got torch.float32"),
     "channels": ({"image": torch.zeros(5, 6, 4, dtype=torch.uint8)}, r"\(height, width, 1 or 3\)"),
     "rank": ({"image": torch.zeros(1, 5, 6, 3, dtype=torch.uint8)}, r"\(height, width, 1 or 3\)"),
     "planes": ({"image": torch.zeros(3, 5, 6, dtype=torch.uint8).permute(1, 2, 0)}, "follow one another"),
     "empty": ({"image": IMAGE[:0]}, "edges of 1 to"),
     "size": ({"size": [0, 4]}, "two edges of 1 to"),
-    "three sizes": ({"size": [1, 2, 3]}, "size"),
+    "three sizes": ({"size": [1, 2, 3]}, "two numbers as size and as offset, got 3 and 2"),
     "huge": ({"size": [2**31, 4]}, "two edges of 1 to"),
     "offset": ({"offset": [2**31, 0]}, "an offset of fewer than"),
     "nearest": ({"resample": 0}, "number of a filter"),
     "no filter": ({"resample": 6}, "number of a filter"),
-    "out type": ({"out": torch.zeros(3, 4, 4)}, "out of type torch.uint8|torch.float32"),
+    "out type": ({"out": torch.zeros(3, 4, 4)}, "out of type torch.uint8, got torch.float32"),
     "out shape": ({"out": torch.zeros(1, 4, 4, dtype=torch.uint8)}, r"out of shape \(3, height, width\)"),
 }
 """Changed arguments of the overloads, and what their error says."""
 
 
-def refused(name: str, device: torch.device | str = "cpu") -> tuple[dict[str, Any], str]:
+def refused(name: str, device: torch.device | str = "cpu") -> tuple[list[Any], str]:
     """Arguments of an overload, one of them wrong, and what its error says."""
     changed, message = REFUSED[name]
     out = torch.zeros(3, 4, 4, dtype=torch.uint8)
     given: dict[str, Any] = {"image": IMAGE, "size": [4, 4], "offset": [0, 0], "resample": 2, "out": out} | changed
-    given |= {"rows_first": False, "flip_channels": False}
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in given.items()}, message
+    arguments = [given["image"], given["size"], given["offset"], given["resample"], False, False, given["out"]]
+    return [value.to(device) if isinstance(value, Tensor) else value for value in arguments], message

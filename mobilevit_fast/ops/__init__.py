@@ -12,7 +12,7 @@ from mobilevit_fast.ops.inverted_residual import inverted_residual
 from mobilevit_fast.ops.mobilevit_transformer import mobilevit_transformer
 from mobilevit_fast.ops.pixels_to_float import pixels_to_float
 from mobilevit_fast.ops.registry import BACKENDS, OPS
-from mobilevit_fast.ops.resize_crop import resize_crop
+from mobilevit_fast.ops.resize_crop import resize_crop, resize_crop_batch
 
 native.load()
 
@@ -31,4 +31,5 @@ __all__ = [
     "mobilevit_transformer",
     "pixels_to_float",
     "resize_crop",
+    "resize_crop_batch",
 ]

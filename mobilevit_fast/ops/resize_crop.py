@@ -18,11 +18,19 @@ BACKENDS = ("cpu", "cuda")
 """Where it runs, by the type of a device."""
 
 for _backend in BACKENDS:
+    # Named by backend: torch, as it ends, mistakes overloads of the very same arguments for each other.
     LIBRARY.define(
-        f"{_NAME}.{_backend}(Tensor image, int[2] size, int[2] offset, int resample, bool rows_first, "
+        f"{_NAME}.{_backend}(Tensor {_backend}_image, int[2] size, int[2] offset, int resample, bool rows_first, "
         "bool flip_channels, Tensor(a!) out) -> ()"
     )
     torch.library.register_fake(f"{NAMESPACE}::{_NAME}.{_backend}", lambda *arguments: None, lib=LIBRARY)
+
+_BATCH = "resize_crop_batch"
+LIBRARY.define(
+    f"{_BATCH}.cuda(Tensor[] images, int[] sizes, int[] offsets, int resample, bool[] rows_first, bool flip_channels, "
+    "Tensor(a!) out) -> ()"
+)
+torch.library.register_fake(f"{NAMESPACE}::{_BATCH}.cuda", lambda *arguments: None, lib=LIBRARY)
 
 FILTERS = (1, 2, 3, 4, 5)
 """Numbers of the filters, as in ``PIL.Image.Resampling``: lanczos, bilinear, bicubic, box, hamming."""
@@ -86,13 +94,75 @@ def resize_crop(
             f"{NAMESPACE}.{_NAME}: expected out of shape (channels, {crop[0]}, {crop[1]}), got {out.shape}"
         )
     if offset is None:
-        offset = [(edge - kept) // 2 for edge, kept in zip(size, crop, strict=True)]
+        offset = _centred(size, crop)
     operator: Any = torch.ops.mobilevit_fast.resize_crop
     overload = operator.cpu
     if image.is_cuda:
-        support = supports_device("cuda")
-        if not support.ok:
-            raise BackendError(f"{NAMESPACE}.{_NAME}: {support.reason}")
+        _expect_gpu_library(_NAME)
         overload = operator.cuda
     overload(image, list(size), list(offset), int(resample), rows_first, flip_channels, out)
     return out
+
+
+def resize_crop_batch(
+    images: Sequence[Tensor],
+    sizes: Sequence[Sequence[int]],
+    crop: Sequence[int],
+    resample: int,
+    *,
+    rows_first: Sequence[bool] | None = None,
+    flip_channels: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Resize images of any sizes and cut out the centre of each, as :func:`resize_crop` does.
+
+    On a GPU, 32 images at a time are one launch, beside that for their windows.
+
+    Args:
+        images: N of (H, W, C) uint8, C 1 or 3, all on one device and of as many channels.
+        sizes: (height, width) of each after the resize.
+        crop: (height, width) of the results.
+        resample: a number in ``FILTERS``.
+        rows_first: for each image, whether the pass that changes the height comes first; None for none.
+        flip_channels: reverse the channels.
+        out: (N, C, *crop) uint8 of any strides; None for a new one, which is channels_last.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        RuntimeError, ValueError: arguments that do not fit together.
+        BackendError: a GPU without the CUDA library.
+    """
+    if len(images) == 0:
+        raise ValueError(f"{NAMESPACE}.{_BATCH}: expected one image or more, got none")
+    orders = [False] * len(images) if rows_first is None else list(rows_first)
+    if out is None:
+        shape = (len(images), images[0].shape[2], *crop)
+        out = torch.empty(shape, dtype=torch.uint8, device=images[0].device, memory_format=torch.channels_last)
+    expected = (len(images), len(images), len(images), tuple(crop))
+    if (len(sizes), len(orders), len(out), tuple(out.shape[2:])) != expected:
+        raise ValueError(
+            f"{NAMESPACE}.{_BATCH}: expected {len(images)} sizes and orders of passes, and out of shape "
+            f"({len(images)}, channels, {crop[0]}, {crop[1]}), got {len(sizes)}, {len(orders)} and {tuple(out.shape)}"
+        )
+    if not out.is_cuda:
+        for image, size, first, target in zip(images, sizes, orders, out, strict=True):
+            resize_crop(image, size, crop, resample, rows_first=first, flip_channels=flip_channels, out=target)
+        return out
+    _expect_gpu_library(_BATCH)
+    overload: Any = torch.ops.mobilevit_fast.resize_crop_batch.cuda
+    offsets = [number for size in sizes for number in _centred(size, crop)]
+    edges = [edge for size in sizes for edge in size]
+    overload(list(images), edges, offsets, int(resample), orders, flip_channels, out)
+    return out
+
+
+def _centred(size: Sequence[int], crop: Sequence[int]) -> list[int]:
+    return [(edge - kept) // 2 for edge, kept in zip(size, crop, strict=True)]
+
+
+def _expect_gpu_library(name: str) -> None:
+    support = supports_device("cuda")
+    if not support.ok:
+        raise BackendError(f"{NAMESPACE}.{name}: {support.reason}")

@@ -12,7 +12,7 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from mobilevit_fast.images.resizing import resize_and_crop, rows_come_first, supports_pillow
-from mobilevit_fast.ops import resize_crop
+from mobilevit_fast.ops import resize_crop, resize_crop_batch
 from mobilevit_fast.ops.resize_crop import CHANNELS, FILTERS
 from tests.cuda.conftest import EMULATED
 from tests.resizes import FIXED, MARK, REFUSED, Case, by_pillow, image_of, outputs, random_case, refused, strided
@@ -157,7 +157,7 @@ def test_a_result_of_nothing_is_left_alone(device: torch.device) -> None:
 def test_wrong_arguments_are_refused(name: str, device: torch.device) -> None:
     arguments, message = refused(name, device)
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.mobilevit_fast.resize_crop.cuda(**arguments)
+        torch.ops.mobilevit_fast.resize_crop.cuda(*arguments)
 
 
 def test_more_blocks_than_a_grid_has_are_refused(device: torch.device) -> None:
@@ -171,7 +171,7 @@ def test_freed_memory_is_refused(device: torch.device) -> None:
     image = torch.zeros(50, 60, 3, dtype=torch.uint8, device=device)
     image.untyped_storage().resize_(0)
     out = torch.zeros(3, 40, 40, dtype=torch.uint8, device=device)
-    with pytest.raises(RuntimeError, match="with memory for their shapes"):
+    with pytest.raises(RuntimeError, match="an image with memory for its shape"):
         resize(image, (40, 40), out, Resampling.BILINEAR)
 
 
@@ -180,6 +180,53 @@ def test_the_operator_is_declared_as_it_is(device: torch.device) -> None:
     image = torch.arange(20 * 30 * 3, device=device).to(torch.uint8).view(20, 30, 3)
     overload = torch.ops.mobilevit_fast.resize_crop.cuda
     torch.library.opcheck(overload, (image, [10, 12], [0, 1], 2, False, True, out))
+
+
+def resize_batch(images: Sequence[Tensor], cases: Sequence[Case], out: Tensor, *, flip: bool = False) -> None:
+    """The same for many images of one crop, filter and number of channels."""
+    offsets = [(edge - kept) // 2 for c in cases for edge, kept in zip(c.resized, c.crop, strict=True)]
+    sizes, orders = [edge for c in cases for edge in c.resized], [rows_come_first(c.size, c.resized) for c in cases]
+    overload: Any = torch.ops.mobilevit_fast.resize_crop_batch.cuda
+    overload(list(images), sizes, offsets, cases[0].resample, orders, flip, out)
+
+
+@pytest.mark.parametrize("resample", [Resampling.BILINEAR, Resampling.BICUBIC])
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_images_of_many_sizes_go_together(channels: int, resample: int, device: torch.device) -> None:
+    """In every way through the kernel at once, at every address, into layouts of words and bytes."""
+    for height, width in ((20, 24), (19, 17)):
+        cases = [way._replace(channels=channels, resample=resample, crop=(height, width)) for way in WAYS.values()]
+        pixels = [image_of(case, np.random.default_rng(i)) for i, case in enumerate(cases)]
+        images = [strided(image, i % 3, i % 4, device) for i, image in enumerate(pixels)]
+        planes = torch.full((len(cases), channels, height, width), MARK, dtype=torch.uint8, device=device)
+        for out in (planes, planes.to(memory_format=torch.channels_last)):
+            resize_batch(images, cases, out, flip=height == 20)
+            for result, image, case in zip(out.cpu().numpy(), pixels, cases, strict=True):
+                expected = by_pillow(image, case)
+                assert np.array_equal(result, expected[::-1] if height == 20 else expected), case
+
+
+def test_wrong_batches_are_refused(device: torch.device) -> None:
+    cases = [Case((5, 6), (4, 4), (4, 4), 3, Resampling.BILINEAR)] * 2
+    image = torch.zeros(5, 6, 3, dtype=torch.uint8, device=device)
+    out = torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device=device)
+    resize_batch([image, image], cases, out)
+    for images, wrong in (([image] * 3, out), ([image] * 2, out[:1]), ([image] * 2, out[0]), ([image], out)):
+        with pytest.raises(RuntimeError, match=r"resize_crop_batch: expected two sizes and offsets, .* for each of"):
+            resize_batch(images, cases, wrong)
+    for second, message in ((image[..., :1], "follow one another"), (image[..., :1].clone(), r"\(images, 1, height")):
+        with pytest.raises(RuntimeError, match=rf"resize_crop_batch: expected .*{message}"):
+            resize_batch([image, second], cases, out)
+    with pytest.raises(RuntimeError, match="out of type"):
+        resize_batch([image, image], cases, out.float())
+
+
+def test_the_batch_is_declared_as_it_is(device: torch.device) -> None:
+    image = torch.arange(20 * 30 * 3, device=device).to(torch.uint8).view(20, 30, 3)
+    out = torch.zeros(2, 3, 9, 8, dtype=torch.uint8, device=device)
+    overload = torch.ops.mobilevit_fast.resize_crop_batch.cuda
+    arguments = ([image, image[3:]], [10, 12, 9, 9], [0, 1, 0, 0], 2, [False, True], True, out)
+    torch.library.opcheck(overload, arguments)
 
 
 @needs_gpu
@@ -200,5 +247,7 @@ def test_tensors_on_a_gpu_take_this_kernel(device: torch.device) -> None:
         resize_crop(image, *case[1:3], case.resample, out=out)
     graph.replay()
     assert torch.equal(out.cpu(), expected)
+    batch = resize_crop_batch([image, image], [case.resized] * 2, case.crop, case.resample)
+    assert torch.equal(batch.cpu(), torch.stack([expected, expected]))
     with pytest.raises(RuntimeError, match="out on cuda"):
         torch.ops.mobilevit_fast.resize_crop.cuda(image, [9, 9], [0, 0], 2, False, False, torch.zeros_like(expected))

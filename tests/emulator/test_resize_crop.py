@@ -78,3 +78,20 @@ def test_words_are_written_where_the_result_consists_of_words() -> None:
         assert launch.arrays["y"] == (0, out.numel())
         written.append(launch.sectors)
     assert written[1] - written[0] >= 32 * 2 * 3
+
+
+def test_images_of_a_batch_share_launches() -> None:
+    """32 at a time, their tables and then themselves; results are those of each by itself."""
+    count = 40
+    images = [image_of(20 + i, 30) for i in range(count)]
+    out = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
+    take_launches()
+    overload = torch.ops.mobilevit_fast.resize_crop_batch.cuda
+    overload(images, [9, 10] * count, [0, 1] * count, BILINEAR, [False] * count, False, out)
+    launches = take_launches()
+    assert [launch.name for launch in launches] == ["MakeResizeTables", "ResizeCrop"] * 2
+    assert [launch.blocks for launch in launches[::2]] == [32, 8]
+    for image, result in zip(images, out, strict=True):
+        alone = torch.zeros_like(result)
+        torch.ops.mobilevit_fast.resize_crop.cuda(image, [9, 10], [0, 1], BILINEAR, False, False, alone)
+        assert torch.equal(result, alone)

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mobilevit_fast.images.resizing import rows_come_first, supports_pillow
 from mobilevit_fast.kernels import Support
-from mobilevit_fast.ops import resize_crop
+from mobilevit_fast.ops import resize_crop, resize_crop_batch
 from mobilevit_fast.ops.registry import BackendError
 from mobilevit_fast.ops.resize_crop import CHANNELS, FILTERS, supports_device
 from tests.ops.variants import ISAS, using_isa
@@ -101,13 +101,34 @@ def test_a_result_of_nothing_is_left_alone() -> None:
 def test_wrong_arguments_are_refused(name: str) -> None:
     arguments, message = refused(name)
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.mobilevit_fast.resize_crop.cpu(**arguments)
+        torch.ops.mobilevit_fast.resize_crop.cpu(*arguments)
+
+
+def test_a_batch_is_its_images() -> None:
+    generator = np.random.default_rng(0)
+    cases = [random_case(generator)._replace(crop=(31, 40), channels=3, resample=3) for _ in range(5)]
+    images = [torch.from_numpy(image_of(case, generator)) for case in cases]
+    orders = [rows_come_first(case.size, case.resized) for case in cases]
+    batch = resize_crop_batch(images, [case.resized for case in cases], (31, 40), 3, rows_first=orders)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    for result, image, case in zip(batch, images, cases, strict=True):
+        assert np.array_equal(result.numpy(), by_pillow(image.numpy(), case))
+    flipped = torch.zeros(5, 3, 31, 40, dtype=torch.uint8)
+    sizes = [case.resized for case in cases]
+    resize_crop_batch(images, sizes, (31, 40), 3, rows_first=orders, flip_channels=True, out=flipped)
+    assert torch.equal(flipped, batch.flip(1))
+    for wrong in ({"sizes": sizes[1:]}, {"rows_first": orders[1:]}, {"out": flipped[1:]}, {"crop": (31, 41)}):
+        given = {"images": images, "sizes": sizes, "crop": (31, 40), "resample": 3, "out": flipped} | wrong
+        with pytest.raises(ValueError, match="resize_crop_batch: expected 5 sizes and orders of passes"):
+            resize_crop_batch(**given)
+    with pytest.raises(ValueError, match="expected one image or more, got none"):
+        resize_crop_batch([], [], (31, 40), 3)
 
 
 def test_freed_memory_is_refused() -> None:
     image = torch.zeros(50, 60, 3, dtype=torch.uint8)
     image.untyped_storage().resize_(0)
-    with pytest.raises(RuntimeError, match="with memory for their shapes"):
+    with pytest.raises(RuntimeError, match="an image with memory for its shape"):
         resize_crop(image, (40, 40), (40, 40), 2)
 
 
