@@ -8,57 +8,55 @@ PIP := $(PY) -m pip install -q
 # torch comes first and alone: nothing after it may bring in another build of it.
 TORCH := torch==2.13.0
 TRITON := triton==3.7.1
-BUILD_TOOLS := "setuptools>=77" wheel "pybind11>=2.13" "cmake>=3.22" ninja
+BUILD_TOOLS := "setuptools>=77" wheel "cmake>=3.22" ninja
 # Without their dependencies, which name torch. The version of torchvision is the one made for TORCH.
 PEERS := timm torchvision==0.28.0
+LIBRARIES_OF_TORCH := libtorch_cpu.so libtorch_cuda.so libtorch.so libc10.so libc10_cuda.so "libcudart.so.*"
 
 NATIVE := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
-CXX_FILES := $(shell find csrc emulator tests/native tests/cuda -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # Two test processes on as many cores: threads of OpenMP that spin while they wait would take the cores from each other.
 export OMP_WAIT_POLICY := PASSIVE
-
-# Emulated CUDA kernels run under AddressSanitizer, which has to be in the process from its start, and the C++ library
-# with it. Its options: fibers are stacks that it does not know; leaks are not what these tests look for.
-SANITIZER := $(shell for name in libasan.so libstdc++.so; do $(CXX) -print-file-name=$$name; done 2> /dev/null)
-ASAN_OPTIONS := detect_leaks=0:detect_stack_use_after_return=0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 SUITES := package benchmarks emulator triton
 
-.PHONY: demo test $(SUITES:%=test-%) test-thorough lint build compile-only docs clean
+.PHONY: demo test test-quick test-all test-rest $(SUITES:%=test-%) lint build compile-only docs wheel clean
 .DELETE_ON_ERROR:
 
+ifdef WHEEL
+# make demo WHEEL=dist/mobilevit_fast-....whl: installed and run in seconds, with nothing compiled.
+demo: $(VENV)/.torch
+	rm -f $(VENV)/.built
+	$(PIP) "$(WHEEL)[demo]"
+	cd $(VENV) && bin/python -m mobilevit_fast.demo
+else
 demo: $(VENV)/.built
 	$(PY) -m mobilevit_fast.demo
+endif
 
-# Every suite runs, also behind one that failed.
-test: lint
-	@failed=0; for suite in $(SUITES); do $(MAKE) --no-print-directory test-$$suite || failed=1; done; exit $$failed
+# The tiers, and the suites that they are made of (CONTRIBUTING.md, testing/suites.py). Every part runs, also behind one
+# that failed. `make test-rest MINUTES=20` begins no slice of what `make test` leaves out after so many minutes.
+TIERS := $(PY) -m testing.suites
+test: $(VENV)/.tested
+	$(TIERS) test
 
-test-package: $(VENV)/.tested
-	$(PY) -m pytest -q -p no:benchmark -n 2 --ignore=tests/triton --ignore=tests/emulator --ignore=tests/cuda
+test-quick: $(VENV)/.tested
+	$(TIERS) quick
 
-test-benchmarks: $(VENV)/.tested
-	$(PY) -m pytest -q --benchmark-disable benchmarks
+test-all: $(VENV)/.tested
+	$(TIERS) all
 
-test-emulator: $(VENV)/.tested
-	LD_PRELOAD="$(SANITIZER)" ASAN_OPTIONS=$(ASAN_OPTIONS) $(PY) -m pytest -q -p no:benchmark -n 2 -m "not thorough" tests/emulator tests/cuda
-
-test-triton: $(VENV)/.tested
-	TRITON_INTERPRET=1 $(PY) -m pytest -q -p no:benchmark -n 2 tests/triton
-
-# Every size and order of threads of the kernels for compute capability 9.0, of which `test` takes one in four.
-test-thorough: $(VENV)/.tested
-	LD_PRELOAD="$(SANITIZER)" ASAN_OPTIONS=$(ASAN_OPTIONS) $(PY) -m pytest -q -p no:benchmark -n 2 -m thorough tests/emulator
+test-rest: $(VENV)/.tested
+	$(TIERS) rest $(if $(MINUTES),--minutes $(MINUTES)) $(if $(BEGIN),--begin $(BEGIN))
 
 lint: $(VENV)/.tested
-	$(VENV)/bin/ruff check -q .
-	$(VENV)/bin/ruff format -q --check .
-	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
-	$(VENV)/bin/mypy
+	$(TIERS) lint
+
+$(SUITES:%=test-%): test-%: $(VENV)/.tested
+	$(TIERS) $*
 
 build: $(VENV)/.built
 
@@ -69,6 +67,12 @@ docs: $(VENV)/.tested
 # Every CUDA source through nvcc; needs no GPU and no CUDA build of torch.
 compile-only: $(VENV)/.built
 	$(PY) setup.py -q compile_only
+
+# One for every Python from 3.11 and torch 2.11 to 2.13, in dist/. Tagged by auditwheel for the oldest glibc that it runs
+# with; the libraries of torch stay out of it on purpose: they have to be those that the process has.
+wheel: $(VENV)/.tested
+	$(PY) -m build --no-isolation --outdir build/wheel
+	$(PY) -m auditwheel repair $(LIBRARIES_OF_TORCH:%=--exclude %) --wheel-dir dist build/wheel/*-linux_*.whl
 
 clean:
 	rm -rf build dist *.egg-info mobilevit_fast/_lib mobilevit_fast/_C.*.so
@@ -84,7 +88,9 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch $(NATIVE)
-	@echo "compiling the kernels and installing the package: 2 to 5 minutes on two cores, without further messages"
+	@echo "compiling the kernels: 2 to 5 minutes on two cores"
+	$(PY) setup.py -q build_ext --inplace
+	@echo "installing the package and what the demo needs"
 	$(PIP) --no-build-isolation -e ".[demo]"
 	touch $@
 

@@ -23,6 +23,8 @@ from setuptools.errors import CompileError, SetupError
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "mobilevit_fast"
 OLDEST_TORCH = (2, 11)
+# Whose limited API the module _C is built in (CMakeLists.txt): the wheel serves it and every later version.
+OLDEST_PYTHON = "cp311"
 
 
 def find_tool(name: str) -> str:
@@ -70,15 +72,6 @@ def torch_settings() -> dict[str, str]:
     }
 
 
-def pybind11_folder() -> str:
-    """Folder of pybind11's CMake files."""
-    try:
-        import pybind11
-    except ImportError as error:
-        raise SetupError(f"{PACKAGE}: pybind11 was not found; install it with `pip install pybind11`") from error
-    return str(pybind11.get_cmake_dir())
-
-
 def cuda_setting() -> str:
     """Whether to build the CUDA library."""
     value = os.environ.get("MVF_CUDA", "auto")
@@ -103,10 +96,11 @@ class CMakeBuild(build_ext):
             "MVF_VERSION": self.distribution.get_version(),
             "MVF_OUTPUT_DIR": str(self.package_folder()),
             "Python_EXECUTABLE": sys.executable,
-            "pybind11_DIR": pybind11_folder(),
         }
         cmake, folder = find_tool("cmake"), ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         folder.mkdir(parents=True, exist_ok=True)
+        for older in self.package_folder().glob("_C.cpython-*.so"):
+            older.unlink()  # of a build for one version of Python, which would be imported first
         definitions = [f"-D{name}={value}" for name, value in settings.items()]
         architectures = os.environ.get("MVF_CUDA_ARCHITECTURES")
         # The folder is kept, and with it what an earlier build was given.
@@ -121,7 +115,7 @@ class CMakeBuild(build_ext):
     def get_outputs(self) -> list[str]:
         """Built files, for the installer's record."""
         folder = self.package_folder()
-        return [str(path) for path in (*folder.glob("_C.*.so"), *folder.glob("_lib/*.so"))]
+        return [str(path) for path in (*folder.glob("_C.abi3.so"), *folder.glob("_lib/*.so"))]
 
     def get_output_mapping(self) -> dict[str, str]:
         """Nothing to copy in an editable install: the libraries are built in place."""
@@ -153,13 +147,15 @@ class BuildEmulated(CMakeBuild):
 
 
 def call(command: list[str], step: str) -> None:
-    """Run one step; its own output is the diagnosis when it fails."""
-    result = subprocess.run(command, check=False)
+    """Run one step; its own output is the progress, and the diagnosis when it fails."""
+    environment = {"NINJA_STATUS": "[%f of %t, %e s] ", **os.environ}
+    result = subprocess.run(command, check=False, env=environment)
     if result.returncode != 0:
         raise CompileError(f"{PACKAGE}: {step} failed with exit status {result.returncode}, see the messages above")
 
 
 setup(
-    ext_modules=[Extension(f"{PACKAGE}._C", sources=[])],
+    ext_modules=[Extension(f"{PACKAGE}._C", sources=[], py_limited_api=True)],
+    options={"bdist_wheel": {"py_limited_api": OLDEST_PYTHON}},
     cmdclass={"build_ext": CMakeBuild, "compile_only": CompileOnly, "build_emulated": BuildEmulated},
 )

@@ -14,7 +14,6 @@ import typer
 from torch import Tensor
 
 from benchmarks.floors import CHIPS, bytes_of
-from emulator import run
 from testing.shapes import OperatorCall, preset_calls
 
 _H100 = CHIPS["h100"]
@@ -56,6 +55,8 @@ def count(call: OperatorCall, processors: int) -> tuple[str, list[float]]:
         (0.1 * torch.randn(a.shape, generator=generator)).to(a.dtype) if isinstance(a, Tensor) else a
         for a in call.named.values()
     )
+    from emulator import run  # compiles it
+
     y, launches = run.run(call.op, arguments, watch_banks=True, processors=processors)
     images = arguments[:2] if call.op == "conv2d_bias_act" else arguments[:1]
     moved = sum(launch.moved(*(name for name in launch.arrays if name in IMAGES)) for launch in launches)
@@ -87,6 +88,8 @@ def count(call: OperatorCall, processors: int) -> tuple[str, list[float]]:
 
 def main(preset: str = "small", processors: int = 1) -> None:
     """Print the table with the tiles for a chip of so many multiprocessors; 1 gives those of many images."""
+    from emulator import run
+
     run.enable()
     typer.echo(
         "| operator | MB moved | of the least | MB of weights | k products | M exponentials | k wavefronts | conflicts "

@@ -15,6 +15,22 @@ if not INSTALLED:
         "benchmarks/test_triton_traffic.py",
     ]
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--slice 1/6: the second of six pieces of what is chosen, file by file."""
+    parser.addoption("--slice", metavar="I/N", help="only piece I, from 0, of N of the chosen tests")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep a slice, once markers have chosen."""
+    if (wanted := config.getoption("--slice")) is not None:
+        number, of = map(int, wanted.split("/"))
+        begin, end = (len(items) * i // of for i in (number, number + 1))
+        config.hook.pytest_deselected(items=items[:begin] + items[end:])
+        items[:] = items[begin:end]
+
+
 # No deadline: the time of one example depends on what else the machine does. Derandomised: a run can be repeated.
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")

@@ -1,20 +1,61 @@
 // mobilevit_fast._C: what Python needs to know of the native side. No operators: those go through torch's dispatcher.
+// In Python's limited API, so that one build serves every version.
 #include <ATen/dlpack.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
+#include <cstdint>
 #include <cstring>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "cpu/cpu_isa.h"
 #include "cpu/packed_sizes.h"
+#include "python/python.h"
 
-namespace py = pybind11;
 using namespace mobilevit_fast::cpu;
+using namespace mobilevit_fast::python;
 
 namespace {
+
+PyObject* build_info(PyObject*, PyObject*) {
+  return guarded([] {
+    Reference info(PyDict_New());
+    const std::pair<const char*, const char*> entries[] = {{"version", MVF_VERSION},
+                                                           {"compiler", MVF_COMPILER},
+                                                           {"flags", MVF_FLAGS},
+                                                           {"torch_target", MVF_TORCH_TARGET},
+                                                           {"torch_built_with", MVF_TORCH_VERSION},
+                                                           {"cuda", MVF_CUDA_STATE}};
+    for (const auto& [name, value] : entries) check(PyDict_SetItemString(info.get(), name, text(value).get()));
+    return info.release();
+  });
+}
+
+PyObject* features(PyObject*, PyObject*) {
+  return guarded([] {
+    Reference result(PyDict_New());
+    int count = 0;
+    const Feature* list = cpu_features(&count);
+    for (int i = 0; i < count; ++i) {
+      check(PyDict_SetItemString(result.get(), list[i].name, list[i].available ? Py_True : Py_False));
+    }
+    return result.release();
+  });
+}
+
+PyObject* available_isas(PyObject*, PyObject*) {
+  return guarded([] {
+    Reference names(PyList_New(0));
+    for (int i = 0; i < isa_count(); ++i) {
+      const Isa isa = static_cast<Isa>(i);
+      if (isa_available(isa)) check(PyList_Append(names.get(), text(isa_name(isa)).get()));
+    }
+    return names.release();
+  });
+}
+
+PyObject* chosen_isa(PyObject*, PyObject*) {
+  return guarded([] { return text(isa_name(active_isa())).release(); });
+}
 
 Isa isa_from_name(const std::string& name) {
   std::string known;
@@ -22,112 +63,145 @@ Isa isa_from_name(const std::string& name) {
     if (name == isa_name(static_cast<Isa>(i))) return static_cast<Isa>(i);
     known += (i > 0 ? ", " : "") + std::string(isa_name(static_cast<Isa>(i)));
   }
-  throw py::value_error("mobilevit_fast.set_cpu_isa: expected one of " + known + ", got '" + name + "'");
+  raise(PyExc_ValueError, "mobilevit_fast.set_cpu_isa: expected one of " + known + ", got '" + name + "'");
 }
 
-py::dict build_info() {
-  py::dict info;
-  info["version"] = MVF_VERSION;
-  info["compiler"] = MVF_COMPILER;
-  info["flags"] = MVF_FLAGS;
-  info["torch_target"] = MVF_TORCH_TARGET;
-  info["torch_built_with"] = MVF_TORCH_VERSION;
-  info["cuda"] = MVF_CUDA_STATE;
-  return info;
+PyObject* choose_isa(PyObject*, PyObject* argument) {
+  return guarded([&] {
+    const std::string name = string_of(argument);
+    if (!set_active_isa(isa_from_name(name))) {
+      raise(PyExc_ValueError,
+            "mobilevit_fast.set_cpu_isa: expected a variant that this machine can run, got '" + name + "'");
+    }
+    Py_RETURN_NONE;
+  });
 }
-
-py::dict features() {
-  py::dict result;
-  int count = 0;
-  const Feature* list = cpu_features(&count);
-  for (int i = 0; i < count; ++i) result[list[i].name] = list[i].available;
-  return result;
-}
-
-py::list available_isas() {
-  py::list names;
-  for (int i = 0; i < isa_count(); ++i) {
-    if (isa_available(static_cast<Isa>(i))) names.append(isa_name(static_cast<Isa>(i)));
-  }
-  return names;
-}
-
-void choose_isa(const std::string& name) {
-  if (!set_active_isa(isa_from_name(name))) {
-    throw py::value_error("mobilevit_fast.set_cpu_isa: expected a variant that this machine can run, got '" + name +
-                          "'");
-  }
-}
-
-using Shape = std::pair<int64_t, int64_t>;
 
 template <class Sizes>
-bool find_shape(const std::string& op, const std::vector<int64_t>& sizes, bool bfloat16, Shape& shape) {
+bool find_shape(const std::string& op, const std::vector<int64_t>& sizes, bool bfloat16, PackedShape& shape) {
   if (op != Sizes::kOp) return false;
   if (sizes.size() != Numbers<Sizes>().size()) {
-    throw py::value_error("packed_shape: expected " + std::to_string(Numbers<Sizes>().size()) + " sizes of " + op +
-                          ", got " + std::to_string(sizes.size()));
+    raise(PyExc_ValueError, "packed_shape: expected " + std::to_string(Numbers<Sizes>().size()) + " sizes of " + op +
+                                ", got " + std::to_string(sizes.size()));
   }
   Sizes given;
   std::memcpy(&given, sizes.data(), sizeof(given));
-  const PackedShape found = packed_shape(given, given.products(bfloat16), bfloat16);
-  shape = {found.rows, found.numbers};
+  shape = packed_shape(given, given.products(bfloat16), bfloat16);
   return true;
 }
 
-Shape packed_shape_of(const std::string& op, const std::vector<int64_t>& sizes, bool bfloat16) {
-  Shape shape;
-  const auto find = [&](auto... all) { return (find_shape<decltype(all)>(op, sizes, bfloat16, shape) || ...); };
-  if (!find(AsppSizes(), ClassifierHeadSizes(), Conv2dSizes(), DepthwiseSizes(), InvertedResidualSizes(),
-            MobileViTTransformerSizes(), SeparableSizes())) {
-    throw py::value_error("packed_shape: expected an operator with a kernel for CPUs, got '" + op + "'");
-  }
-  return shape;
+PyObject* packed_shape_of(PyObject*, PyObject* args) {
+  return guarded([&]() -> PyObject* {
+    const char* name = nullptr;
+    PyObject* list = nullptr;
+    int bfloat16 = 0;
+    check(PyArg_ParseTuple(args, "sO!p:packed_shape", &name, &PyList_Type, &list, &bfloat16) ? 0 : -1);
+    std::vector<int64_t> sizes;
+    for_each(list, [&](PyObject* size) {
+      sizes.push_back(PyLong_AsLongLong(size));
+      check(PyErr_Occurred() == nullptr ? 0 : -1);
+    });
+    const std::string op = name;
+    PackedShape shape{};
+    const auto find = [&](auto... all) { return (find_shape<decltype(all)>(op, sizes, bfloat16 != 0, shape) || ...); };
+    if (!find(AsppSizes(), ClassifierHeadSizes(), Conv2dSizes(), DepthwiseSizes(), InvertedResidualSizes(),
+              MobileViTTransformerSizes(), SeparableSizes())) {
+      raise(PyExc_ValueError, "packed_shape: expected an operator with a kernel for CPUs, got '" + op + "'");
+    }
+    return Py_BuildValue("(LL)", static_cast<long long>(shape.rows), static_cast<long long>(shape.numbers));
+  });
 }
 
-// Whether every name of `names` still stands for the object of `values` in the dict of `owners`, every dict of `sized`
-// has its size, and every object of `objects` its type.
-bool are_in_place(const py::list& owners, const py::list& names, const py::list& values, const py::list& sized,
-                  const py::list& sizes, const py::list& objects, const py::list& types) {
-  const auto item = [](const py::list& list, Py_ssize_t i) { return PyList_GET_ITEM(list.ptr(), i); };
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(owners.ptr()); ++i) {
-    if (PyDict_GetItemWithError(item(owners, i), item(names, i)) != item(values, i)) return false;
+// Modules as they are: whether every name still stands for its value in the dict of its owner, every dict of `sized`
+// has its size, and every object its type. The caller holds all of them.
+class Places {
+ public:
+  explicit Places(PyObject* args) {
+    PyObject* lists[7];
+    check(PyArg_ParseTuple(args, "OOOOOOO:Places", &lists[0], &lists[1], &lists[2], &lists[3], &lists[4], &lists[5],
+                           &lists[6])
+              ? 0
+              : -1);
+    zip(lists[0], lists[1], [this](PyObject* owner, PyObject* name) { entries_.push_back({owner, name, nullptr}); });
+    auto entry = entries_.begin();
+    zip(lists[0], lists[2], [&entry](PyObject*, PyObject* value) { (entry++)->value = value; });
+    zip(lists[3], lists[4], [this](PyObject* dict, PyObject* size) {
+      sized_.push_back({dict, PyLong_AsSsize_t(size)});
+      check(PyErr_Occurred() == nullptr ? 0 : -1);
+    });
+    zip(lists[5], lists[6], [this](PyObject* object, PyObject* type) {
+      typed_.push_back({object, reinterpret_cast<PyTypeObject*>(type)});
+    });
   }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(sized.ptr()); ++i) {
-    if (PyDict_Size(item(sized, i)) != PyLong_AsSsize_t(item(sizes, i))) return false;
+
+  bool are_unchanged() const {
+    for (const auto& [owner, name, value] : entries_) {
+      if (PyDict_GetItemWithError(owner, name) != value) return false;
+    }
+    for (const auto& [dict, size] : sized_) {
+      if (PyDict_Size(dict) != size) return false;
+    }
+    for (const auto& [object, type] : typed_) {
+      if (Py_TYPE(object) != type) return false;
+    }
+    return true;
   }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(objects.ptr()); ++i) {
-    if (reinterpret_cast<PyObject*>(Py_TYPE(item(objects, i))) != item(types, i)) return false;
+
+ private:
+  struct Entry {
+    PyObject *owner, *name, *value;
+  };
+
+  template <typename Visit>
+  static void zip(PyObject* first, PyObject* second, Visit visit) {
+    check_list(first);
+    check_list(second);
+    if (PyList_Size(first) != PyList_Size(second)) raise(PyExc_ValueError, "Places: expected lists of one length");
+    Py_ssize_t i = 0;
+    for_each(first, [&](PyObject* item) { visit(item, PyList_GetItem(second, i++)); });
   }
-  return true;
+
+  std::vector<Entry> entries_;
+  std::vector<std::pair<PyObject*, Py_ssize_t>> sized_;
+  std::vector<std::pair<PyObject*, PyTypeObject*>> typed_;
+};
+
+PyObject* places_are_unchanged(PyObject* self, PyObject*) {
+  const bool unchanged = Held<Places>::of(self).are_unchanged();
+  return PyErr_Occurred() == nullptr ? PyBool_FromLong(unchanged) : nullptr;
 }
 
 // Where tensors lie and how: addresses, types, sizes and strides, as torch's DLPack table gives them without a copy.
 class Layouts {
  public:
-  Layouts(const py::list& tensors, const py::capsule& table) {
-    const auto* exchange = table.get_pointer<DLPackExchangeAPI>();
+  explicit Layouts(PyObject* args) {
+    PyObject *tensors = nullptr, *table = nullptr;
+    check(PyArg_ParseTuple(args, "O!O:Layouts", &PyList_Type, &tensors, &table) ? 0 : -1);
+    const char* name = PyCapsule_GetName(table);
+    if (name == nullptr && PyErr_Occurred() != nullptr) throw ErrorIsSet();
+    const auto* exchange = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(table, name));
+    if (exchange == nullptr) throw ErrorIsSet();
     if (exchange->header.version.major != DLPACK_MAJOR_VERSION) {
-      throw py::buffer_error("expected DLPack " + std::to_string(DLPACK_MAJOR_VERSION) + ", got " +
-                             std::to_string(exchange->header.version.major));
+      raise(PyExc_BufferError, "expected DLPack " + std::to_string(DLPACK_MAJOR_VERSION) + ", got " +
+                                   std::to_string(exchange->header.version.major));
     }
     describe_ = exchange->dltensor_from_py_object_no_sync;
-    for (const py::handle tensor : tensors) {
+    for_each(tensors, [this](PyObject* tensor) {
       DLTensor found;
-      if (describe_(tensor.ptr(), &found) != 0) throw py::error_already_set();
+      if (describe_(tensor, &found) != 0) throw ErrorIsSet();
       for_each_number(found, [this](int64_t number) {
         numbers_.push_back(number);
         return true;
       });
-    }
+    });
   }
 
   // Of the same tensors, which the caller holds.
-  bool are_unchanged(const py::list& tensors) const {
+  bool are_unchanged(PyObject* tensors) const {
     auto old = numbers_.begin();
-    for (const py::handle tensor : tensors) {
+    for (Py_ssize_t i = 0, end = PyList_Size(tensors); i < end; ++i) {
       DLTensor found;
-      if (describe_(tensor.ptr(), &found) != 0) {
+      if (describe_(PyList_GetItem(tensors, i), &found) != 0) {
         PyErr_Clear();
         return false;
       }
@@ -154,11 +228,25 @@ class Layouts {
   std::vector<int64_t> numbers_;
 };
 
+PyObject* layouts_are_unchanged(PyObject* self, PyObject* tensors) {
+  return guarded([&] {
+    check_list(tensors);
+    return PyBool_FromLong(Held<Layouts>::of(self).are_unchanged(tensors));
+  });
+}
+
 // A few elements of tensors on the CPU, whose memory the caller holds.
 class Samples {
  public:
-  explicit Samples(const std::vector<std::pair<uintptr_t, size_t>>& numbers) {
-    for (const auto& [address, bytes] : numbers) numbers_.push_back({reinterpret_cast<const char*>(address), bytes});
+  explicit Samples(PyObject* args) {
+    PyObject* numbers = nullptr;
+    check(PyArg_ParseTuple(args, "O!:Samples", &PyList_Type, &numbers) ? 0 : -1);
+    for_each(numbers, [this](PyObject* number) {
+      unsigned long long address = 0;
+      Py_ssize_t bytes = 0;
+      check(PyArg_ParseTuple(number, "Kn:Samples", &address, &bytes) ? 0 : -1);
+      numbers_.push_back({reinterpret_cast<const char*>(static_cast<uintptr_t>(address)), static_cast<size_t>(bytes)});
+    });
   }
 
   uint64_t hash() const {
@@ -176,24 +264,61 @@ class Samples {
   std::vector<std::pair<const char*, size_t>> numbers_;
 };
 
+PyObject* hash(PyObject* self, PyObject*) { return PyLong_FromUnsignedLongLong(Held<Samples>::of(self).hash()); }
+
+PyMethodDef kFunctions[] = {
+    {"build_info", build_info, METH_NOARGS, "What the libraries were built with: dict of str to str."},
+    {"cpu_features", features, METH_NOARGS, "Instruction set extensions of this machine: dict of name to bool."},
+    {"cpu_isas", available_isas, METH_NOARGS, "Variants of the CPU kernels that this machine can run, weakest first."},
+    {"cpu_isa", chosen_isa, METH_NOARGS, "The variant that the CPU kernels use."},
+    {"set_cpu_isa", choose_isa, METH_O, "Use the variant of this name from now on, in the whole process (for tests)."},
+    {"packed_shape", packed_shape_of, METH_VARARGS,
+     "packed_shape(op, sizes, bfloat16): shape of an operator's packed weights, by their sizes and its other numbers "
+     "that packing depends on."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyMethodDef kPlacesMethods[] = {
+    {"are_unchanged", places_are_unchanged, METH_NOARGS, "Whether everything is as it was."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyMethodDef kLayoutsMethods[] = {{"are_unchanged", layouts_are_unchanged, METH_O,
+                                  "are_unchanged(tensors): whether these, the same, lie as they did."},
+                                 {nullptr, nullptr, 0, nullptr}};
+
+PyMethodDef kSamplesMethods[] = {{"hash", hash, METH_NOARGS, "Of the numbers as they are now."},
+                                 {nullptr, nullptr, 0, nullptr}};
+
+int add_classes(PyObject* module) {
+  const auto add = [module] {
+    Held<Places>::add_to(module, "mobilevit_fast._C.Places",
+                         "Places(owners, names, values, sized, sizes, objects, types): modules as they are now, of "
+                         "which acceleration.watch.Watch asks whether that changed.",
+                         kPlacesMethods);
+    Held<Layouts>::add_to(
+        module, "mobilevit_fast._C.Layouts",
+        "Layouts(tensors, table): where these tensors lie and how, by torch's table of functions for DLPack.",
+        kLayoutsMethods);
+    Held<Samples>::add_to(
+        module, "mobilevit_fast._C.Samples",
+        "Samples(numbers): numbers at these addresses, of so many bytes each, whose memory the caller holds.",
+        kSamplesMethods);
+    return module;
+  };
+  return guarded(add) == nullptr ? -1 : 0;
+}
+
+PyModuleDef_Slot kSlots[] = {{Py_mod_exec, reinterpret_cast<void*>(add_classes)}, {0, nullptr}};
+
+PyModuleDef kModule = {PyModuleDef_HEAD_INIT,
+                       "_C",
+                       "Build information and instruction sets of the native libraries.",
+                       0,
+                       kFunctions,
+                       kSlots,
+                       nullptr,
+                       nullptr,
+                       nullptr};
+
 }  // namespace
 
-PYBIND11_MODULE(_C, m) {
-  m.doc() = "Build information and instruction sets of the native libraries.";
-  m.def("build_info", &build_info, "What the libraries were built with: dict of str to str.");
-  m.def("cpu_features", &features, "Instruction set extensions of this machine: dict of name to bool.");
-  m.def("cpu_isas", &available_isas, "Variants of the CPU kernels that this machine can run, weakest first.");
-  m.def("cpu_isa", [] { return isa_name(active_isa()); }, "The variant that the CPU kernels use.");
-  m.def("packed_shape", &packed_shape_of, py::arg("op"), py::arg("sizes"), py::arg("bfloat16"),
-        "Shape of an operator's packed weights, by their sizes and its other numbers that packing depends on.");
-  m.def("are_in_place", &are_in_place, py::arg("owners"), py::arg("names"), py::arg("values"), py::arg("sized"),
-        py::arg("sizes"), py::arg("objects"), py::arg("types"),
-        "What acceleration.watch.Watch asks of modules, in one call.");
-  py::class_<Layouts>(m, "Layouts", "Where these tensors lie and how, by torch's table of functions for DLPack.")
-      .def(py::init<const py::list&, const py::capsule&>(), py::arg("tensors"), py::arg("table"))
-      .def("are_unchanged", &Layouts::are_unchanged, py::arg("tensors"));
-  py::class_<Samples>(m, "Samples", "Numbers at these addresses, of so many bytes each, whose memory the caller holds.")
-      .def(py::init<const std::vector<std::pair<uintptr_t, size_t>>&>())
-      .def("hash", &Samples::hash, "Of the numbers as they are now.");
-  m.def("set_cpu_isa", &choose_isa, py::arg("name"), "Use this variant from now on, in the whole process (for tests).");
-}
+PyMODINIT_FUNC PyInit__C() { return PyModuleDef_Init(&kModule); }

@@ -115,6 +115,34 @@ def _numbers(tensor: Tensor) -> Iterator[tuple[int, int]]:
             yield tensor.data_ptr() + last * i // (_SAMPLES - 1) * tensor.itemsize, tensor.itemsize
 
 
+class _Places:
+    """As ``mobilevit_fast._C.Places``, where that is not built."""
+
+    def __init__(
+        self,
+        owners: list[dict[str, Any]],
+        names: list[str],
+        values: list[Any],
+        sized: list[dict[Any, Any]],
+        sizes: list[int],
+        modules: list[nn.Module],
+        kinds: list[type],
+    ) -> None:
+        self._entries = owners, names, values
+        self._sized = sized, sizes
+        self._typed = modules, kinds
+
+    def are_unchanged(self) -> bool:
+        owners, names, values = self._entries
+        sized, sizes = self._sized
+        modules, kinds = self._typed
+        return (
+            all(map(is_, map(dict.get, owners, names), values))
+            and list(map(len, sized)) == sizes
+            and all(map(is_, map(type, modules), kinds))
+        )
+
+
 class _Layouts:
     """As ``mobilevit_fast._C.Layouts``, where that is not built or cannot describe one of the tensors."""
 
@@ -146,7 +174,7 @@ class Watch:
     """
 
     __slots__ = (
-        *("are_in_place", "kinds", "layouts", "memory", "modules", "names", "owners", "samples", "sampled", "sized"),
+        *("kinds", "layouts", "memory", "modules", "names", "owners", "places", "samples", "sampled", "sized"),
         *("sizes", "steps", "steps_of_all", "steps_of_own", "tensors", "trustworthy", "values", "versions"),
     )
 
@@ -178,7 +206,8 @@ class Watch:
         self.memory = [tensor.detach() for tensor in self.tensors]
         """Holds the memory of now, so that nothing else comes to lie at its addresses."""
         extension = native.extension()
-        self.are_in_place: Any = getattr(extension, "are_in_place", _are_in_place)
+        places: Any = getattr(extension, "Places", _Places)
+        self.places = places(self.owners, self.names, self.values, self.sized, self.sizes, self.modules, self.kinds)
         samples: Any = getattr(extension, "Samples", None)
         plain = (t for t in self.tensors if type(t) in (Tensor, nn.Parameter) and t.device.type == "cpu")
         self.samples = None if samples is None else samples([number for t in plain for number in _numbers(t)])
@@ -195,7 +224,7 @@ class Watch:
     def is_unchanged(self) -> bool:
         """Whether all modules are what they were, and all tensors in place with the same content."""
         return (
-            self.are_in_place(self.owners, self.names, self.values, self.sized, self.sizes, self.modules, self.kinds)
+            self.places.are_unchanged()
             and list(map(_version, self.tensors)) == self.versions
             and self.layouts.are_unchanged(self.tensors)
             and (self.steps.all == self.steps_of_all or self._not_stepped())
@@ -213,20 +242,3 @@ class Watch:
 
 def _dicts_of(module: nn.Module) -> tuple[dict[Any, Any], ...]:
     return vars(module), module._parameters, module._buffers, module._modules, *hooks_of(module)
-
-
-def _are_in_place(
-    owners: list[dict[str, Any]],
-    names: list[str],
-    values: list[Any],
-    sized: list[dict[Any, Any]],
-    sizes: list[int],
-    modules: list[nn.Module],
-    kinds: list[type],
-) -> bool:
-    """As ``mobilevit_fast._C.are_in_place``, where that is not built."""
-    return (
-        all(map(is_, map(dict.get, owners, names), values))
-        and list(map(len, sized)) == sizes
-        and all(map(is_, map(type, modules), kinds))
-    )

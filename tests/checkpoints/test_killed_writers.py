@@ -21,6 +21,7 @@ from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.files import encoded_picture, write_atomically
 from mobilevit_fast.images import MobileViTImageProcessor
 from mobilevit_fast.models import MobileViTForImageClassification
+from testing.tiers import thorough, thorough_where
 from tests.checkpoints.helpers import assert_same_tensors
 from tests.checkpoints.killing import DEADLINE, contents, forked, in_place, killed_at_every_step, put, wait
 from tests.checkpoints.test_writing import SMALL, small_model
@@ -150,6 +151,7 @@ OVERWRITES: dict[str, tuple[Callable[[Path, int], object], Kind]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", KINDS)
 def test_killed_at_random_moments(name: str, folder: Path) -> None:
     """Inside of calls, too. Moments are fractions of a save as the killed writer takes it, after 0 to 2 whole ones."""
@@ -183,7 +185,7 @@ def test_killed_at_random_moments(name: str, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == names  # leftovers are gone
 
 
-@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model-1-of-1.safetensors"])
+@pytest.mark.parametrize("weights", [thorough("pytorch_model.bin"), "model-1-of-1.safetensors"])
 def test_weights_that_others_put_in_the_place_of_a_killed_save_count(weights: str, folder: Path) -> None:
     KINDS["model"].write(folder, 0)
     files = contents(folder)
@@ -203,7 +205,7 @@ def test_weights_that_others_put_in_the_place_of_a_killed_save_count(weights: st
     assert set(seen) == {0, 1}
 
 
-@pytest.mark.parametrize("name", OVERWRITES)
+@pytest.mark.parametrize("name", thorough_where(OVERWRITES, lambda name: name == "pickled"))
 def test_killed_at_every_step(name: str, folder: Path) -> None:
     before, kind = OVERWRITES[name]
     before(folder, 0)
@@ -229,7 +231,7 @@ def test_killed_at_every_step(name: str, folder: Path) -> None:
     assert {seen[0], seen[-1]} == {0, 1}
 
 
-@pytest.mark.parametrize("before", ["foreign", "pickled"])
+@pytest.mark.parametrize("before", ["foreign", thorough("pickled")])
 def test_what_others_write_over_a_killed_save_counts(before: str, folder: Path) -> None:
     """And so does what this package writes over it, a single file included."""
     kind = KINDS["converted"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
+from testing.compiled import FOLDER, compile_once
 from testing.paths import REPOSITORY
 
 SM90 = REPOSITORY / "csrc/cuda/sm90"
@@ -53,23 +52,21 @@ SM90_SPILLS = {"rows_sm90.cu": 4}
 """Bytes that a thread stores and loads again at most, where it is not 0: a word that lasts, loaded once a row."""
 
 
-def nvcc(*options: object) -> str:
-    """What it prints, without the sanitizers' library, which it does not stand."""
+def nvcc(source: Path, *options: object) -> str:
+    """What it prints, now or in the run that compiled the same."""
     command = ["nvcc", "-std=c++17", f"-I{REPOSITORY / 'csrc'}", *map(str, options)]
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert "warning" not in result.stderr, result.stderr[-4000:]
-    return result.stderr
+    report = compile_once(command, source, FOLDER / "nvcc").report
+    assert "warning" not in report, report[-4000:]
+    return report
 
 
 @needs_nvcc
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
-def test_no_register_is_spilled(source: Path, tmp_path: Path) -> None:
+def test_no_register_is_spilled(source: Path) -> None:
     """Of any architecture, all from one compilation as in the build."""
     codes = ",".join(f"sm_{architecture}" for architecture in ARCHITECTURES)
     gencode = f"-gencode=arch=compute_80,code=[{codes}]"
-    report = nvcc("-O3", "-Xptxas", "-v", gencode, "-c", source, "-o", tmp_path / "object.o")
+    report = nvcc(source, "-O3", "-Xptxas", "-v", gencode)
     found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(found) == KERNELS[source.name] * len(ARCHITECTURES)
     assert {number for _, *spills in found for number in spills} == {"0"}
@@ -78,10 +75,10 @@ def test_no_register_is_spilled(source: Path, tmp_path: Path) -> None:
 
 @needs_nvcc
 @pytest.mark.parametrize("name", SM90_KERNELS)
-def test_no_register_is_spilled_on_compute_capability_9(name: str, tmp_path: Path) -> None:
+def test_no_register_is_spilled_on_compute_capability_9(name: str) -> None:
     """Nor does the compiler wait between products that could follow each other."""
     source, gencode = SM90 / name, "-gencode=arch=compute_90a,code=sm_90a"
-    report = nvcc("-O3", "-Xptxas", "-v", gencode, "-c", source, "-o", tmp_path / "object.o")
+    report = nvcc(source, "-O3", "-Xptxas", "-v", gencode)
     found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(found) == SM90_KERNELS[name]
     assert max(int(number) for _, *spills in found for number in spills) <= SM90_SPILLS.get(name, 0)
@@ -90,11 +87,11 @@ def test_no_register_is_spilled_on_compute_capability_9(name: str, tmp_path: Pat
 
 @needs_nvcc
 @pytest.mark.parametrize("source", BINDINGS, ids=lambda path: path.name)
-def test_bindings_compile_with_the_headers_of_cuda(source: Path, tmp_path: Path) -> None:
+def test_bindings_compile_with_the_headers_of_cuda(source: Path) -> None:
     """The emulator's tests run them without."""
     torch_headers = ["-isystem", Path(torch.__file__).parent / "include", "-Xcompiler", "-fvisibility=hidden"]
     definitions = ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
-    nvcc("-O1", *torch_headers, *definitions, "-c", source, "-o", tmp_path / "object.o")
+    nvcc(source, "-O1", *torch_headers, *definitions)
 
 
 def test_every_architecture_of_the_build_is_compiled() -> None:

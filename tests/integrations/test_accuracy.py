@@ -8,6 +8,7 @@ from torch import nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import MobileViTConfig
+from testing.tiers import thorough_where
 from testing.tolerance import assert_within_twice, close, rms_error
 from tests.integrations import zoo
 from tests.ops.variants import DTYPES, ISAS, using_isa
@@ -36,7 +37,7 @@ def check(model: nn.Module, height: int, width: int, dtype: torch.dtype = torch.
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (97, 150)])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", thorough_where(SIZES, lambda size: size == "x_small"))
 @pytest.mark.parametrize("library", ["native", "transformers", "timm"])
 def test_classification(library: str, size: str, height: int, width: int) -> None:
     make = getattr(zoo, library)
@@ -45,7 +46,7 @@ def test_classification(library: str, size: str, height: int, width: int) -> Non
 
 
 @pytest.mark.parametrize(("output_stride", "height", "width"), [(8, 96, 80), (16, 97, 83), (32, 90, 128)])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", thorough_where(SIZES, lambda size: size == "x_small"))
 @pytest.mark.parametrize("library", ["native_segmentation", "transformers_segmentation"])
 def test_segmentation(library: str, size: str, output_stride: int, height: int, width: int) -> None:
     config = MobileViTConfig.preset(size, output_stride=output_stride, num_labels=21)

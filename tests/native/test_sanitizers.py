@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from testing.compiled import FOLDER, alone_in, compile_once, link_once
 from testing.compiler import INCLUDE, compiler_path, compiler_with, is_clang, run
 from testing.paths import REPOSITORY
 
@@ -18,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).resolve().parent
 CPU = REPOSITORY / "csrc" / "cpu"
+KEPT = FOLDER / "sanitizers"
 PROCESSES = 2
 # Of what UndefinedBehaviorSanitizer looks for, null, object-size and pointer-overflow are left out: AddressSanitizer
 # reports the accesses that follow from them, and they would double the time to compile.
@@ -37,11 +37,11 @@ def cmake_list(name: str) -> list[str]:
     return [part for word in words for part in (cmake_list(word[2:-1]) if word.startswith("${") else [word])]
 
 
-def compile_all(compiler: Sequence[str], folder: Path) -> Path:
+def compile_all(compiler: Sequence[str]) -> Path:
     """The driver with all kernels, each compiled for every instruction set with the flags of the emulated library."""
     host = [*INCLUDE, "-DMVF_EMULATE_ISAS"]
     sources = [HERE / "sanitize.cpp", CPU / "cpu_isa.cpp", CPU / "resize_crop" / "windows.cpp"]
-    jobs: list[list[object]] = [[source, *host] for source in sources]
+    jobs = [(source, host) for source in sources]
     emulated = ["-Wno-psabi", "-include", str(HERE / "avx512.h")]
     variants = {  # longest first: name, flags, kernels
         "avx512_amx": ([*emulated, "-DMVF_PAIRS", "-DMVF_TILES"], "MVF_CPU_TILE_KERNELS"),
@@ -54,31 +54,17 @@ def compile_all(compiler: Sequence[str], folder: Path) -> Path:
         if variant == "portable" or "avx2" in cmake_list("MVF_ISAS"):
             isa = [] if variant == "portable" else cmake_list("MVF_ISA_FLAGS_avx2")
             flags = [*host, *cmake_list("MVF_KERNEL_FLAGS"), *isa, *more]
-            jobs += [[REPOSITORY / kernel, *flags, f"-DMVF_ISA={variant}"] for kernel in cmake_list(kernels)]
-    objects = [folder / f"{i}.o" for i in range(len(jobs))]
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        commands = [(*compiler, "-c", *job, "-o", target) for job, target in zip(jobs, objects, strict=True)]
-        for result in pool.map(lambda command: run(*command), commands):
-            assert result.returncode == 0, result.stderr[-4000:]
-    program = folder / "sanitize"
-    result = run(*compiler, *objects, "-o", program)
-    assert result.returncode == 0, result.stderr[-4000:]
-    return program
+            jobs += [(REPOSITORY / kernel, [*flags, f"-DMVF_ISA={variant}"]) for kernel in cmake_list(kernels)]
+    with alone_in(KEPT), ThreadPoolExecutor(PROCESSES) as pool:
+        compiled = pool.map(lambda job: compile_once([*compiler, *job[1]], job[0], KEPT).path, jobs)
+        return link_once(compiler, list(compiled), "sanitize", KEPT)
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled driver; test processes that run beside each other share one."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "sanitize"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = folder / "sanitize"
-        if not done.exists():
-            calls = CALLS["clang" if is_clang(compiler_path()) else "gcc"]
-            compile_all(compiler_with([*FLAGS, *calls], folder), folder)
-        return done
+    """The compiled driver."""
+    calls = CALLS["clang" if is_clang(compiler_path()) else "gcc"]
+    return compile_all(compiler_with([*FLAGS, *calls], tmp_path_factory.mktemp("sanitize")))
 
 
 def test_kernels_stay_within_their_memory(program: Path) -> None:

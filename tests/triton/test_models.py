@@ -10,6 +10,7 @@ from torch import nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import MobileViTConfig
+from testing.tiers import thorough
 from testing.tolerance import assert_within_twice, rms_error
 from tests.integrations import zoo
 
@@ -25,6 +26,7 @@ def check(model: nn.Module, size: tuple[int, int], dtype: torch.dtype, device: t
     assert_within_twice(zoo.run(model, x), plain, exact, measure=rms_error)
 
 
+@pytest.mark.thorough  # the shapes are those of the operators' tests
 @pytest.mark.parametrize(
     ("preset", "dtype"),
     [
@@ -37,8 +39,17 @@ def test_every_size(preset: str, dtype: torch.dtype, device: torch.device) -> No
     check(zoo.native(MobileViTConfig.preset(preset, num_labels=1000)), (64, 64), dtype, device)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["native", "native-segmentation", "timm"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("native", torch.bfloat16),
+        thorough(("native", torch.float16)),
+        ("native-segmentation", torch.float16),
+        thorough(("native-segmentation", torch.bfloat16)),
+        ("timm", torch.float16),  # the kernels and shapes of the preset xx_small
+        thorough(("timm", torch.bfloat16)),
+    ],
+)
 def test_half_precision(name: str, dtype: torch.dtype, device: torch.device) -> None:
     check(zoo.SMALL[name](), (64, 48), dtype, device)
 
