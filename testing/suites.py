@@ -150,9 +150,8 @@ def parts(name: str, marker: str) -> Iterator[Part]:
 def _all_of(suite: Suite) -> Iterator[str]:
     """Its paths, without those of other suites below them."""
     yield from suite.paths
-    for other in SUITES.values():
-        if other.paths != suite.paths:
-            yield from (f"--ignore={path}" for path in other.paths)
+    below = tuple(f"{path}/" for path in suite.paths)
+    yield from (f"--ignore={path}" for other in SUITES.values() for path in other.paths if path.startswith(below))
 
 
 def slices(begin: int) -> list[Part]:

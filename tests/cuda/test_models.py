@@ -10,6 +10,7 @@ from torch import nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import PRESETS, MobileViTConfig
+from testing.tiers import thorough_where
 from testing.tolerance import assert_within_twice, rms_error
 from tests.cuda.conftest import EMULATED
 from tests.integrations import zoo
@@ -23,8 +24,12 @@ def accelerated(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("preset", PRESETS)
+# Each size and each type once; all of both in test-all.
+OF_TEST = {("small", torch.float16), ("x_small", torch.bfloat16), ("xx_small", torch.float16)}
+ALL = [(preset, dtype) for preset in PRESETS for dtype in (torch.float16, torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("preset", "dtype"), thorough_where(ALL, lambda case: case not in OF_TEST), ids=str)
 def test_every_size(preset: str, dtype: torch.dtype, device: torch.device) -> None:
     model = zoo.native(MobileViTConfig.preset(preset, num_labels=10)).to(device, dtype)
     x = zoo.images(1, 48, 48).to(device, dtype).contiguous(memory_format=torch.channels_last)

@@ -10,6 +10,7 @@ from torch import nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.config import MobileViTConfig
+from testing.pairs import shortened
 from testing.tiers import thorough
 from testing.tolerance import assert_within_twice, rms_error
 from tests.integrations import zoo
@@ -54,15 +55,16 @@ def test_half_precision(name: str, dtype: torch.dtype, device: torch.device) -> 
     check(zoo.SMALL[name](), (64, 48), dtype, device)
 
 
-@pytest.mark.parametrize("name", ["native-backbone", "transformers-segmentation"])
+@pytest.mark.parametrize("name", ["native-backbone", thorough("transformers-segmentation")])
 def test_float32(name: str, device: torch.device) -> None:
     check(zoo.SMALL[name](), (70, 64), torch.float32, device)
 
 
-@pytest.mark.parametrize("name", ["native", "native-segmentation"])
+@pytest.mark.parametrize("name", ["native", thorough("native-segmentation")])
 def test_exported_and_compiled_models_give_the_same(name: str, device: torch.device) -> None:
     """As one graph, whose calls of the kernels stay what they are; code generation is tested on a GPU."""
-    model, x = mvf.accelerate(zoo.SMALL[name]().to(device), backend="triton"), zoo.images(2, 64, 48).to(device)
+    model = mvf.accelerate(shortened(zoo.SMALL[name]().to(device)), backend="triton")
+    x = zoo.images(1, 64, 48).to(device)
     with torch.no_grad():
         expected = zoo.run(model, x)
         exported = torch.export.export(model, (x,)).module()

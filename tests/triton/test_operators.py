@@ -15,6 +15,7 @@ from mobilevit_fast.kernels.triton import launch, tiles
 from mobilevit_fast.kernels.triton.backend import INTERPRETING
 from mobilevit_fast.ops.registry import BackendError
 from testing.samples import SAMPLES, Sample, sharpened
+from testing.tiers import thorough
 from testing.tolerance import assert_within_twice, close, rms_error
 from tests.ops.compositions import COMPOSITIONS
 from tests.triton.conftest import ALLOCATE
@@ -96,7 +97,7 @@ def test_positions_that_32_bits_do_not_hold_are_refused(reach: int, device: torc
             run("conv2d_bias_act", arguments)
 
 
-@pytest.mark.parametrize("factor", [1e3, 4e4, 1e14])
+@pytest.mark.parametrize("factor", [thorough(1e3), 4e4, 1e14])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_attention_with_large_scores(dtype: torch.dtype, factor: float, device: torch.device) -> None:
     """Up to a million, and on to the end of the types' range; one key takes all the weight."""
@@ -222,7 +223,7 @@ def test_wide_heads(device: torch.device) -> None:
         run("mobilevit_transformer", transformer(device, x, 1, 516, 8, 16, 1, [2, 2]))
 
 
-@pytest.mark.parametrize("size", [(32, 32), (18, 30)])
+@pytest.mark.parametrize("size", [thorough(((32, 32),)), (18, 30)])
 def test_attention_over_several_blocks_of_keys(size: tuple[int, int], device: torch.device) -> None:
     arguments = list(on(device, next(SAMPLES["mobilevit_transformer"]()).arguments))
     arguments[0] = torch.randn(1, arguments[0].shape[1], *size).to(device)
