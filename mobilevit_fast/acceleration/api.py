@@ -14,15 +14,17 @@ from torch import nn
 from mobilevit_fast.acceleration.class_swap import (
     AutocastRoot,
     Swapped,
+    drop_forward_of_class,
     give_back,
     is_constructed,
     original_class,
     own_class,
+    put_class,
     state_of,
     swap_class,
 )
 from mobilevit_fast.acceleration.construction import Constructible
-from mobilevit_fast.acceleration.fused import Fused, fuse, parameter_dtype, read_parts
+from mobilevit_fast.acceleration.fused import fuse, is_fused, parameter_dtype, read_parts
 from mobilevit_fast.acceleration.graphs import GraphRoot, Graphs
 from mobilevit_fast.acceleration.parts import Unsupported
 from mobilevit_fast.acceleration.pixels import PixelNormalization
@@ -97,6 +99,8 @@ def accelerate(
     include = None if include is None else _names(include)
     if compute_dtype is not None:
         _check_compute_dtype(model, compute_dtype)
+    for module in model.modules():
+        drop_forward_of_class(module)
     found = _survey(model, backend, compute_dtype, include)
     wanted = [f.region for f in found if f.wanted]
     skipped = [region for region in wanted if not region.fused]
@@ -105,20 +109,21 @@ def accelerate(
         raise ValueError(f"accelerate: expected {which}, but skipped {_grouped(skipped)}; plan() lists them all")
     pixels = _pixels(uint8_images)
     stem = None if pixels is None else _first_convolution(found, pixels)
-    restore(model)
     in_front: tuple[type[Swapped], ...] = ()
     state: dict[str, Any] = {}
     if compute_dtype is not None:
         in_front, state["_mvf_compute_dtype"] = (AutocastRoot, *in_front), compute_dtype
     if cuda_graphs:
         in_front, state["_mvf_graphs"] = (GraphRoot, *in_front), Graphs()
-    for module, rule, region, _ in found:
-        if rule is not None and region.fused and not is_constructed(module):
+    rules = {id(f.module): f.rule for f in found if f.region.fused and not is_constructed(f.module)}
+    # Other threads may call the model: each module goes from what it was to what it becomes, after what it calls.
+    for module in reversed(list(model.modules())):
+        rule, root = rules.get(id(module)), (in_front, state) if module is model else ((), {})
+        if rule is not None:
             sees_image = module is stem or rule.fused.calls_children
-            root = (in_front, state) if module is model else ()
             fuse(module, rule, backend, pixels if sees_image else None, *root)
-    if in_front and not isinstance(model, in_front):
-        swap_class(model, in_front, state)
+        else:
+            swap_class(module, *root)
     model.__dict__["_mvf_request"] = _Request(backend, compute_dtype, include)
     return model
 
@@ -146,7 +151,7 @@ def accelerated(
     cuda_graphs: bool = False,
 ) -> Iterator[Model]:
     """Accelerate a model within a ``with`` block; after it the model is as it was before. See :func:`accelerate`."""
-    before = [(module, type(module), state_of(module)) for module in model.modules()]
+    before = {module: (type(module), state_of(module)) for module in model.modules()}
     accelerate(
         model,
         backend=backend,
@@ -156,13 +161,13 @@ def accelerated(
         uint8_images=uint8_images,
         cuda_graphs=cuda_graphs,
     )
+    given = {module: type(module) for module in model.modules()}
     try:
         yield model
     finally:
-        for module, kind, state in before:
-            give_back(module)
-            module.__dict__.update(state)
-            module.__class__ = kind
+        for module, (kind, state) in before.items():
+            is_ours = type(module) is given.get(module)  # else somebody gave it another class meanwhile
+            put_class(module, kind if is_ours else own_class(module), state)
 
 
 def plan(
@@ -184,7 +189,7 @@ def report(model: nn.Module) -> Report:
     backend, dtype, include = request or _Request("auto", None, None)
     rows = []
     for module, _, region, _ in _survey(model, backend, dtype, include, as_fused=True):
-        if not isinstance(module, Fused):
+        if not is_fused(module):
             reason = region.reason or ("not accelerated" if request is None else "changed since it was accelerated")
             region = region._replace(backends={}, reason=reason, passed_over=())
         elif region.fused and region.kind == ConvNormAct.kind:
@@ -268,7 +273,7 @@ def _survey(
         rule = rules.get(original_class(module))
         if rule is not None:
             is_kept = as_fused or is_constructed(module)
-            chosen = module._mvf.backend if is_kept and isinstance(module, Fused) else backend
+            chosen = module._mvf.backend if is_kept and is_fused(module) else backend
             is_wanted = wanted(rule.fused.kind, path)
             region = _examine(module, path, rule, chosen, dtype, is_wanted)
             found.append(_Found(module, rule, region, is_wanted))

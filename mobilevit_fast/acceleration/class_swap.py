@@ -10,12 +10,16 @@ module was or what it became, whatever happens meanwhile.
 
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import MethodType
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mobilevit_fast.acceleration.rules import find_rule
 
@@ -36,6 +40,7 @@ class Swapped(nn.Module):
     _mvf_mixins: ClassVar[tuple[type[Swapped], ...]] = ()
     _mvf_original: ClassVar[type[nn.Module]]
     _mvf_own: ClassVar[type[nn.Module]]
+    _mvf_forward: ClassVar[Callable[..., Any]]
     _mvf_constructor: ClassVar[type[nn.Module]]
     """The class that was called, of a module that its constructor made a fused one
     (:mod:`mobilevit_fast.acceleration.construction`)."""
@@ -59,6 +64,15 @@ class Swapped(nn.Module):
     def _get_name(self) -> str:
         return type(self).__name__ if is_constructed(self) else f"Fused{type(self).__name__}"
 
+    def _replicate_for_data_parallel(self) -> Self:
+        """As ``nn.Module``. A replica lives for one call: it derives nothing that outlives it, and is no graph."""
+        replica = original_class(self)._replicate_for_data_parallel(self)
+        for name, value in state_of(self).items():
+            replica.__dict__[name] = copy.copy(value)
+        replica.__dict__.pop("_mvf_graphs", None)
+        drop_forward_of_class(replica, self)
+        return replica
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         own = own_class(self)
         return _new, (type(self)._mvf_mixins, getattr(own, "_mvf_constructor", own)), self.__dict__.copy()
@@ -75,7 +89,10 @@ class AutocastRoot(Swapped):
         dtype = getattr(module, "_mvf_compute_dtype", None)
         if dtype is None or module.training:
             return before.forward(module, *args, **kwargs)
-        with torch.autocast(next(module.parameters()).device.type, dtype=dtype):
+        known = next(module.parameters(), None)
+        if known is None:  # a replica of nn.DataParallel has none
+            known = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        with torch.autocast(known.device.type, dtype=dtype):
             return before.forward(module, *args, **kwargs)
 
 
@@ -104,12 +121,23 @@ def swapped_class(mixins: tuple[type[Swapped], ...], original: type[nn.Module]) 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         return outermost(self, *args, **kwargs)
 
-    def construct(cls: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-        return original(*args, **kwargs)  # what is made from the class anew (from_pretrained, ...) is not fused
+    # Libraries follow `__wrapped__` to what they wrapped themselves; this is no wrapper of theirs.
+    del forward.__wrapped__
+    with suppress(TypeError, ValueError):
+        forward.__signature__ = inspect.signature(original.forward)  # type: ignore[attr-defined]
+
+    def new(cls: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+        return object.__new__(cls)  # libraries make an empty module and give it another one's attributes
+
+    @functools.wraps(original.__init__)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        if type(self) is made:
+            self.__class__ = original  # what is made from the class anew (from_pretrained, ...) is not fused
+        original.__init__(self, *args, **kwargs)
 
     namespace = {
-        "__new__": construct,
-        "__init__": original.__init__,
+        "__new__": new,
+        "__init__": init,
         "forward": forward,
         "rule": rule,
         "_mvf_mixins": mixins,
@@ -119,7 +147,9 @@ def swapped_class(mixins: tuple[type[Swapped], ...], original: type[nn.Module]) 
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
     }
-    return _classes.setdefault((mixins, original), type(original.__name__, (*mixins, original), namespace))
+    made: Any = type(original.__name__, (*mixins, original), namespace)
+    made._mvf_forward = vars(made)["forward"]  # as the original's __init_subclass__ left it
+    return _classes.setdefault((mixins, original), made)
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
@@ -156,17 +186,46 @@ def state_of(module: nn.Module) -> dict[str, Any]:
 
 def swap_class(module: nn.Module, mixins: tuple[type[Swapped], ...], state: Mapping[str, Any]) -> None:
     """Put ``mixins`` in front of the module's own class, with the attributes that they need."""
-    module.__dict__.update(state)
-    module.__class__ = swapped_class(mixins, own_class(module))
+    own = own_class(module)
+    missing = tuple(mixin for mixin in mixins if not issubclass(own, mixin))  # others make subclasses of ours
+    put_class(module, swapped_class(missing, own) if missing else own, state)
 
 
 def give_back(module: nn.Module) -> None:
     """Give ``module`` its own class back."""
-    module.__class__ = own_class(module)
+    put_class(module, own_class(module), {})
+
+
+def put_class(module: nn.Module, kind: type[nn.Module], state: Mapping[str, Any]) -> None:
+    """Give ``module`` a class with exactly this state, at no moment without either."""
+    module.__dict__.update(state)
+    module.__class__ = kind
+    drop_forward_of_class(module)
     kept = _STATE[:1] if is_constructed(module) else ()
     for name in _STATE:
-        if name not in kept:
+        if name not in kept and name not in state:
             module.__dict__.pop(name, None)
+
+
+def is_forward_of_class(owner: nn.Module, method: Any) -> bool:
+    """Whether a bound method is the forward of a class that ``owner`` has, had, or got by :func:`swap_class`.
+
+    Libraries that wrapped it leave it behind on the module when they take themselves out.
+    """
+    if not isinstance(method, MethodType) or method.__self__ is not owner:
+        return False
+    function, original = method.__func__, original_class(owner)
+    if function is type(owner).forward or function is original.forward:
+        return True
+    swapped = [kind for kind in list(_classes.values()) if vars(kind)["_mvf_original"] is original]
+    return any(function is kind.forward for kind in swapped)
+
+
+def drop_forward_of_class(module: nn.Module, owner: nn.Module | None = None) -> None:
+    """Take such a forward away, which hides that of the class; it is bound to ``owner``, by default the module."""
+    owner = module if owner is None else owner
+    if "forward" in module.__dict__ and is_forward_of_class(owner, module.__dict__["forward"]):
+        module.__dict__.pop("forward", None)
 
 
 def defuse(module: nn.Module) -> None:

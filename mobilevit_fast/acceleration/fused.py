@@ -10,11 +10,12 @@ import copy
 import functools
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from mobilevit_fast.acceleration.behaviour import has_forward_of_its_own, replaced_code
 from mobilevit_fast.acceleration.class_swap import Before, Swapped, exact_class, original_class, swap_class
 from mobilevit_fast.acceleration.parts import Unsupported
 from mobilevit_fast.acceleration.pixels import PixelNormalization
@@ -51,6 +52,9 @@ def _check_child(child: Child, known: frozenset[type[nn.Module]]) -> None:
         )
     if is_hooked(child.module):
         raise Unsupported(f"its child {child.path} has a hook or a forward of its own, which fusing would pass by")
+    replaced = replaced_code(child.module)
+    if replaced:
+        raise Unsupported(f"its child {child.path} runs code that fusing would pass by: {replaced}")
     plain = [name for name, value in vars(child.module).items() if isinstance(value, Tensor)]
     if plain:
         raise Unsupported(f"{child.path}.{plain[0]} is a tensor, but neither a parameter nor a buffer")
@@ -69,20 +73,24 @@ def read_parts(module: nn.Module, rule: Rule) -> Any:
     Raises:
         Unsupported: why the module cannot be fused as it is now.
     """
-    if "forward" in module.__dict__:
+    if has_forward_of_its_own(module, is_region=True):
         raise Unsupported("its forward method was replaced on the instance")
+    replaced = replaced_code(module, is_region=True)
+    if replaced:
+        raise Unsupported(f"it runs code that fusing would pass by: {replaced}")
     for child in absorbed(module, rule.absorbs):
         _check_child(child, rule.known)
     return rule.read(module)
 
 
 class Derived(NamedTuple):
-    """Kernels bound to derived weights, and what these were derived from: a watch over it, and its type.
+    """Kernels bound to derived weights, and what these were derived from: children, a watch over them, and their type.
 
     No kernels where none takes uint8 images, which need not be asked at every call.
     """
 
     bounds: dict[str, Bound] | None
+    children: dict[str, nn.Module | None]
     watch: Watch
     parameter_dtype: torch.dtype
 
@@ -128,7 +136,8 @@ class State:
             if globally_hooked():
                 return None
             derived = self.derived.get((dtype, takes_bytes))
-            if derived is not None and derived.watch.is_unchanged():
+            # Others make modules that have another one's attributes, this state too, and children of their own.
+            if derived is not None and derived.children is module._modules and derived.watch.is_unchanged(module):
                 return derived.bounds if dtype == derived.parameter_dtype or _autocasting(x) else None
         own_dtype = parameter_dtype(module, rule)
         if dtype != own_dtype and not _autocasting(x):
@@ -137,19 +146,30 @@ class State:
             # Inside a compiled or exported graph the derivation is part of the graph: its inputs are the parameters.
             return self._bind(rule, module, dtype, takes_bytes)
         self.derived.pop((dtype, takes_bytes), None)
-        watch = Watch(list(absorbed(module, rule.absorbs)))
+        if self._parts(rule, module) is None:
+            return None
+        watch = Watch(list(absorbed(module, rule.absorbs)), module)
         with torch.no_grad():
             bounds = self._bind(rule, module, dtype, takes_bytes)
         if (bounds is not None or takes_bytes) and watch.trustworthy:
-            self.derived[dtype, takes_bytes] = Derived(bounds, watch, own_dtype)
+            self.derived[dtype, takes_bytes] = Derived(bounds, module._modules, watch, own_dtype)
         return bounds
 
-    def _bind(self, rule: Rule, module: nn.Module, dtype: torch.dtype, takes_bytes: bool) -> dict[str, Bound] | None:
-        """The kernels for the module as it is now; None where it changed since it was fused (report() says why)."""
+    def _parts(self, rule: Rule, module: nn.Module) -> Any:
+        """The parts of the module as it is now; None where it changed since it was fused (report() says why)."""
         if any(child.module.training for child in absorbed(module, rule.absorbs)):
             return None
         try:
-            parts = read_parts(module, rule)
+            return read_parts(module, rule)
+        except Unsupported:
+            return None
+
+    def _bind(self, rule: Rule, module: nn.Module, dtype: torch.dtype, takes_bytes: bool) -> dict[str, Bound] | None:
+        """The kernels for the module as it is now; None where there are none."""
+        parts = self._parts(rule, module)
+        if parts is None:
+            return None
+        try:
             if takes_bytes and self.pixels is not None:
                 return rule.fused.bind_bytes(parts, self.backend, dtype, self.pixels)
             return rule.fused.bind(parts, self.backend, dtype)
@@ -232,7 +252,8 @@ class Fused(Swapped):
             raise ValueError(f"{cls.__name__}.from_module: {type(module).__name__}: {reason}") from None
         twin = original.__new__(original)
         for name, value in module.__dict__.items():
-            twin.__dict__[name] = copy.copy(value) if isinstance(value, dict) else value
+            if name != "forward":  # the method of the class: with another one it is refused
+                twin.__dict__[name] = copy.copy(value) if isinstance(value, dict) else value
         fuse(twin, rule, backend)
         return twin  # type: ignore[return-value]
 
@@ -268,8 +289,16 @@ def _needs_gradient(rule: Rule, module: nn.Module, x: Tensor) -> bool:
 
 def parameter_dtype(module: nn.Module, rule: Rule) -> torch.dtype:
     """The type of the parameters of a region."""
-    children = absorbed(module, rule.absorbs)
-    return next((p.dtype for c in children for p in c.module._parameters.values() if p is not None), torch.float32)
+    children = [child.module for child in absorbed(module, rule.absorbs)]
+    dtype = next((p.dtype for child in children for p in child._parameters.values() if p is not None), None)
+    if dtype is None:  # in a replica of nn.DataParallel they are plain tensors
+        dtype = next((v.dtype for child in children for v in vars(child).values() if isinstance(v, Tensor)), None)
+    return torch.float32 if dtype is None else dtype
+
+
+def is_fused(module: nn.Module) -> TypeGuard[Fused]:
+    """Whether a module is fused now; of one that was, others may have kept the class."""
+    return isinstance(module, Fused) and "_mvf" in module.__dict__
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

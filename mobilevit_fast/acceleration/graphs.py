@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mobilevit_fast.acceleration.class_swap import Before, Swapped
-from mobilevit_fast.acceleration.fused import Fused, globally_hooked
+from mobilevit_fast.acceleration.fused import globally_hooked, is_fused
 from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
 from mobilevit_fast.ops.registry import is_transformed
 
@@ -144,7 +144,7 @@ class Graphs:
             replayed = self._captured.get(key)
             if replayed is not None:
                 result = self._replay(replayed, x)
-                if replayed.watch.is_unchanged():  # asked while the device is at work
+                if replayed.watch.is_unchanged(model):  # asked while the device is at work
                     self._captured.move_to_end(key)
                     return result
                 self._captured.clear()
@@ -203,7 +203,7 @@ class Graphs:
         x: Tensor,
     ) -> Replayed:
         children = [_own_tensors(model), *absorbed(model, list(model._modules))]
-        watch = Watch(children)
+        watch = Watch(children, model)
         if not watch.trustworthy:
             raise Refused("a parameter holds a gradient or was made in inference mode, whose changes nobody sees")
         if any(child.module.training or is_hooked(child.module) for child in children):
@@ -219,7 +219,7 @@ class Graphs:
             except RuntimeError as error:  # of CUDA: something in the model is nothing that a graph can do
                 raise Uncapturable(f"it cannot be captured: {error}") from error
             kept: list[Any] = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
-            kept += [dict(module._mvf.derived) for module in model.modules() if isinstance(module, Fused)]
+            kept += [dict(module._mvf.derived) for module in model.modules() if is_fused(module)]
         leaves, structure = pytree.tree_flatten(result)
         while len(self._captured) >= MAX_GRAPHS:
             self._captured.popitem(last=False)

@@ -8,10 +8,11 @@ its addresses. Its sizes, strides and type change when it is replaced by another
 elements, where they lie on the CPU, change with most writes that go past all of these (``tensor.data.mul_``, a NumPy
 view, another library).
 
+The code that the modules run is compared too (:mod:`mobilevit_fast.acceleration.behaviour`).
+
 What none of this sees: a write that goes past the counters and changes none of these elements, on a GPU any write that
-goes past the counters; methods that a class is given, or what is inside an attribute (a list, a configuration);
-attributes of the region's own module; a dict of a module (``_parameters``) that is replaced as a whole.
-``model.eval()`` has all weights derived anew.
+goes past the counters; what is inside an attribute (a list, a configuration); a dict of a module inside the region
+(``_parameters``) that is replaced as a whole. ``model.eval()`` has all weights derived anew.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
 from mobilevit_fast import native
+from mobilevit_fast.acceleration.behaviour import Code, has_forward_of_its_own
 from mobilevit_fast.ops.checks import check_stored
 
 _version = attrgetter("_version")
@@ -74,7 +76,7 @@ def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
 
 def is_hooked(module: nn.Module) -> bool:
     """Whether calling the module does more than its class says."""
-    return any(hooks_of(module)) or "forward" in module.__dict__
+    return any(hooks_of(module)) or has_forward_of_its_own(module)
 
 
 class _Steps:
@@ -167,20 +169,21 @@ def _layouts(tensors: Sequence[Tensor]) -> Any:
 
 
 class Watch:
-    """The modules and tensors of a region as they are now.
+    """The modules, tensors and code of a region as they are now.
 
     Kept as parallel lists that are compared in C: the comparison runs at every call of the region, and a MobileViT has
     300 modules and 350 tensors.
     """
 
     __slots__ = (
-        *("kinds", "layouts", "memory", "modules", "names", "owners", "places", "samples", "sampled", "sized"),
+        *("code", "kinds", "layouts", "memory", "modules", "names", "owners", "places", "samples", "sampled", "sized"),
         *("sizes", "steps", "steps_of_all", "steps_of_own", "tensors", "trustworthy", "values", "versions"),
     )
 
-    def __init__(self, children: Sequence[Child]) -> None:
+    def __init__(self, children: Sequence[Child], region: nn.Module) -> None:
         self.modules = [child.module for child in children]
         self.kinds: list[type] = list(map(type, self.modules))
+        self.code = Code(dict.fromkeys(self.kinds), region)
         self.sized = [held for module in self.modules for held in _dicts_of(module)]
         self.sizes = list(map(len, self.sized))
         self.owners: list[dict[str, Any]] = [child.siblings for child in children]
@@ -199,6 +202,9 @@ class Watch:
                     self.owners.append(owner)
                     self.names.append(name)
                     self.values.append(value)
+        self.owners += [function.namespace for function in self.code.functions]
+        self.names += [function.name for function in self.code.functions]
+        self.values += [function.value for function in self.code.functions]
         self.versions = [tensor._version for tensor in self.tensors]
         self.layouts = _layouts(self.tensors)
         self.steps = _steps()
@@ -221,10 +227,11 @@ class Watch:
         else:
             self.tensors.append(tensor)
 
-    def is_unchanged(self) -> bool:
+    def is_unchanged(self, region: nn.Module) -> bool:
         """Whether all modules are what they were, and all tensors in place with the same content."""
         return (
-            self.places.are_unchanged()
+            self.code.is_unchanged(region)
+            and self.places.are_unchanged()
             and list(map(_version, self.tensors)) == self.versions
             and self.layouts.are_unchanged(self.tensors)
             and (self.steps.all == self.steps_of_all or self._not_stepped())

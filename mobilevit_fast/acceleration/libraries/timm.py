@@ -10,7 +10,7 @@ import timm.models.mobilevit as mobilevit
 import timm.models.vision_transformer as vision_transformer
 from torch import Tensor, nn
 
-from mobilevit_fast.acceleration.class_swap import Before
+from mobilevit_fast.acceleration.class_swap import Before, original_class
 from mobilevit_fast.acceleration.fused import State, compute_input
 from mobilevit_fast.acceleration.libraries.torch_modules import TORCH_CLASSES, activation_name, conv_parts
 from mobilevit_fast.acceleration.parts import (
@@ -98,7 +98,7 @@ def _read_block(module: Any) -> MobileViTBlockParts:
 
 def _read_classifier(model: Any) -> ClassifierParts:
     head = model.head
-    if type(model.final_conv) is not layers.ConvNormAct:
+    if original_class(model.final_conv) is not layers.ConvNormAct:
         raise Unsupported(f"its final_conv is a {type(model.final_conv).__name__}")
     if type(head) is not layers.ClassifierHead or not isinstance(head.fc, nn.Linear):
         raise Unsupported("it has no linear classifier behind a pooling layer (num_classes=0)")
