@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from mobilevit_fast.acceleration.behaviour import has_forward_of_its_own
 from mobilevit_fast.acceleration.class_swap import (
     AutocastRoot,
     Swapped,
@@ -93,14 +94,15 @@ def accelerate(
     Raises:
         TypeError: not a module that can be changed in place; ``uint8_images`` that is no image processor.
         ValueError: no MobileViT in it, an unknown backend or name in ``include``; with ``strict``, a skipped
-            region; or every region would be skipped; ``uint8_images``, and the first convolution is.
+            region; or every region would be skipped; ``uint8_images``, and the first convolution is;
+            ``compute_dtype``, and somebody put another forward on the model itself.
     """
     _check_model(model, "accelerate")
     include = None if include is None else _names(include)
-    if compute_dtype is not None:
-        _check_compute_dtype(model, compute_dtype)
     for module in model.modules():
         drop_forward_of_class(module)
+    if compute_dtype is not None:
+        _check_compute_dtype(model, compute_dtype)
     found = _survey(model, backend, compute_dtype, include)
     wanted = [f.region for f in found if f.wanted]
     skipped = [region for region in wanted if not region.fused]
@@ -244,6 +246,9 @@ def _check_compute_dtype(model: nn.Module, dtype: torch.dtype) -> None:
         )
     if type(model).forward is nn.Module.forward:
         raise ValueError(f"accelerate: expected a model with a forward for compute_dtype, got a {type(model).__name__}")
+    if has_forward_of_its_own(model):
+        expected = "a model that runs the forward of its class for compute_dtype"
+        raise ValueError(f"accelerate: expected {expected}, got one whose forward was replaced on the instance")
 
 
 def _survey(

@@ -107,6 +107,7 @@ class State:
         self.backend = backend
         self.pixels = pixels
         self.derived: dict[tuple[torch.dtype, bool], Derived] = {}
+        self._refused = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {"backend": self.backend, "pixels": self.pixels}  # copies and pickles derive their own weights
@@ -146,11 +147,12 @@ class State:
             # Inside a compiled or exported graph the derivation is part of the graph: its inputs are the parameters.
             return self._bind(rule, module, dtype, takes_bytes)
         self.derived.pop((dtype, takes_bytes), None)
-        if self._parts(rule, module) is None:
-            return None
+        if self._refused and self._parts(rule, module) is None:
+            return None  # as before, found without a watch
         watch = Watch(list(absorbed(module, rule.absorbs)), module)
         with torch.no_grad():
             bounds = self._bind(rule, module, dtype, takes_bytes)
+        self._refused = bounds is None
         if (bounds is not None or takes_bytes) and watch.trustworthy:
             self.derived[dtype, takes_bytes] = Derived(bounds, module._modules, watch, own_dtype)
         return bounds

@@ -75,6 +75,15 @@ def test_a_model_that_is_unwrapped_while_it_is_accelerated(name: str) -> None:
 
 
 @for_each_library
+def test_another_forward_of_the_model_knows_no_compute_dtype(name: str) -> None:
+    """It calls the one of the class that the model had."""
+    prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare(zoo.SMALL[name]())
+    with pytest.raises(ValueError, match="expected a model that runs the forward of its class for compute_dtype"):
+        mvf.accelerate(prepared, compute_dtype=torch.bfloat16)
+    assert {region.reason for region in mvf.report(prepared)} == {"not accelerated"}
+
+
+@for_each_library
 def test_a_model_that_was_prepared_within_a_block(name: str) -> None:
     model, x = zoo.SMALL[name](), zoo.images(1)
     expected = bfloat16(model, x)
