@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from mobilevit_fast import native
+from mobilevit_fast.acceleration.changes import Changes
 from mobilevit_fast.acceleration.class_swap import Swapped, is_forward_of_class
 
 _CALL = ("forward", "__call__", "_call_impl", "_wrapped_call_impl", "__getattr__", "__getattribute__")
@@ -30,6 +30,9 @@ _DECORATORS = {"contextlib", "functools"}
 """Modules of Python whose functions wrap those of a library."""
 
 _ABSENT = object()
+
+_changes = Changes()
+"""Of all classes that behaviours are of."""
 
 
 class Function(NamedTuple):
@@ -66,20 +69,13 @@ class Behaviour(NamedTuple):
         return True
 
 
-class _Unknown:
-    """In place of ``mobilevit_fast._C.Versions``, where that is not built: nothing is known to be the same."""
-
-    def hold(self, *_: Any) -> bool:
-        return False
-
-
-def _versions(kinds: Iterable[type]) -> Any:
-    """Classes as they are now, to be asked whether an attribute of one was set since."""
-    kind = getattr(native.extension(), "Versions", None)
-    return _Unknown() if kind is None else kind(list(kinds))
+class _Known(NamedTuple):
+    behaviour: Behaviour
+    number: int
+    """Of changes until it was current."""
 
 
-_known: dict[tuple[type, bool], tuple[Behaviour, Any]] = {}
+_known: dict[tuple[type, bool], _Known] = {}
 
 
 def behaviour_of(kind: type[nn.Module], is_region: bool = False) -> Behaviour:
@@ -90,19 +86,18 @@ def behaviour_of(kind: type[nn.Module], is_region: bool = False) -> Behaviour:
         is_region: of modules that are fused: they stand for the original forward and what that calls. What is called
             before it is not passed by.
     """
+    number = _changes.number()
     found = _known.get((kind, is_region))
-    if found is not None:
-        behaviour, versions = found
-        if all(f.namespace.get(f.name) is f.value for f in behaviour.functions):
-            if versions.hold({}, [], [], None):
-                return behaviour
-            versions = _versions([kind])
-            if behaviour.is_current(kind, is_region):
-                _known[kind, is_region] = behaviour, versions
-                return behaviour
-    versions = _versions([kind])
-    behaviour = _examine(kind, is_region)
-    _known[kind, is_region] = behaviour, versions
+    behaviour = None if found is None else found.behaviour
+    if behaviour is not None and not all(f.namespace.get(f.name) is f.value for f in behaviour.functions):
+        behaviour = None
+    if found is None or found.number != number or not _changes.counts:
+        _changes.follow(kind)
+        number = _changes.number()
+        if behaviour is not None and not behaviour.is_current(kind, is_region):
+            behaviour = None
+    behaviour = behaviour or _examine(kind, is_region)
+    _known[kind, is_region] = _Known(behaviour, number)
     return behaviour
 
 
@@ -149,17 +144,21 @@ def _is_own(module: nn.Module, name: str) -> bool:
 
 
 class Code:
-    """The code that the modules of a region run, as it is now."""
+    """The code that the modules of a region run, as it is now.
 
-    __slots__ = ("_classes", "_kind", "_names", "_values", "_versions", "functions")
+    Attributes:
+        functions: that it takes from Python modules; they are compared by the caller.
+    """
+
+    __slots__ = ("_behaviours", "_kind", "_names", "_number", "_values", "functions")
 
     def __init__(self, kinds: Iterable[type[nn.Module]], region: nn.Module) -> None:
+        self._number = _changes.number()
         self._kind = type(region)
         own = behaviour_of(self._kind, True)
-        self._classes = [(kind, behaviour_of(kind), False) for kind in kinds]
-        self._classes.append((self._kind, own, True))
-        self._versions = _versions(kind for kind, _, _ in self._classes)
-        functions = {(id(f.namespace), f.name): f for _, behaviour, _ in self._classes for f in behaviour.functions}
+        self._behaviours = [(kind, False, behaviour_of(kind)) for kind in kinds]
+        self._behaviours.append((self._kind, True, own))
+        functions = {(id(f.namespace), f.name): f for _, _, behaviour in self._behaviours for f in behaviour.functions}
         self.functions = list(functions.values())
         held = vars(region)
         self._names = [name for name in own.names if name not in _CALL and (name in own.methods or name in held)]
@@ -167,16 +166,16 @@ class Code:
 
     def is_unchanged(self, region: nn.Module) -> bool:
         """Whether the classes and the region's own attributes that the code looks up are what they were."""
-        if type(region) is not self._kind:
+        if type(region) is not self._kind or any(
+            region.__dict__.get(name, _ABSENT) is not value and _attribute(region, name) is not value
+            for name, value in zip(self._names, self._values, strict=True)
+        ):
             return False
-        if self._versions.hold(region.__dict__, self._names, self._values, _ABSENT):
-            return True
-        if any(_attribute(region, name) is not value for name, value in zip(self._names, self._values, strict=True)):
-            return False
-        versions = _versions(kind for kind, _, _ in self._classes)
-        if not all(behaviour.is_current(kind, is_region) for kind, behaviour, is_region in self._classes):
-            return False
-        self._versions = versions  # something else about one of the classes changed
+        number = _changes.number()
+        if number != self._number or not _changes.counts:
+            if not all(behaviour.is_current(kind, is_region) for kind, is_region, behaviour in self._behaviours):
+                return False
+            self._number = number  # what changed was something else
         return True
 
 

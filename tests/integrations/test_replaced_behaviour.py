@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
+import inspect
+from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import mobilevit_fast as mvf
-from mobilevit_fast.acceleration import graphs
+from mobilevit_fast.acceleration import behaviour, changes, graphs
 from mobilevit_fast.acceleration.fused import Fused
 from testing.tolerance import close
 from tests.integrations import zoo
@@ -301,11 +302,40 @@ def test_a_graph_that_is_compiled_has_the_replacement() -> None:
     torch._dynamo.reset()
 
 
-def test_without_the_native_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose part of the comparing has a counterpart in Python."""
-    from mobilevit_fast.acceleration import behaviour
-
-    monkeypatch.setattr(behaviour, "native", sys)  # has no `extension`
-    monkeypatch.setattr(behaviour, "_versions", lambda kinds: behaviour._Unknown())
+@pytest.mark.parametrize("trouble", ["flags are never set", "a metaclass", "orders of bases"])
+def test_where_classes_do_not_tell_of_changes(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are looked at one by one."""
+    counted = changes.Changes()
+    monkeypatch.setattr(behaviour, "_changes", counted)
+    monkeypatch.setattr(behaviour, "_known", {})
+    if trouble == "flags are never set":  # as in CPython 3.14
+        monkeypatch.setattr(changes, "_HAS_CACHED", 0)
+    elif trouble == "a metaclass":
+        counted.follow(ABCMeta("Abstract", (nn.Module,), {}))
+    else:
+        one, other = (type(name, (nn.Module,), {}) for name in ("One", "Other"))
+        for bases in ((one, other), (other, one)):
+            counted.follow(type("Both", bases, {}))
     test_the_forward_of_a_class("timm", "Attention", "after")
     test_a_method_of_an_instance("timm", "ByobNet", "forward_features", "after")
+    assert counted.counts == (trouble == "orders of bases")
+
+
+def test_classes_that_tell_of_changes_are_like_others() -> None:
+    """To those who walk over the subclasses of a class, who do not hide a change either."""
+
+    class Layer(nn.Module):
+        pass
+
+    counted = changes.Changes()
+    counted.follow(Layer)
+    before = counted.number()
+    (telling,) = Layer.__subclasses__()
+    assert issubclass(telling, nn.Module)
+    Layer.forward = lambda self, x: x  # type: ignore[method-assign, assignment]
+    for name in (*dir(telling), "no_such_name"):
+        getattr(telling, name, None)
+    repr(telling), inspect.getmro(telling), telling.__module__, telling.__name__, telling.__subclasses__()
+    assert telling.forward is Layer.forward
+    assert counted.number() != before
+    assert counted.number() == counted.number()

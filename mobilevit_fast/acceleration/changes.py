@@ -1,0 +1,87 @@
+"""Whether a class was given another attribute since: one question about all of them at once.
+
+A region has a dozen classes with as many names each that count. To look at all of them at every call would take a
+percent of the time of a small model. CPython caches what it looked up in a class, and drops that when an attribute of
+the class, or of one of its bases, is set; a flag of the class tells. So a class that is derived from all those that
+count, and in which nobody else looks anything up, tells of a change of any. What changed, and whether it matters, is
+asked after that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+_HAS_CACHED = 1 << 19
+"""Py_TPFLAGS_VALID_VERSION_TAG, of CPython up to 3.13."""
+_flags: Any = type.__dict__["__flags__"].__get__
+_mro: Any = type.__dict__["__mro__"].__get__
+
+
+class _Untouched(type):
+    """Of classes whose attributes are found without a trace in the cache, whoever asks."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name in type.__dict__:
+            return type.__dict__[name].__get__(cls, _Untouched)
+        for base in _mro(cls):
+            if name in base.__dict__:
+                value = base.__dict__[name]
+                return value.__get__(None, cls) if hasattr(value, "__get__") else value
+        raise AttributeError(f"type object {_mro(cls)[1].__name__!r} has no attribute {name!r}")
+
+
+class _Silent:
+    """Comes first in classes that nobody is to hear of: their bases register subclasses, or change them."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        pass
+
+
+class Changes:
+    """Counts the changes of classes, as far as anybody asks.
+
+    Attributes:
+        counts: whether it does; where it cannot, each class has to be looked at.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[type, None] = {}
+        self._telling: list[type] = []
+        self._numbers = itertools.count(1)  # each given once, to whatever thread
+        self._number = 0
+        self.counts = True
+
+    def number(self) -> int:
+        """How many there were until now."""
+        for kind in self._telling:
+            if not _flags(kind) & _HAS_CACHED:
+                self._listen()
+        return self._number
+
+    def follow(self, kind: type) -> None:
+        """Tell of changes of a class from now on, too."""
+        if kind in self._kinds or not self.counts:
+            return
+        self._kinds[kind] = None
+        try:
+            self._telling = _told_by(self._kinds)
+        except TypeError:  # it has another metaclass
+            self._telling = []
+        self._listen()
+        self.counts = bool(self._telling) and all(_flags(told) & _HAS_CACHED for told in self._telling)
+
+    def _listen(self) -> None:
+        self._number = next(self._numbers)  # before: what changes from now on is told, what changed is looked at
+        for kind in self._telling:
+            type.__getattribute__(kind, "forward")
+
+
+def _told_by(kinds: Iterable[type]) -> list[type]:
+    """Classes that change whenever one of these does: one, if the orders of their bases allow that."""
+    ordered = sorted(kinds, key=lambda kind: -len(kind.__mro__))
+    try:
+        return [_Untouched("Changes", (_Silent, *ordered), {})]
+    except TypeError:
+        return [_Untouched("Changes", (_Silent, kind), {}) for kind in ordered]
