@@ -150,7 +150,7 @@ class Code:
         functions: that it takes from Python modules; they are compared by the caller.
     """
 
-    __slots__ = ("_behaviours", "_kind", "_names", "_number", "_values", "functions")
+    __slots__ = ("_attributes", "_behaviours", "_kind", "_number", "functions")
 
     def __init__(self, kinds: Iterable[type[nn.Module]], region: nn.Module) -> None:
         self._number = _changes.number()
@@ -161,16 +161,17 @@ class Code:
         functions = {(id(f.namespace), f.name): f for _, _, behaviour in self._behaviours for f in behaviour.functions}
         self.functions = list(functions.values())
         held = vars(region)
-        self._names = [name for name in own.names if name not in _CALL and (name in own.methods or name in held)]
-        self._values = [_attribute(region, name) for name in self._names]
+        names = [name for name in own.names if name not in _CALL and (name in own.methods or name in held)]
+        self._attributes = [(name, _attribute(region, name)) for name in names]
 
     def is_unchanged(self, region: nn.Module) -> bool:
         """Whether the classes and the region's own attributes that the code looks up are what they were."""
-        if type(region) is not self._kind or any(
-            region.__dict__.get(name, _ABSENT) is not value and _attribute(region, name) is not value
-            for name, value in zip(self._names, self._values, strict=True)
-        ):
+        if type(region) is not self._kind:
             return False
+        held = region.__dict__
+        for name, value in self._attributes:
+            if held.get(name, _ABSENT) is not value and _attribute(region, name) is not value:
+                return False
         number = _changes.number()
         if number != self._number or not _changes.counts:
             if not all(behaviour.is_current(kind, is_region) for kind, is_region, behaviour in self._behaviours):
