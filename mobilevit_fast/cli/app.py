@@ -49,7 +49,7 @@ app = typer.Typer(
     cls=Commands,
     help="Classify and segment photos with MobileViT; convert its checkpoints.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
@@ -139,7 +139,9 @@ def classify_command(
         say_json(results.to_dict())
     else:
         if results.failed < len(results.answers):
-            stdout().print(results.to_table())
+            stdout().print(*results.to_tables(), sep="\n")
+        if results.shortened:
+            say("every image: --json, or `mobilevit-fast predict` for a folder of results")
         accuracy = results.accuracy_line()
         if accuracy is not None:
             say(accuracy)

@@ -1,7 +1,9 @@
 """Classifying image files in batches, and what comes of it as a table and as JSON."""
 
+import heapq
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,10 @@ from mobilevit_fast.engine.loading import Loaded
 
 Classes = tuple[tuple[int, float], ...]
 """(index, probability) from the most probable down."""
+
+MAX_LINES = 50
+"""Images of which a table has a line each."""
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -103,18 +109,31 @@ class Results:
             values["error"] = answer.error
         return values
 
-    def to_table(self) -> Table:
-        """One line for each image that was answered."""
+    def to_tables(self) -> Iterator[Table]:
+        """A line for each image that was answered; of many images a summary, the first, and the least certain."""
+        answered = [answer for answer in self.answers if answer.error is None]
+        if len(answered) <= MAX_LINES:
+            yield self._lines(answered)
+            return
+        yield self._summary(answered)
+        yield self._lines(answered[:_SHOWN], f"the first {_SHOWN}")
+        uncertain = heapq.nsmallest(_SHOWN, answered, key=lambda answer: answer.classes[0][1])
+        yield self._lines(uncertain, f"the {_SHOWN} least certain")
+
+    @property
+    def shortened(self) -> bool:
+        """Whether the tables do not have all images."""
+        return len(self.answers) - self.failed > MAX_LINES
+
+    def _lines(self, answers: Sequence[Answer], title: str | None = None) -> Table:
         labelled = any(answer.label is not None for answer in self.answers)
-        table = Table()
+        table = Table(title=title, title_justify="left")
         table.add_column("image", overflow="fold")
         table.add_column("class", overflow="fold")
         table.add_column("probability", justify="right")
         if labelled:
             table.add_column("expected", overflow="fold")
-        for answer in self.answers:
-            if answer.error is not None:
-                continue
+        for answer in answers:
             style = "red" if answer.correct is False else ""
             row = [
                 Text(printable(answer.photo.path)),
@@ -124,6 +143,23 @@ class Results:
             if labelled:
                 row.append(Text("" if answer.label is None else printable(self.label(answer.label))))
             table.add_row(*row)
+        return table
+
+    def _summary(self, answers: Sequence[Answer]) -> Table:
+        """How many images each class was the most probable of, the most frequent classes first."""
+        found = Counter(answer.classes[0][0] for answer in answers)
+        sums = dict.fromkeys(found, 0.0)
+        for answer in answers:
+            sums[answer.classes[0][0]] += answer.classes[0][1]
+        table = Table(title=f"{len(answers)} images", title_justify="left")
+        table.add_column("class", overflow="fold")
+        table.add_column("images", justify="right")
+        table.add_column("mean probability", justify="right")
+        for index, count in found.most_common(_SHOWN):
+            table.add_row(Text(printable(self.label(index))), str(count), percent(sums[index] / count))
+        if len(found) > _SHOWN:
+            others = sum(found.values()) - sum(count for _, count in found.most_common(_SHOWN))
+            table.add_row(Text(f"{len(found) - _SHOWN} other classes"), str(others), "")
         return table
 
 

@@ -153,3 +153,21 @@ def test_help() -> None:
     assert result.exit_code == 0
     for command in ("classify", "segment", "info", "convert", "export", "plan"):
         assert command in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("shell", "words", "expected"),
+    [
+        ("bash", {"COMP_WORDS": "mobilevit-fast cl", "COMP_CWORD": "1"}, {"classify"}),
+        ("bash", {"COMP_WORDS": "mobilevit-fast predict --for", "COMP_CWORD": "2"}, {"--format"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "mobilevit-fast p"}, {"predict", "plan"}),
+        ("fish", {"_TYPER_COMPLETE_ARGS": "mobilevit-fast p", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}, {"predict"}),
+    ],
+)
+def test_shells_complete(shell: str, words: dict[str, str], expected: set[str]) -> None:
+    """By the scripts that `--install-completion` writes."""
+    asking = {"_MOBILEVIT_FAST_COMPLETE": f"complete_{shell}"}
+    shown = CliRunner().invoke(app, [], prog_name="mobilevit-fast", env=asking | words)
+    assert shown.exit_code == 0
+    assert all(name in shown.stdout for name in expected), shown.output
+    assert "bench-engine" not in shown.stdout
