@@ -1,7 +1,9 @@
 """`mobilevit-fast predict`: any number of images into a folder of results."""
 
 import json
+import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,7 @@ from mobilevit_fast.cli.console import (
 from mobilevit_fast.cli.loading import load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
 from mobilevit_fast.engine import FORMATS, OUTPUTS, PREPROCESSING_MODES, Engine, EngineError, Prediction, RunReport
+from mobilevit_fast.engine.errors import described
 from mobilevit_fast.engine.loading import DIGITS
 from mobilevit_fast.engine.results.formats import format_of
 from mobilevit_fast.engine.sources import iterate
@@ -97,21 +100,28 @@ def predict_command(
         raise usage_error(f"--format: {error}") from error
     except ImportError as error:
         raise Failed(f"--format: {error}, or go without it: --format jsonl") from error
-    if stats is not None and not user_path(stats).absolute().parent.is_dir():
+    if "" in sources:
+        raise usage_error("expected paths, got an empty one")
+    if user_path(out).exists() and not user_path(out).is_dir():
+        raise usage_error(f"--out: expected a folder, got a file: {out}")
+    if stats is not None and (user_path(stats).is_dir() or not user_path(stats).absolute().parent.is_dir()):
         raise usage_error(f"--stats: expected a file in a folder that exists, got {stats}")
     part = _parse_shard(shard)
     compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
     loaded = load(model, None, processor=processor, device=compute_device, dtype=compute_dtype, accelerated=False)
-    engine = Engine(
-        loaded.model,
-        loaded.processor,
-        None if batch_size is None else (batch_size,),
-        decode_threads,
-        preprocessing=preprocessing,
-        outputs=outputs,
-        top_k=top_k,
-        acceleration=accelerate,
-    )
+    try:
+        engine = Engine(
+            loaded.model,
+            loaded.processor,
+            None if batch_size is None else (batch_size,),
+            decode_threads,
+            preprocessing=preprocessing,
+            outputs=outputs,
+            top_k=top_k,
+            acceleration=accelerate,
+        )
+    except ValueError as error:  # such as an output that the model has not
+        raise usage_error(str(error)) from error
     with _interrupted_by_sigterm(), _Progress(sources, part, limit) as progress:
         try:
             report = engine.run(
@@ -129,24 +139,30 @@ def predict_command(
             raise Failed(
                 f"interrupted after {progress.done} images; the same command goes on from there", INTERRUPTED
             ) from None
+        except OSError as error:  # of the results: one of an image is a row
+            raise Failed(f"--out {out}: {described(error).removeprefix(f'{out}: ')}") from error
         except EngineError as error:
             raise Failed(f"{error}; --max-errors allows more") from error
-    if stats is not None:
-        write_atomically(user_path(stats).absolute(), json.dumps(report.to_dict(), indent=2).encode())
     if json_output:
         say_json({"out": str(out), **report.to_dict()})
     else:
         say(_summary(report, out))
+    if stats is not None:
+        try:
+            write_atomically(user_path(stats).absolute(), f"{json.dumps(report.to_dict(), indent=2)}\n".encode())
+        except OSError as error:
+            raise Failed(f"--stats: {described(error)}; the results are in {out} all the same") from error
     if report.failed:
         raise typer.Exit(FAILURE)
 
 
 def _summary(report: RunReport, out: Path) -> str:
+    images = "image" if report.images == 1 else "images"
     skipped = f" ({report.skipped} were there already)" if report.skipped else ""
     failed = f", {report.failed} failed" if report.failed else ""
     bound = f", bound by {report.bound_by}" if report.images else ""
     return (
-        f"{report.images} images{skipped}{failed} in {report.seconds:.1f} s -> {out}: "
+        f"{report.images} {images}{skipped}{failed} in {report.seconds:.1f} s -> {out}: "
         f"{report.images_per_second:.1f} images/s{bound}"
     )
 
@@ -236,5 +252,7 @@ class _Progress:
     def _count(self, sources: Sequence[str], shard: tuple[int, int] | None, limit: int | None) -> None:
         if any(source == "-" or "://" in source or source.endswith(_SHARDS) for source in sources):
             return
+        if any(stat.S_ISFIFO(os.stat(source).st_mode) for source in sources if os.path.exists(source)):
+            return  # which can be read once
         with suppress(OSError, ValueError):  # which the run itself tells
             self._total = sum(1 for _ in iterate(sources, shard=shard, limit=limit))

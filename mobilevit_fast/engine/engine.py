@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mobilevit_fast import limits
 from mobilevit_fast.acceleration import PixelNormalization, accelerate, report
+from mobilevit_fast.engine.arguments import checked_batch_sizes, checked_threads
 from mobilevit_fast.engine.batches import as_they_are, logits_of
 from mobilevit_fast.engine.devices import CpuDevice, CudaDevice
 from mobilevit_fast.engine.model import Answers, EngineModel, Wanted, default_outputs
@@ -26,9 +26,6 @@ from mobilevit_fast.engine.sources import Source, iterate
 from mobilevit_fast.engine.statistics import DECODE, FORWARD, READ, RESIZE, WRITE, Statistics, Stopwatch
 from mobilevit_fast.engine.stream import Answer, Plan, Stream
 from mobilevit_fast.version import __version__
-
-BATCH_SIZES = {"cpu": (1, 8), "cuda": (1, 8, 32, 128, 256)}
-"""Images of one call of the model, by kind of device: 8 keep a core's cache warm, 256 a GPU's multiprocessors busy."""
 
 _SLOTS_OF_A_GPU = 4
 _THREADS_OF_A_GPU = 2  # one waits for its answers while the other's images are computed
@@ -127,8 +124,8 @@ class Engine:
         if acceleration and not _is_accelerated(model):
             accelerate(model, uint8_images=self.normalization() if device.type == "cuda" else None)
         self.model = EngineModel(model, Wanted(outputs, top_k), id2label)
-        self.batch_sizes = _batch_sizes(batch_sizes, device.type, self.preprocessing.shape)
-        self.decode_threads = _positive("decode_threads", decode_threads or len(os.sched_getaffinity(0)))
+        self.batch_sizes = checked_batch_sizes(batch_sizes, device.type, self.preprocessing.shape)
+        self.decode_threads = checked_threads(decode_threads or len(os.sched_getaffinity(0)))
         self._device: CpuDevice | CudaDevice
         if device.type == "cuda":
             self._device = CudaDevice(self.model, self.preprocessing, self.batch_sizes, cuda_graphs)
@@ -376,23 +373,6 @@ def _raising(error: Exception) -> Iterator[Source]:
 
 def _is_accelerated(model: nn.Module) -> bool:
     return any(region.fused for region in report(model)) if "_mvf_request" in vars(model) else False
-
-
-def _batch_sizes(given: Sequence[int] | None, kind: str, shape: tuple[int, int] | None) -> tuple[int, ...]:
-    sizes = BATCH_SIZES.get(kind, BATCH_SIZES["cpu"]) if given is None else tuple(given)
-    if not sizes:
-        raise ValueError("batch_sizes: expected at least one, got none")
-    sizes = tuple(sorted({_positive("batch_sizes", size) for size in sizes}))
-    if kind == "cuda" or shape is None:
-        return sizes
-    most = max(1, limits.MAX_PIXELS // (shape[0] * shape[1]))
-    return tuple(size for size in sizes if size <= most) or (most,)
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: expected a positive whole number, got {value!r}")
-    return value
 
 
 def _is_at_hand(sources: Any) -> bool:

@@ -1,5 +1,7 @@
 """Errors as one line for people."""
 
+import os
+
 import torch
 
 _SPEAKING = (ValueError, OSError, ImportError)
@@ -8,7 +10,12 @@ _SPEAKING = (ValueError, OSError, ImportError)
 
 def described(error: BaseException) -> str:
     """Message of an error, in one line; that of one nobody expected begins with its class."""
-    text = " ".join(str(error).split())
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+        if isinstance(error.filename, str | bytes | os.PathLike):
+            text = f"{os.fsdecode(error.filename)}: {text}"
+    text = " ".join(text.split())
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text:
         return "not enough memory"
     return text if text and isinstance(error, _SPEAKING) else f"{type(error).__name__}: {text}".rstrip(": ")

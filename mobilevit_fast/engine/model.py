@@ -135,12 +135,13 @@ class EngineModel:
             logits = _logits(self.module(pixel_values))
         if logits.ndim == 4:
             _refuse(outputs, _OF_SEGMENTATION)
+            wanted = logits.float() if "logits" in outputs else None
             if "mask" not in outputs:
-                return Answers(logits=logits.float())
+                return Answers(logits=wanted)
             size = pixel_values.shape[-2:]
             full = nn.functional.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
             mask = full.argmax(dim=1)  # (N, classes, height, width) -> (N, height, width)
-            return Answers(mask=mask.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32))
+            return Answers(logits=wanted, mask=mask.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32))
         _refuse(outputs, _OF_CLASSIFICATION)
         scores = indices = None
         if "label" in outputs or "score" in outputs:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -37,8 +38,22 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write one file of a folder that exists, as `write_together` does."""
+    """Write one file of a folder that exists, as `write_together` does; what is no file, such as a pipe, in place."""
+    if _is_device(path):
+        with path.open("ab") as file:
+            file.write(content)
+        return
     write_together(path.parent, {path.name: content})
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is a pipe, a terminal or the like, which a renamed file must not take the place of."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    is_other = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return is_other or os.path.realpath(path.parent) == "/dev"  # where links lead to what the process has open
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes], rivals: Iterable[str] = ()) -> None:

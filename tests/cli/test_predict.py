@@ -1,5 +1,6 @@
 """`mobilevit-fast predict` and `bench-engine`: what is written, said and refused."""
 
+import errno
 import json
 import os
 import signal
@@ -179,6 +180,64 @@ def test_what_is_measured_without_other_packages(
     assert "--plot: expected the package matplotlib, which is not installed (pip install matplotlib)" in result.stderr
 
 
+def test_devices_are_written_to_and_stay_what_they_are(classifier: Path, photos: Path, out: Path) -> None:
+    arguments = [photos, "--model", classifier, "--out", out, "--format", "jsonl", "--stats"]
+    result = run(*arguments, "/dev/full")
+    assert result.exit_code == 1
+    assert f"--stats: No space left on device; the results are in {out} all the same" in result.stderr
+    assert Path("/dev/full").is_char_device()
+    pipe = out.parent / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        assert run(*arguments, pipe).exit_code == 0
+        assert json.loads(reader.communicate()[0])["skipped"] == 6
+    assert pipe.is_fifo()
+
+
+def test_a_table_in_a_pipe_is_read_once(classifier: Path, photos: Path, out: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "list.txt"
+    os.mkfifo(pipe)
+    lines = f"{photos / 'a.jpg'}\n{photos / 'b.png'}\n"
+    with subprocess.Popen(["tee", str(pipe)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as writer:
+        assert writer.stdin is not None
+        writer.stdin.write(lines)
+        writer.stdin.close()
+        assert run(pipe, "--model", classifier, "--out", out, "--format", "jsonl").exit_code == 0
+    assert [*rows(out)] == lines.split()
+
+
+def test_masks_of_results_are_no_images(segmenter: Path, photos: Path) -> None:
+    arguments = [photos, "--model", segmenter, "--out", photos / "results", "--format", "jsonl"]
+    assert run(*arguments, "--output", "mask,logits").exit_code == 0
+    assert len([*(photos / "results" / "masks").iterdir()]) == 6
+    assert all(len(row["logits"]) and row["mask"] for row in rows(photos / "results").values())
+    assert "0 images (6 were there already)" in run(*arguments, "--output", "mask,logits").stdout
+
+
+def test_a_full_disk_is_said_in_one_line(
+    classifier: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [photos, "--model", classifier, "--out", out, "--format", "jsonl"]
+    assert run(*arguments, "--limit", 3).exit_code == 0
+    with monkeypatch.context() as only:
+        only.setattr("mobilevit_fast.files.writing.os.fsync", full_disk)
+        result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [f"error: --out {out}: No space left on device"]
+    assert len(rows(out)) == 3
+    assert "3 images (3 were there already)" in run(*arguments).stdout
+
+
+def full_disk(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_folder_below_a_file_is_said_in_one_line(photos: Path, out: Path) -> None:
+    result = run(photos, "--out", photos / "a.jpg" / "out", "--format", "jsonl")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [f"error: --out {photos / 'a.jpg' / 'out'}: Not a directory"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -186,6 +245,13 @@ def test_what_is_measured_without_other_packages(
             ["--format", "csv", "--output", "logits"],
             "--format: expected the format parquet or jsonl for logits, got csv",
         ),
+        ([""], "expected paths, got an empty one"),
+        (["--out", __file__], "--out: expected a folder, got a file"),
+        (["--output", "mask"], "outputs: expected label, score, embedding, logits of a classification model, got mask"),
+        (["--decode-threads", "100000"], "decode_threads: expected at most 1024, got 100000"),
+        (["--batch-size", "0"], "--batch-size: expected a positive number, got 0"),
+        (["--shard", "4/3"], "--shard: expected"),
+        (["--stats", "/"], "--stats: expected a file in a folder that exists"),
         (["--format", "xml"], "--format: expected parquet, jsonl, csv, got 'xml'"),
         (["--output", "label,colour"], "--output: expected some of"),
         (["--shard", "3/3"], "--shard: expected"),

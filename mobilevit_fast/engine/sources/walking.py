@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 
+from mobilevit_fast.engine.results.manifest import MANIFEST, MASKS
 from mobilevit_fast.engine.sources import storage
 from mobilevit_fast.engine.sources.source import Source, failing
 
@@ -43,7 +44,7 @@ def walk(folder: str) -> Iterator[str | Source]:
                 found = True
                 yield failing(name, error)
                 continue
-            stack.append(_joined(name, below))
+            stack.append(_joined(name, _without_results(below)))
         elif is_image(name):
             found = True
             yield name
@@ -54,6 +55,13 @@ def walk(folder: str) -> Iterator[str | Source]:
 def _joined(folder: str, found: list[storage.Entry]) -> Iterator[tuple[str, bool]]:
     for one in _shown(found):
         yield storage.join(folder, one.name), one.is_folder
+
+
+def _without_results(found: list[storage.Entry]) -> list[storage.Entry]:
+    """Without the masks of results: pictures that an engine wrote, perhaps of the images beside them."""
+    if any(one.name == MANIFEST for one in found):
+        return [one for one in found if one.name != MASKS]
+    return found
 
 
 def is_pattern(name: str) -> bool:

@@ -1,0 +1,41 @@
+"""Arguments of an engine that are numbers: what they are by default, and which make sense."""
+
+from collections.abc import Sequence
+
+from mobilevit_fast import limits
+
+BATCH_SIZES = {"cpu": (1, 8), "cuda": (1, 8, 32, 128, 256)}
+"""Images of one call of the model, by kind of device: 8 keep a core's cache warm, 256 a GPU's multiprocessors busy."""
+
+_MOST_THREADS = 1024
+
+
+def checked_batch_sizes(given: Sequence[int] | None, kind: str, shape: tuple[int, int] | None) -> tuple[int, ...]:
+    """Batch sizes, ascending; on a CPU none whose images are larger together than the limit of one.
+
+    Args:
+        given: None for those of the kind of device.
+        kind: of device.
+        shape: (height, width) of the images, where it is known.
+    """
+    sizes = BATCH_SIZES.get(kind, BATCH_SIZES["cpu"]) if given is None else tuple(given)
+    if not sizes:
+        raise ValueError("batch_sizes: expected at least one, got none")
+    sizes = tuple(sorted({_positive("batch_sizes", size) for size in sizes}))
+    if kind == "cuda" or shape is None:
+        return sizes
+    most = max(1, limits.MAX_PIXELS // (shape[0] * shape[1]))
+    return tuple(size for size in sizes if size <= most) or (most,)
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a positive whole number, got {value!r}")
+    return value
+
+
+def checked_threads(count: int) -> int:
+    """A number of threads that a process may have."""
+    if _positive("decode_threads", count) > _MOST_THREADS:
+        raise ValueError(f"decode_threads: expected at most {_MOST_THREADS}, got {count}")
+    return count
