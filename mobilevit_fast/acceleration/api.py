@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ from mobilevit_fast.acceleration.class_swap import (
 from mobilevit_fast.acceleration.construction import Constructible
 from mobilevit_fast.acceleration.fused import fuse, is_fused, parameter_dtype, read_parts
 from mobilevit_fast.acceleration.graphs import GraphRoot, Graphs
+from mobilevit_fast.acceleration.layouts import LayoutRoot, LayoutState
 from mobilevit_fast.acceleration.parts import Unsupported
 from mobilevit_fast.acceleration.pixels import PixelNormalization
 from mobilevit_fast.acceleration.regions import ConvNormAct
@@ -44,6 +46,17 @@ class _Found(NamedTuple):
     rule: Rule | None
     region: Region
     wanted: bool = True
+
+
+class _Front(NamedTuple):
+    """The mixins that come in front of a module's class, the first one outermost, and what they need."""
+
+    mixins: tuple[type[Swapped], ...] = ()
+    state: Mapping[str, Any] = MappingProxyType({})
+
+    def behind(self, mixin: type[Swapped], name: str, value: Any) -> _Front:
+        """With another one in front of these."""
+        return _Front((mixin, *self.mixins), {**self.state, name: value})
 
 
 class _Request(NamedTuple):
@@ -111,21 +124,22 @@ def accelerate(
         raise ValueError(f"accelerate: expected {which}, but skipped {_grouped(skipped)}; plan() lists them all")
     pixels = _pixels(uint8_images)
     stem = None if pixels is None else _first_convolution(found, pixels)
-    in_front: tuple[type[Swapped], ...] = ()
-    state: dict[str, Any] = {}
+    fronts = {id(module): _Front((LayoutRoot,), {"_mvf_layouts": state}) for module, state in _roots(model)}
+    front = fronts.get(id(model), _Front())
     if compute_dtype is not None:
-        in_front, state["_mvf_compute_dtype"] = (AutocastRoot, *in_front), compute_dtype
+        front = front.behind(AutocastRoot, "_mvf_compute_dtype", compute_dtype)
     if cuda_graphs:
-        in_front, state["_mvf_graphs"] = (GraphRoot, *in_front), Graphs()
+        front = front.behind(GraphRoot, "_mvf_graphs", Graphs())
+    fronts[id(model)] = front
     rules = {id(f.module): f.rule for f in found if f.region.fused and not is_constructed(f.module)}
     # Other threads may call the model: each module goes from what it was to what it becomes, after what it calls.
     for module in reversed(list(model.modules())):
-        rule, root = rules.get(id(module)), (in_front, state) if module is model else ((), {})
+        rule, front = rules.get(id(module)), fronts.get(id(module), _Front())
         if rule is not None:
             sees_image = module is stem or rule.fused.calls_children
-            fuse(module, rule, backend, pixels if sees_image else None, *root)
+            fuse(module, rule, backend, pixels if sees_image else None, *front, keeps_layout=True)
         else:
-            swap_class(module, *root)
+            swap_class(module, *front)
     model.__dict__["_mvf_request"] = _Request(backend, compute_dtype, include)
     return model
 
@@ -198,6 +212,23 @@ def report(model: nn.Module) -> Report:
             region = region._replace(remark=module.remark(dtype or parameter_dtype(module, type(module).rule)))
         rows.append(region)
     return Report(rows, str(model._mvf_graphs) if isinstance(model, GraphRoot) else "")
+
+
+def _roots(model: nn.Module) -> Iterator[tuple[nn.Module, LayoutState]]:
+    """The libraries' whole models in it, each with the state that says of which other one it is a part."""
+    kinds = {kind for integration in _active_integrations(model) for kind in integration.models}
+    seen: set[int] = set()
+    stack: list[tuple[nn.Module, LayoutState | None]] = [(model, None)]
+    while stack:
+        module, outermost = stack.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        if original_class(module) in kinds:
+            state = LayoutState(module, outermost)
+            outermost = state.outermost
+            yield module, state
+        stack += [(child, outermost) for child in module.children()]
 
 
 def _pixels(uint8_images: Any) -> PixelNormalization | None:

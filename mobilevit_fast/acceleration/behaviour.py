@@ -195,7 +195,8 @@ def _definitions(kind: type, name: str, is_region: bool) -> tuple[tuple[type, An
             continue
         value = vars(cls)[name]
         is_mixin = issubclass(cls, Swapped) and not issubclass(cls, original)
-        if value is vars(cls).get("_mvf_forward") or (is_mixin and _package(cls.__module__) == _package(__name__)):
+        made = vars(cls).get("_mvf_functions", {}).get(name)
+        if value is made or (is_mixin and _package(cls.__module__) == _package(__name__)):
             continue
         found.append((cls, value))
     return tuple(found)

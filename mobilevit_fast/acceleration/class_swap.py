@@ -15,15 +15,16 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from mobilevit_fast.acceleration.rules import find_rule
+from mobilevit_fast.ops.registry import is_read_elsewhere
 
-_STATE = ("_mvf", "_mvf_compute_dtype", "_mvf_graphs", "_mvf_request")
+_STATE = ("_mvf", "_mvf_compute_dtype", "_mvf_graphs", "_mvf_layouts", "_mvf_request")
 """Attributes of modules whose class was swapped; the first is what a module has that was made fused."""
 
 
@@ -37,10 +38,13 @@ class Before(NamedTuple):
 class Swapped(nn.Module):
     """Base of the mixins that :func:`swapped_class` puts in front of a module's own class."""
 
+    _mvf_methods: ClassVar[tuple[str, ...]] = ()
+    """Names of methods that the mixin comes around, besides the forward."""
     _mvf_mixins: ClassVar[tuple[type[Swapped], ...]] = ()
     _mvf_original: ClassVar[type[nn.Module]]
     _mvf_own: ClassVar[type[nn.Module]]
-    _mvf_forward: ClassVar[Callable[..., Any]]
+    _mvf_functions: ClassVar[Mapping[str, Any]]
+    """By name, the methods that mixins come around, as :func:`swapped_class` made them."""
     _mvf_constructor: ClassVar[type[nn.Module]]
     """The class that was called, of a module that its constructor made a fused one
     (:mod:`mobilevit_fast.acceleration.construction`)."""
@@ -79,7 +83,10 @@ class Swapped(nn.Module):
 
 
 class AutocastRoot(Swapped):
-    """Mixin that runs a model under autocast to another floating point type than its parameters have."""
+    """Mixin that runs a model under autocast to another floating point type than its parameters have.
+
+    Whoever reads the original model reads it without.
+    """
 
     _mvf_compute_dtype: torch.dtype
 
@@ -87,7 +94,7 @@ class AutocastRoot(Swapped):
     def around(cls, before: Before, module: Any, /, *args: Any, **kwargs: Any) -> Any:
         """The model's forward; in training, without autocast."""
         dtype = getattr(module, "_mvf_compute_dtype", None)
-        if dtype is None or module.training:
+        if dtype is None or module.training or is_read_elsewhere():
             return before.forward(module, *args, **kwargs)
         known = next(module.parameters(), None)
         if known is None:  # a replica of nn.DataParallel has none
@@ -111,21 +118,6 @@ def swapped_class(mixins: tuple[type[Swapped], ...], original: type[nn.Module]) 
     known_as = getattr(original, "_mvf_original", original)
     rule = find_rule(known_as)
 
-    def outermost(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return original.forward(self, *args, **kwargs)
-
-    for mixin in reversed(mixins):
-        outermost = functools.partial(mixin.around, Before(outermost, rule))
-
-    @functools.wraps(original.forward)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return outermost(self, *args, **kwargs)
-
-    # Libraries follow `__wrapped__` to what they wrapped themselves; this is no wrapper of theirs.
-    del forward.__wrapped__
-    with suppress(TypeError, ValueError):
-        forward.__signature__ = inspect.signature(original.forward)  # type: ignore[attr-defined]
-
     def new(cls: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
         return object.__new__(cls)  # libraries make an empty module and give it another one's attributes
 
@@ -135,10 +127,12 @@ def swapped_class(mixins: tuple[type[Swapped], ...], original: type[nn.Module]) 
             self.__class__ = original  # what is made from the class anew (from_pretrained, ...) is not fused
         original.__init__(self, *args, **kwargs)
 
+    others = {name: mixin for mixin in mixins for name in mixin._mvf_methods if hasattr(original, name)}
     namespace = {
         "__new__": new,
         "__init__": init,
-        "forward": forward,
+        "forward": _around("forward", mixins, original, rule),
+        **{name: _around(name, (mixin,), original, rule) for name, mixin in others.items()},
         "rule": rule,
         "_mvf_mixins": mixins,
         "_mvf_original": known_as,
@@ -146,10 +140,57 @@ def swapped_class(mixins: tuple[type[Swapped], ...], original: type[nn.Module]) 
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
+        # torch.jit.script evaluates these, and compiles properties: it is to find the original's alone.
+        "__annotations__": _annotations(original),
+        "__jit_unused_properties__": [*getattr(original, "__jit_unused_properties__", ()), "takes_bytes"],
     }
     made: Any = type(original.__name__, (*mixins, original), namespace)
-    made._mvf_forward = vars(made)["forward"]  # as the original's __init_subclass__ left it
+    # As the original's __init_subclass__ left them.
+    made._mvf_functions = {name: vars(made)[name] for name in ("forward", *others)}
     return _classes.setdefault((mixins, original), made)
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    """Those of a class or, where it has none, of the first of its bases that has some."""
+    own = inspect.get_annotations(cls)
+    return dict(own) if own else next(filter(None, map(_annotations, cls.__bases__)), {})
+
+
+def _around(name: str, mixins: tuple[type[Swapped], ...], original: type[nn.Module], rule: Any) -> FunctionType:
+    """A method of ``original`` with ``mixins`` around it, the first one outermost."""
+    method = getattr(original, name)
+
+    def outermost(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return getattr(original, name)(self, *args, **kwargs)  # asked anew, as a class may be given another one
+
+    for mixin in reversed(mixins):
+        outermost = functools.partial(mixin.around, Before(outermost, rule))
+
+    whole = _as_read(lambda self, *args, **kwargs: outermost(self, *args, **kwargs), method)
+    with suppress(TypeError, ValueError):
+        whole.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
+    read = inspect.unwrap(method).__code__
+    if (read.co_argcount, read.co_kwonlyargcount) == (2, 0) and not read.co_flags & _VARIABLE:
+        # torch.fx takes the arguments from the code of what is wrapped. Libraries take what they find there for a
+        # forward that they wrapped themselves, and leave it on the module: that is to be around the original, too.
+        of_one = _as_read(lambda self, x: outermost(self, x), method, co_varnames=read.co_varnames[:2])
+        whole.__wrapped__ = of_one  # type: ignore[attr-defined]
+    return whole
+
+
+_VARIABLE = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+
+
+def _as_read(function: Any, method: Any, **code: Any) -> FunctionType:
+    """``function`` as it is to those who read code (torch.jit.script): the source and the globals of ``method``."""
+    read = inspect.unwrap(method).__code__
+    code |= {"co_filename": read.co_filename, "co_firstlineno": read.co_firstlineno, "co_name": "accelerated"}
+    made = FunctionType(
+        function.__code__.replace(**code), method.__globals__, method.__name__, None, function.__closure__
+    )
+    functools.update_wrapper(made, method)
+    del made.__wrapped__  # type: ignore[attr-defined]
+    return made
 
 
 def original_class(module: nn.Module) -> type[nn.Module]:
@@ -218,7 +259,7 @@ def is_forward_of_class(owner: nn.Module, method: Any) -> bool:
     if function is type(owner).forward or function is original.forward:
         return True
     swapped = [kind for kind in list(_classes.values()) if vars(kind)["_mvf_original"] is original]
-    return any(function is kind.forward for kind in swapped)
+    return any(function in (kind.forward, getattr(kind.forward, "__wrapped__", None)) for kind in swapped)
 
 
 def drop_forward_of_class(module: nn.Module, owner: nn.Module | None = None) -> None:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from mobilevit_fast.acceleration.behaviour import has_forward_of_its_own, replaced_code
 from mobilevit_fast.acceleration.class_swap import Before, Swapped, exact_class, original_class, swap_class
+from mobilevit_fast.acceleration.layouts import CURRENT, Layout, settled
 from mobilevit_fast.acceleration.parts import Unsupported
 from mobilevit_fast.acceleration.pixels import PixelNormalization
 from mobilevit_fast.acceleration.rules import Rule, find_rule
 from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
-from mobilevit_fast.ops.registry import Op, check_backend, is_transformed
+from mobilevit_fast.ops.registry import Op, check_backend, is_read_elsewhere, is_transformed
 
 
 class Bound(NamedTuple):
@@ -34,6 +35,14 @@ class Bound(NamedTuple):
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
         return self.overload(*inputs, *self.arguments)
+
+
+class Bounds(dict[str, Bound]):
+    """The kernels of a region, by their operators within it, and the layout that the original's results have."""
+
+    def __init__(self, bounds: Mapping[str, Bound], layout: Layout | None) -> None:
+        super().__init__(bounds)
+        self.layout = layout
 
 
 def bind(op: Op, backend: str, dtype: torch.dtype, num_inputs: int, *arguments: Any) -> Bound:
@@ -99,18 +108,23 @@ class State:
     """State of a fused module besides its parameters: the backend asked for, and derived weights.
 
     These are by type, and for uint8 images (a model's first convolution) apart from the others. ``pixels`` is the
-    normalisation of uint8 images, None where the module does not take any.
+    normalisation of uint8 images, None where the module does not take any. ``keeps_layout`` says whether results that
+    leave a model have the layout that the original's would have; otherwise they are channels_last.
     """
 
-    def __init__(self, backend: str, pixels: PixelNormalization | None = None) -> None:
+    def __init__(
+        self, backend: str, pixels: PixelNormalization | None = None, keeps_layout: bool = False
+    ) -> None:
         check_backend(backend)
         self.backend = backend
         self.pixels = pixels
+        self.keeps_layout = keeps_layout
         self.derived: dict[tuple[torch.dtype, bool], Derived] = {}
         self._refused = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"backend": self.backend, "pixels": self.pixels}  # copies and pickles derive their own weights
+        # Copies and pickles derive their own weights.
+        return {"backend": self.backend, "pixels": self.pixels, "keeps_layout": self.keeps_layout}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -121,7 +135,8 @@ class State:
 
     def bounds_for(self, rule: Rule, module: nn.Module, x: Tensor) -> dict[str, Bound] | None:
         """The bound kernels for this input, or None where the original modules must run."""
-        if module.training or x.dim() != 4:  # which the original modules refuse in PyTorch's own words
+        # What is no image the original modules refuse in PyTorch's own words, or it is torch.fx's stand-in for one.
+        if module.training or not isinstance(x, Tensor) or x.dim() != 4:
             return None
         if torch.is_grad_enabled() and _needs_gradient(rule, module, x):
             self.derived.clear()  # a step of an optimiser may follow that nothing tells of
@@ -132,6 +147,8 @@ class State:
         dtype = parameter_dtype(module, rule) if takes_bytes and not _autocasting(x) else compute_dtype(x)
         compiling = torch.compiler.is_compiling()
         if is_transformed():
+            return None
+        if (compiling or CURRENT.call is None) and is_read_elsewhere():  # which a call of a model has asked
             return None
         if not compiling:
             if globally_hooked():
@@ -173,10 +190,14 @@ class State:
             return None
         try:
             if takes_bytes and self.pixels is not None:
-                return rule.fused.bind_bytes(parts, self.backend, dtype, self.pixels)
-            return rule.fused.bind(parts, self.backend, dtype)
+                bounds = rule.fused.bind_bytes(parts, self.backend, dtype, self.pixels)
+            else:
+                bounds = rule.fused.bind(parts, self.backend, dtype)
         except Unsupported:
             return None
+        if bounds is None or not self.keeps_layout or torch.compiler.is_compiling():
+            return bounds
+        return Bounds(bounds, rule.fused.layout(parts))
 
 
 @functools.cache
@@ -208,6 +229,11 @@ class Fused(Swapped):
         cls, parts: Any, backend: str, dtype: torch.dtype, pixels: PixelNormalization
     ) -> dict[str, Bound] | None:
         """The same for uint8 images; None where no kernel takes them, which then are normalised beforehand."""
+        return None
+
+    @classmethod
+    def layout(cls, parts: Any) -> Layout | None:
+        """The layout of the original modules' results; None where these are no images."""
         return None
 
     calls_children: ClassVar[bool] = False
@@ -268,11 +294,11 @@ class Fused(Swapped):
             bounds = state.bounds_for(before.rule, module, x)
             if state.pixels is not None and x.dtype == torch.uint8:
                 if bounds is not None:
-                    return cls.run(module, bounds, x)
+                    return settled(getattr(bounds, "layout", None), x, cls.run(module, bounds, x))
                 numbers = state.pixels.normalized(x, parameter_dtype(module, before.rule))
                 return cls.around(before, module, numbers)
             if bounds is not None:
-                return cls.run(module, bounds, compute_input(x))
+                return settled(getattr(bounds, "layout", None), x, cls.run(module, bounds, compute_input(x)))
         return before.forward(module, *args, **kwargs)
 
     def bounds_for(self, x: Tensor) -> dict[str, Bound] | None:
@@ -334,9 +360,10 @@ def fuse(
     pixels: PixelNormalization | None = None,
     in_front: tuple[type[Swapped], ...] = (),
     state: Mapping[str, Any] | None = None,
+    keeps_layout: bool = False,
 ) -> None:
     """Swap the class of ``module`` for its fused one; with ``pixels`` it also takes uint8 images.
 
     ``in_front`` are mixins that come before that, and ``state`` what these need.
     """
-    swap_class(module, (*in_front, rule.fused), {**(state or {}), "_mvf": State(backend, pixels)})
+    swap_class(module, (*in_front, rule.fused), {**(state or {}), "_mvf": State(backend, pixels, keeps_layout)})

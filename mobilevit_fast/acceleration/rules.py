@@ -37,11 +37,19 @@ class Rule:
 
 
 class Integration(NamedTuple):
-    """The rules of one library, and the classes of which a model must hold one for the rules to apply to it."""
+    """The rules of one library.
+
+    Attributes:
+        name: of the library.
+        rules: by the class that each is for.
+        markers: classes of which a model must hold one for the rules to apply to it.
+        models: classes of whole models; between the regions of one, nothing but the library's code runs.
+    """
 
     name: str
     rules: dict[type[nn.Module], Rule]
     markers: tuple[type[nn.Module], ...]
+    models: tuple[type[nn.Module], ...]
 
 
 _TABLES: dict[str, tuple[str, str]] = {}
@@ -59,7 +67,7 @@ def integrations() -> list[Integration]:
         if name not in _LOADED and trigger in sys.modules:
             table = importlib.import_module(module)
             rules = {rule.original: rule for rule in table.RULES}
-            _LOADED[name] = Integration(name, rules, table.MARKERS)
+            _LOADED[name] = Integration(name, rules, table.MARKERS, table.MODELS)
     return [_LOADED[name] for name in _TABLES if name in _LOADED]  # in one order, whichever was imported first
 
 

@@ -7,6 +7,7 @@ overloads that are defined here, so that schema, shape rule and documentation of
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mobilevit_fast.kernels import Kernel, Packing, Support
@@ -204,7 +206,7 @@ class Op:
     def __call__(self, backend: str, *arguments: Any) -> Tensor:
         """Run the operator; differentiable, by the reference's gradient, where an input requires a gradient.
 
-        Within forward-mode differentiation and the transforms of ``torch.func`` the reference itself runs.
+        Within forward-mode differentiation, the transforms of ``torch.func`` and traces, the reference itself runs.
         """
         x = arguments[0]
         if not isinstance(x, Tensor):
@@ -213,6 +215,8 @@ class Op:
         chosen = self.choose(backend, x.device, result_dtype(arguments), self.named(arguments)).backend
         if is_transformed():
             return self._transformed(arguments)
+        if is_read_elsewhere():
+            return self.reference(*arguments)
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
             if torch.compiler.is_compiling():
                 return self.reference(*arguments)  # the compiler differentiates it itself
@@ -294,6 +298,18 @@ def is_transformed() -> bool:
     Kernels would be given the values alone, without tangents and without what is stacked.
     """
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+def is_read_elsewhere() -> bool:
+    """Whether a tool writes down what is called, for programs that know PyTorch's functions alone.
+
+    These are torch.jit.trace and what is made from it, ONNX's exporters and make_fx; not torch.compile and torch.export
+    by themselves, whose graphs hold operators.
+    """
+    if torch.compiler.is_compiling():
+        onnx = sys.modules.get("torch.onnx")  # imported by its first use
+        return onnx is not None and not torch.compiler.is_dynamo_compiling() and onnx.is_in_onnx_export()
+    return torch._C._is_tracing() or (torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None)
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:

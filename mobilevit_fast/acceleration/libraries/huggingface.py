@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mobilevit_fast.acceleration.class_swap import Before, original_class
 from mobilevit_fast.acceleration.fused import Bound, State, compute_input
+from mobilevit_fast.acceleration.layouts import returns_no_image
 from mobilevit_fast.acceleration.libraries.torch_modules import TORCH_CLASSES, activation_name, conv_parts
 from mobilevit_fast.acceleration.parts import (
     ASPPParts,
@@ -80,6 +81,8 @@ class ImageClassification(HeadOfModel):
             output_hidden_states = config.output_hidden_states
         if return_dict is None:
             return_dict = config.return_dict
+        if not output_hidden_states:
+            returns_no_image(module)
         embedded = backbone.conv_stem(pixel_values)  # (N, C, H/2, W/2)
         encoded = backbone.encoder(embedded, output_hidden_states=output_hidden_states, return_dict=False)
         logits = bounds[cls.kind](compute_input(encoded[0]))  # (N, K)
@@ -87,6 +90,12 @@ class ImageClassification(HeadOfModel):
         if return_dict:
             return cls.output_class(loss=None, logits=logits, hidden_states=hidden_states)
         return (logits,) if hidden_states is None else (logits, hidden_states)
+
+
+def models_of(library: ModuleType) -> tuple[type[nn.Module], ...]:
+    """The models of a library whose classes carry Hugging Face's names."""
+    names = ("MobileViTModel", "MobileViTForImageClassification", "MobileViTForSemanticSegmentation")
+    return tuple(getattr(library, name) for name in names)
 
 
 def rules_for(

@@ -38,4 +38,5 @@ RULES = [
         TORCH_CLASSES | {library.MobileViTConvLayer, QuickGELU},
     ),
 ]
+MODELS = huggingface.models_of(library)
 MARKERS = tuple(rule.original for rule in RULES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import timm.layers as layers
+import timm.models._features as features
 import timm.models.byobnet as byobnet
 import timm.models.mobilevit as mobilevit
 import timm.models.vision_transformer as vision_transformer
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from mobilevit_fast.acceleration.class_swap import Before, original_class
 from mobilevit_fast.acceleration.fused import State, compute_input
+from mobilevit_fast.acceleration.layouts import returns_no_image
 from mobilevit_fast.acceleration.libraries.torch_modules import TORCH_CLASSES, activation_name, conv_parts
 from mobilevit_fast.acceleration.parts import (
     ClassifierParts,
@@ -25,6 +27,13 @@ from mobilevit_fast.acceleration.regions import ConvNormAct, InvertedResidual, M
 from mobilevit_fast.acceleration.regions.classifier_head import HeadOfModel
 from mobilevit_fast.acceleration.rules import Rule
 
+MODELS: tuple[type[nn.Module], ...] = (
+    byobnet.ByobNet,
+    features.FeatureDictNet,
+    features.FeatureGetterNet,
+    features.FeatureHookNet,
+    features.FeatureListNet,
+)
 MARKERS: tuple[type[nn.Module], ...] = (mobilevit.MobileVitBlock,)
 """timm builds many models from the other classes; one that holds none of these is no MobileViT."""
 
@@ -119,6 +128,7 @@ class ImageClassification(HeadOfModel):
         bounds = None if state is None else state.bounds_for(before.rule, module, x)
         if bounds is None:
             return before.forward(module, x)
+        returns_no_image(module)
         features = module.stages(module.stem(x))  # (N, C, h, w)
         return bounds[cls.kind](compute_input(features))  # (N, K)
 

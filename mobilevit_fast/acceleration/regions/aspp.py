@@ -11,6 +11,7 @@ from torch import Tensor
 from mobilevit_fast.acceleration.arguments import check
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
 from mobilevit_fast.acceleration.fused import Bound, bind
+from mobilevit_fast.acceleration.layouts import Layout, layout_of
 from mobilevit_fast.acceleration.parameters import affine, inputs_innermost
 from mobilevit_fast.acceleration.parts import ASPPParts, ConvParts, Unsupported
 from mobilevit_fast.acceleration.regions.conv2d_bias_act import conv_geometry, require_pointwise
@@ -79,6 +80,10 @@ class ASPP(Constructible):
             *affine(parts.project, dtype),
         )
         return {cls.kind: bind(OP, backend, dtype, 1, *arguments, rates, activations[0])}
+
+    @classmethod
+    def layout(cls, parts: ASPPParts) -> Layout:
+        return layout_of(*_convolutions(parts))
 
     @classmethod
     def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mobilevit_fast.acceleration.arguments import GEOMETRY, check, refuse
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
 from mobilevit_fast.acceleration.fused import Bound, bind
+from mobilevit_fast.acceleration.layouts import Layout, layout_of
 from mobilevit_fast.acceleration.parameters import affine
 from mobilevit_fast.acceleration.parts import ConvParts, Unsupported
 from mobilevit_fast.acceleration.pixels import PixelNormalization
@@ -126,6 +127,10 @@ class ConvNormAct(Constructible):
         if not op.supports("cuda", conv.weight.device, dtype, op.named((image, None, weight, None, None, *rest))).ok:
             return None
         return {cls.kind: bind(op, "cuda", dtype, 1, None, *pixels.folded(affine(parts, dtype)), *rest)}
+
+    @classmethod
+    def layout(cls, parts: ConvParts) -> Layout:
+        return layout_of(parts)
 
     @classmethod
     def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mobilevit_fast.acceleration.arguments import check
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
 from mobilevit_fast.acceleration.fused import Bound, bind
+from mobilevit_fast.acceleration.layouts import Layout, layout_of
 from mobilevit_fast.acceleration.parameters import affine
 from mobilevit_fast.acceleration.parts import InvertedResidualParts, Unsupported
 from mobilevit_fast.acceleration.regions.conv2d_bias_act import require_pointwise
@@ -88,6 +89,10 @@ class InvertedResidual(Constructible):
             expand.activation,
         )
         return {cls.kind: bind(OP, backend, dtype, 1, *arguments)}
+
+    @classmethod
+    def layout(cls, parts: InvertedResidualParts) -> Layout:
+        return layout_of(parts.expand, parts.depthwise, parts.project)
 
     @classmethod
     def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mobilevit_fast.acceleration.arguments import check, refuse
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
 from mobilevit_fast.acceleration.fused import Bound, bind
+from mobilevit_fast.acceleration.layouts import Layout, is_channels_last
 from mobilevit_fast.acceleration.parameters import affine, stack_layers, statistics_type
 from mobilevit_fast.acceleration.parts import MobileViTBlockParts, Unsupported
 from mobilevit_fast.acceleration.regions.conv2d_bias_act import bind_dense, require_pointwise
@@ -129,6 +130,11 @@ class MobileViTBlock(Constructible):
             "transformer": _bind_transformer(parts, backend, dtype),
             "fusion": bind_dense(parts.fusion, backend, dtype, 2),
         }
+
+    @classmethod
+    def layout(cls, parts: MobileViTBlockParts) -> Layout:
+        # Folding gives contiguous images, and a concatenation keeps the layout that both of its inputs have.
+        return Layout(is_channels_last(parts.fusion.conv.weight), is_channels_last(parts.conv_out.conv.weight))
 
     @classmethod
     def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:

@@ -1,0 +1,217 @@
+"""Memory layout of what leaves an accelerated model: that of the original's results.
+
+Fused operators write channels_last, and read any layout. PyTorch's modules give what their input and weights ask for.
+Code around a model may depend on it (``features.view(...)``), so results that leave a model get the layout that they
+would have without acceleration. Between its regions they stay as they are.
+
+A call of a model is known to the regions inside by a variable of its thread. A region that is called without one, from
+other code than a library's model, hands its result to code that nobody knows.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch._prims_common import suggest_memory_format
+
+from mobilevit_fast.acceleration.class_swap import Before, Swapped
+from mobilevit_fast.acceleration.parts import ConvParts
+from mobilevit_fast.acceleration.watch import absorbed
+from mobilevit_fast.ops.registry import is_read_elsewhere
+
+
+class Layout(NamedTuple):
+    """When the original modules of a region give channels_last results: always, or where their input is that.
+
+    Otherwise they give contiguous ones.
+    """
+
+    always: bool
+    keeps: bool
+
+    def after(self, channels_last: bool) -> bool:
+        """Whether the result is channels_last, for an input that is or is not."""
+        return self.always or (self.keeps and channels_last)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether convolutions take ``x`` for channels_last, images or weights."""
+    return suggest_memory_format(x) == torch.channels_last
+
+
+def layout_of(*convolutions: ConvParts) -> Layout:
+    """That of convolutions one after another, or side by side with a concatenation behind them."""
+    return Layout(any(is_channels_last(parts.conv.weight) for parts in convolutions), True)
+
+
+def laid_out(y: Tensor, channels_last: bool) -> Tensor:
+    """``y`` with the strides of a fresh tensor, to the letter."""
+    n, c, h, w = y.shape
+    strides = (c * h * w, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
+    if y.stride() == strides:
+        return y
+    return y.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+class Call:
+    """A call of a model that is under way: results of its regions, and the layout that the original's have."""
+
+    __slots__ = ("channels_last", "images", "model", "results", "was_channels_last")
+
+    def __init__(self, model: LayoutState, images: Tensor) -> None:
+        self.model = model
+        self.images = images
+        self.results: dict[int, tuple[weakref.ref[Tensor], bool]] | None = {}
+        """By identity; None where no image leaves the model."""
+
+    def add(self, layout: Layout, x: Tensor, y: Tensor) -> None:
+        """Note the result ``y`` of a region for the input ``x``."""
+        if self.results is None:
+            return
+        if not self.results:
+            self.channels_last = self.was_channels_last = is_channels_last(self.images)
+        before = self._noted(x)
+        if before is None:  # of a module that is not fused, which saw what the original would, or channels_last
+            before = self.channels_last and is_channels_last(x)
+        self.channels_last = layout.after(before)
+        self.was_channels_last |= self.channels_last
+        self.results[id(y)] = (weakref.ref(y), self.channels_last)
+
+    def _noted(self, tensor: Tensor) -> bool | None:
+        assert self.results is not None
+        reference, channels_last = self.results.get(id(tensor), (None, None))
+        return channels_last if reference is not None and reference() is tensor else None
+
+    def leaving(self, value: Any) -> Any:
+        """A result of the model, laid out as the original's."""
+        if not isinstance(value, Tensor):
+            return changed(value, self.leaving)
+        if value.dim() != 4:
+            return value
+        channels_last = self._noted(value)
+        if channels_last is None:
+            return value if self.was_channels_last else laid_out(value, False)
+        return laid_out(value, channels_last)
+
+
+def changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A structure of results with each of them changed, in place where it can be."""
+    if isinstance(value, tuple):
+        results = [change(one) for one in value]
+        return type(value)(*results) if hasattr(value, "_fields") else tuple(results)
+    if isinstance(value, list):
+        value[:] = [change(one) for one in value]
+    elif isinstance(value, Mapping):
+        for key, one in list(value.items()):
+            value[key] = change(one)  # type: ignore[index]  # outputs of models can be written to
+    return value
+
+
+class _Thread(threading.local):
+    call: Call | None = None
+
+
+CURRENT = _Thread()
+"""The call of a model that this thread is in."""
+
+
+def settled(layout: Layout | None, x: Tensor, y: Tensor) -> Tensor:
+    """The result ``y`` of a fused region for the input ``x``, as it goes on to the next one, or leaves.
+
+    Without a layout, in a graph or in a module made by its constructor, it stays channels_last.
+    """
+    if layout is None:
+        return y
+    call = CURRENT.call
+    if call is None:
+        return laid_out(y, layout.after(is_channels_last(x)))
+    call.add(layout, x, y)
+    return y
+
+
+def returns_no_image(module: nn.Module) -> None:
+    """Spare the call of this model that is under way the notes on its regions."""
+    if not torch.compiler.is_compiling():
+        call = CURRENT.call
+        if call is not None and call.model is module.__dict__.get("_mvf_layouts"):
+            call.results = None
+
+
+class LayoutState:
+    """State of a library's model.
+
+    Args:
+        model: to which it belongs; no reference to it is kept.
+        outermost: of the model that this one is a part of; None: it is none.
+    """
+
+    def __init__(self, model: nn.Module, outermost: LayoutState | None = None) -> None:
+        self.outermost = self if outermost is None else outermost
+        self.look(model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_hooks": None}
+
+    def look(self, model: nn.Module) -> None:
+        """Look at the model anew."""
+        self._hooks: list[dict[int, Any]] | None = None
+        weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+        self.has_channels_last_weights = any(isinstance(w, Tensor) and is_channels_last(w) for w in weights)
+
+    def is_watched(self, model: nn.Module) -> bool:
+        """Whether hooks see what goes from one module inside to the next."""
+        if self._hooks is None:
+            fused = [module for module in model.modules() if "_mvf" in module.__dict__]
+            hidden = {id(child.module) for m in fused for child in absorbed(m, type(m).rule.absorbs)}
+            visible = [module for module in model.modules() if module is not model and id(module) not in hidden]
+            self._hooks = [hooks for m in visible for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        return any(self._hooks)
+
+
+class LayoutRoot(Swapped):
+    """Mixin of a library's model: what leaves it has the original's layout."""
+
+    _mvf_methods = ("forward_features", "forward_intermediates")
+    """Of timm's models, which take images like their forward."""
+    _mvf_layouts: LayoutState
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        super()._apply(*args, **kwargs)
+        state: LayoutState | None = getattr(self, "_mvf_layouts", None)
+        if state is not None:
+            state.look(self)
+        return self
+
+    @classmethod
+    def around(cls, before: Before, module: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The model's forward, or another method of it."""
+        state: LayoutState | None = getattr(module, "_mvf_layouts", None)
+        images = args[0] if args else next(iter(kwargs.values()), None)
+        if state is None or not isinstance(images, Tensor) or images.dim() != 4:
+            return before.forward(module, *args, **kwargs)
+        if torch.compiler.is_compiling():
+            result = before.forward(module, *args, **kwargs)
+            is_part = state.outermost is not state or state.has_channels_last_weights
+            return result if is_part or not images.is_contiguous() else contiguous(result)
+        outer = CURRENT.call
+        if outer is not None and outer.model.outermost is state.outermost:
+            return before.forward(module, *args, **kwargs)
+        call = None if is_read_elsewhere() or state.is_watched(module) else Call(state, images)
+        CURRENT.call = call
+        try:
+            result = before.forward(module, *args, **kwargs)
+        finally:
+            CURRENT.call = outer
+        return call.leaving(result) if call is not None and call.results else result
+
+
+def contiguous(value: Any) -> Any:
+    """A result of a model with every image in it contiguous."""
+    if not isinstance(value, Tensor):
+        return changed(value, contiguous)
+    return value.contiguous() if value.dim() == 4 else value
