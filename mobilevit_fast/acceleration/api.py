@@ -26,9 +26,16 @@ from mobilevit_fast.acceleration.class_swap import (
     swap_class,
 )
 from mobilevit_fast.acceleration.construction import Constructible
-from mobilevit_fast.acceleration.fused import fuse, is_fused, parameter_dtype, read_parts
+from mobilevit_fast.acceleration.fused import (
+    fuse,
+    is_fused,
+    mode_remark,
+    parameter_device,
+    parameter_dtype,
+    read_parts,
+)
 from mobilevit_fast.acceleration.graphs import GraphRoot, Graphs
-from mobilevit_fast.acceleration.layouts import LayoutRoot, LayoutState
+from mobilevit_fast.acceleration.layouts import LayoutRoot, layout_roots
 from mobilevit_fast.acceleration.parts import Unsupported
 from mobilevit_fast.acceleration.pixels import PixelNormalization
 from mobilevit_fast.acceleration.regions import ConvNormAct
@@ -124,7 +131,9 @@ def accelerate(
         raise ValueError(f"accelerate: expected {which}, but skipped {_grouped(skipped)}; plan() lists them all")
     pixels = _pixels(uint8_images)
     stem = None if pixels is None else _first_convolution(found, pixels)
-    fronts = {id(module): _Front((LayoutRoot,), {"_mvf_layouts": state}) for module, state in _roots(model)}
+    kinds = {kind for integration in _active_integrations(model) for kind in integration.models}
+    roots = layout_roots(model, kinds)
+    fronts = {id(module): _Front((LayoutRoot,), {"_mvf_layouts": state}) for module, state in roots}
     front = fronts.get(id(model), _Front())
     if compute_dtype is not None:
         front = front.behind(AutocastRoot, "_mvf_compute_dtype", compute_dtype)
@@ -209,26 +218,10 @@ def report(model: nn.Module) -> Report:
             reason = region.reason or ("not accelerated" if request is None else "changed since it was accelerated")
             region = region._replace(backends={}, reason=reason, passed_over=())
         elif region.fused and region.kind == ConvNormAct.kind:
-            region = region._replace(remark=module.remark(dtype or parameter_dtype(module, type(module).rule)))
+            remark = module.remark(dtype or parameter_dtype(module, type(module).rule))
+            region = region._replace(remark="; ".join(filter(None, (remark, region.remark))))
         rows.append(region)
     return Report(rows, str(model._mvf_graphs) if isinstance(model, GraphRoot) else "")
-
-
-def _roots(model: nn.Module) -> Iterator[tuple[nn.Module, LayoutState]]:
-    """The libraries' whole models in it, each with the state that says of which other one it is a part."""
-    kinds = {kind for integration in _active_integrations(model) for kind in integration.models}
-    seen: set[int] = set()
-    stack: list[tuple[nn.Module, LayoutState | None]] = [(model, None)]
-    while stack:
-        module, outermost = stack.pop()
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
-        if original_class(module) in kinds:
-            state = LayoutState(module, outermost)
-            outermost = state.outermost
-            yield module, state
-        stack += [(child, outermost) for child in module.children()]
 
 
 def _pixels(uint8_images: Any) -> PixelNormalization | None:
@@ -324,7 +317,18 @@ def _survey(
         children = [(child, f"{path}.{name}" if path else name) for name, child in module.named_children()]
         stack += [(child, at, absorbed) for child, at in reversed(children) if at not in absorbed]
     wanted.check()
-    return found
+    return _without_values(model, found)
+
+
+def _without_values(model: nn.Module, found: list[_Found]) -> list[_Found]:
+    """Weights without values are none to compute with, unless no tensor of the model has any: it stands for a GPU's."""
+    fused = [f for f in found if f.rule is not None and f.region.fused]
+    missing = {f.region.path for f in fused if f.rule and parameter_device(f.module, f.rule).type == "meta"}
+    if not missing or all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        return found
+    reason = "its weights are on the device meta, without values, and other tensors of the model are not"
+    bare: dict[str, Any] = {"backends": {}, "passed_over": (), "remark": "", "reason": reason}
+    return [f._replace(region=f.region._replace(**bare)) if f.region.path in missing else f for f in found]
 
 
 def _examine(module: nn.Module, path: str, rule: Rule, backend: str, dtype: torch.dtype | None, wanted: bool) -> Region:
@@ -342,7 +346,8 @@ def _examine(module: nn.Module, path: str, rule: Rule, backend: str, dtype: torc
         return region._replace(reason=str(reason))
     passed_over = {text for bound in bounds.values() for text in bound.passed_over}
     backends = {name: bound.backend for name, bound in bounds.items()}
-    return region._replace(backends=backends, passed_over=tuple(sorted(passed_over)))
+    remark = mode_remark(module, rule)
+    return region._replace(backends=backends, passed_over=tuple(sorted(passed_over)), remark=remark)
 
 
 def _names(include: Iterable[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from mobilevit_fast.acceleration.class_swap import Before, Swapped, exact_class,
 from mobilevit_fast.acceleration.layouts import CURRENT, Layout, settled
 from mobilevit_fast.acceleration.parts import Unsupported
 from mobilevit_fast.acceleration.pixels import PixelNormalization
+from mobilevit_fast.acceleration.reading import check_tensors
 from mobilevit_fast.acceleration.rules import Rule, find_rule
 from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
 from mobilevit_fast.ops.registry import Op, check_backend, is_read_elsewhere, is_transformed
@@ -47,7 +48,13 @@ class Bounds(dict[str, Bound]):
 
 def bind(op: Op, backend: str, dtype: torch.dtype, num_inputs: int, *arguments: Any) -> Bound:
     """Choose a kernel for these arguments, which follow the first ``num_inputs`` ones of the operator."""
-    device = next(a.device for a in arguments if isinstance(a, Tensor))
+    _, weights, _ = op.split((*(None,) * num_inputs, *arguments))
+    if not torch.compiler.is_compiling():  # where it would be traced, for seconds
+        try:
+            op.declaration.check(op.name, weights[0], weights, op.declaration.sizes(op.name, None, weights))
+        except ValueError as misfit:
+            raise Unsupported(str(misfit)) from None
+    device = weights[0].device
     choice = op.choose(backend, device, dtype, op.named(arguments, num_inputs))
     bound = op.arguments_for(choice.backend, (*(None,) * num_inputs, *arguments))
     return Bound(choice.overload, choice.backend, choice.passed_over, bound[num_inputs:])
@@ -87,9 +94,15 @@ def read_parts(module: nn.Module, rule: Rule) -> Any:
     replaced = replaced_code(module, is_region=True)
     if replaced:
         raise Unsupported(f"it runs code that fusing would pass by: {replaced}")
-    for child in absorbed(module, rule.absorbs):
+    children = list(absorbed(module, rule.absorbs))
+    for child in children:
         _check_child(child, rule.known)
-    return rule.read(module)
+    if not torch.compiler.is_compiling():
+        check_tensors(children)
+    try:
+        return rule.read(module)
+    except AttributeError as missing:  # a child was replaced by another module that is known
+        raise Unsupported(f"its children are not those of a {rule.original.__name__}: {missing}") from None
 
 
 class Derived(NamedTuple):
@@ -112,9 +125,7 @@ class State:
     leave a model have the layout that the original's would have; otherwise they are channels_last.
     """
 
-    def __init__(
-        self, backend: str, pixels: PixelNormalization | None = None, keeps_layout: bool = False
-    ) -> None:
+    def __init__(self, backend: str, pixels: PixelNormalization | None = None, keeps_layout: bool = False) -> None:
         check_backend(backend)
         self.backend = backend
         self.pixels = pixels
@@ -327,6 +338,21 @@ def parameter_dtype(module: nn.Module, rule: Rule) -> torch.dtype:
 def is_fused(module: nn.Module) -> TypeGuard[Fused]:
     """Whether a module is fused now; of one that was, others may have kept the class."""
     return isinstance(module, Fused) and "_mvf" in module.__dict__
+
+
+def parameter_device(module: nn.Module, rule: Rule) -> torch.device:
+    """The device of the parameters of a region."""
+    children = absorbed(module, rule.absorbs)
+    parameters = (p for c in children for p in c.module._parameters.values() if p is not None)
+    return next((p.device for p in parameters), torch.device("cpu"))
+
+
+def mode_remark(module: nn.Module, rule: Rule) -> str:
+    """Text of a report on training mode, in which the original modules run; empty in evaluation mode."""
+    if module.training:
+        return "in training mode, so the original modules run"
+    training = next((child.path for child in absorbed(module, rule.absorbs) if child.module.training), None)
+    return "" if training is None else f"its child {training} is in training mode, so the original modules run"
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

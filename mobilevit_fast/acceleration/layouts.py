@@ -12,31 +12,36 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
 
-from mobilevit_fast.acceleration.class_swap import Before, Swapped
+from mobilevit_fast.acceleration.class_swap import Before, Swapped, original_class
 from mobilevit_fast.acceleration.parts import ConvParts
 from mobilevit_fast.acceleration.watch import absorbed
 from mobilevit_fast.ops.registry import is_read_elsewhere
 
 
 class Layout(NamedTuple):
-    """When the original modules of a region give channels_last results: always, or where their input is that.
+    """When the original modules of a region give channels_last results; otherwise these are contiguous.
 
-    Otherwise they give contiguous ones.
+    Attributes:
+        always: whatever the input is.
+        keeps: where the input is.
+        normalizes: unless a result is both contiguous and channels_last, since a normalisation is behind it.
     """
 
     always: bool
     keeps: bool
+    normalizes: bool
 
-    def after(self, channels_last: bool) -> bool:
-        """Whether the result is channels_last, for an input that is or is not."""
-        return self.always or (self.keeps and channels_last)
+    def after(self, channels_last: bool, y: Tensor) -> bool:
+        """Whether the result, of the shape of ``y``, is channels_last for an input that is or is not."""
+        _, c, h, w = y.shape
+        return (self.always or (self.keeps and channels_last)) and not (self.normalizes and 1 in (c, h * w))
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -46,46 +51,65 @@ def is_channels_last(x: Tensor) -> bool:
 
 def layout_of(*convolutions: ConvParts) -> Layout:
     """That of convolutions one after another, or side by side with a concatenation behind them."""
-    return Layout(any(is_channels_last(parts.conv.weight) for parts in convolutions), True)
+    always = any(is_channels_last(parts.conv.weight) for parts in convolutions)
+    return Layout(always, True, convolutions[-1].norm is not None)
 
 
 def laid_out(y: Tensor, channels_last: bool) -> Tensor:
     """``y`` with the strides of a fresh tensor, to the letter."""
-    n, c, h, w = y.shape
+    _, c, h, w = y.shape
     strides = (c * h * w, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
     if y.stride() == strides:
         return y
     return y.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
+class _Result(NamedTuple):
+    """The result of a region: which, whether the original's is channels_last, and its pixels."""
+
+    reference: weakref.ref[Tensor]
+    channels_last: bool
+    pixels: int
+
+
 class Call:
     """A call of a model that is under way: results of its regions, and the layout that the original's have."""
 
-    __slots__ = ("channels_last", "images", "model", "results", "was_channels_last")
+    __slots__ = ("channels_last", "images", "left", "model", "results")
 
     def __init__(self, model: LayoutState, images: Tensor) -> None:
         self.model = model
         self.images = images
-        self.results: dict[int, tuple[weakref.ref[Tensor], bool]] | None = {}
-        """By identity; None where no image leaves the model."""
+        self.results: dict[int, _Result] | None = {}
+        """By identity, in their order; None where no image leaves the model."""
+        self.left: dict[int, Tensor] = {}
 
     def add(self, layout: Layout, x: Tensor, y: Tensor) -> None:
         """Note the result ``y`` of a region for the input ``x``."""
         if self.results is None:
             return
         if not self.results:
-            self.channels_last = self.was_channels_last = is_channels_last(self.images)
+            self.channels_last = is_channels_last(self.images)
         before = self._noted(x)
         if before is None:  # of a module that is not fused, which saw what the original would, or channels_last
             before = self.channels_last and is_channels_last(x)
-        self.channels_last = layout.after(before)
-        self.was_channels_last |= self.channels_last
-        self.results[id(y)] = (weakref.ref(y), self.channels_last)
+        self.channels_last = layout.after(before, y)
+        self.results[id(y)] = _Result(weakref.ref(y), self.channels_last, y.shape[2] * y.shape[3])
 
     def _noted(self, tensor: Tensor) -> bool | None:
         assert self.results is not None
-        reference, channels_last = self.results.get(id(tensor), (None, None))
-        return channels_last if reference is not None and reference() is tensor else None
+        noted = self.results.get(id(tensor))
+        return noted.channels_last if noted is not None and noted.reference() is tensor else None
+
+    def _of_other_module(self, tensor: Tensor) -> Tensor:
+        """The result of a module that is not fused; it saw channels_last even where the original's input is not.
+
+        Images become smaller on their way through a model, so the results of regions before it are no smaller.
+        """
+        assert self.results is not None
+        pixels = tensor.shape[2] * tensor.shape[3]
+        before = [result.channels_last for result in self.results.values() if result.pixels >= pixels]
+        return tensor if (before[-1] if before else is_channels_last(self.images)) else laid_out(tensor, False)
 
     def leaving(self, value: Any) -> Any:
         """A result of the model, laid out as the original's."""
@@ -93,10 +117,10 @@ class Call:
             return changed(value, self.leaving)
         if value.dim() != 4:
             return value
-        channels_last = self._noted(value)
-        if channels_last is None:
-            return value if self.was_channels_last else laid_out(value, False)
-        return laid_out(value, channels_last)
+        if id(value) not in self.left:  # one result may be several outputs
+            noted = self._noted(value)
+            self.left[id(value)] = self._of_other_module(value) if noted is None else laid_out(value, noted)
+        return self.left[id(value)]
 
 
 def changed(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -129,7 +153,7 @@ def settled(layout: Layout | None, x: Tensor, y: Tensor) -> Tensor:
         return y
     call = CURRENT.call
     if call is None:
-        return laid_out(y, layout.after(is_channels_last(x)))
+        return laid_out(y, layout.after(is_channels_last(x), y))
     call.add(layout, x, y)
     return y
 
@@ -166,9 +190,11 @@ class LayoutState:
     def is_watched(self, model: nn.Module) -> bool:
         """Whether hooks see what goes from one module inside to the next."""
         if self._hooks is None:
-            fused = [module for module in model.modules() if "_mvf" in module.__dict__]
+            fused: list[Any] = [module for module in model.modules() if "_mvf" in module.__dict__]
             hidden = {id(child.module) for m in fused for child in absorbed(m, type(m).rule.absorbs)}
-            visible = [module for module in model.modules() if module is not model and id(module) not in hidden]
+            # A model on the way to parts of another one's head is called where that is not fused.
+            visible = [m for m in model.modules() if "_mvf_layouts" in m.__dict__ or id(m) not in hidden]
+            visible.remove(model)
             self._hooks = [hooks for m in visible for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         return any(self._hooks)
 
@@ -208,6 +234,22 @@ class LayoutRoot(Swapped):
         finally:
             CURRENT.call = outer
         return call.leaving(result) if call is not None and call.results else result
+
+
+def layout_roots(model: nn.Module, kinds: Container[type[nn.Module]]) -> Iterator[tuple[nn.Module, LayoutState]]:
+    """The modules of these classes in it, each with the state that says of which other one it is a part."""
+    seen: set[int] = set()
+    stack: list[tuple[nn.Module, LayoutState | None]] = [(model, None)]
+    while stack:
+        module, outermost = stack.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        if original_class(module) in kinds:
+            state = LayoutState(module, outermost)
+            outermost = state.outermost
+            yield module, state
+        stack += [(child, outermost) for child in module.children()]
 
 
 def contiguous(value: Any) -> Any:

@@ -35,6 +35,9 @@ def affine(parts: ConvParts, dtype: torch.dtype) -> AffineConv:
         return AffineConv(weight, None, None if conv.bias is None else conv.bias.to(to))
     if norm.running_mean is None or norm.running_var is None:
         raise Unsupported("its batch normalisation keeps no running statistics")
+    if norm.running_var.shape != weight.shape[:1]:
+        channels, normalized = len(weight), len(norm.running_var)
+        raise Unsupported(f"its convolution has {channels} outputs, and its batch normalisation is for {normalized}")
     precise = torch.float32 if weight.device.type == "mps" else torch.float64
     scale = torch.rsqrt(norm.running_var.to(precise) + norm.eps)  # (O,)
     if norm.weight is not None:
@@ -55,12 +58,14 @@ def stack_layers(layers: tuple[TransformerLayerParts, ...], dtype: torch.dtype) 
         present = [t for t in tensors if t is not None]
         if len(present) < len(tensors):
             raise Unsupported("one of its linear layers has no bias")
+        _check_shapes([tuple(t.shape) for t in present])
         return torch.stack(present).to(to)
 
     def joined(tensors: list[Tensor | None]) -> Tensor | None:
         present = [t for t in tensors if t is not None]
         if present and len(present) < len(tensors):
             raise Unsupported("some of query, key and value have biases and others have none")
+        _check_shapes([tuple(t.shape[1:]) for t in present])
         return torch.cat(present) if present else None
 
     qkv_biases = [joined([linear.bias for linear in layer.qkv]) for layer in layers]
@@ -78,3 +83,11 @@ def stack_layers(layers: tuple[TransformerLayerParts, ...], dtype: torch.dtype) 
         stacked([layer.fc2.weight for layer in layers], dtype),
         stacked([layer.fc2.bias for layer in layers], precise),
     )
+
+
+def _check_shapes(shapes: list[tuple[int, ...]]) -> None:
+    if torch.compiler.is_compiling():  # PyTorch refuses them in words of its own
+        return
+    differing = next((shape for shape in shapes if shape != shapes[0]), None)
+    if differing is not None:
+        raise Unsupported(f"its transformer has parameters of different shapes side by side: {shapes[0]}, {differing}")

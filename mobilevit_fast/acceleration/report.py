@@ -20,7 +20,8 @@ class Region(NamedTuple):
         backends: operator (within the region) to backend; empty where the region is not fused.
         reason: why it is not fused; empty where it is.
         passed_over: why faster backends were not taken, one sentence for each.
-        remark: what becomes of uint8 images, where the model takes them and this is its first convolution.
+        remark: what becomes of uint8 images, where the model takes them and this is its first convolution; or that
+            training mode is on.
     """
 
     path: str

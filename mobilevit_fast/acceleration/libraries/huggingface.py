@@ -21,6 +21,7 @@ from mobilevit_fast.acceleration.parts import (
     TransformerLayerParts,
     Unsupported,
 )
+from mobilevit_fast.acceleration.reading import linear_classifier, require
 from mobilevit_fast.acceleration.regions import ASPP, ConvNormAct, InvertedResidual, MobileViTBlock
 from mobilevit_fast.acceleration.regions.classifier_head import HeadOfModel
 from mobilevit_fast.acceleration.rules import Rule
@@ -121,12 +122,12 @@ def rules_for(
     def read_layer(layer: Any) -> TransformerLayerParts:
         attention = layer.attention.attention
         return TransformerLayerParts(
-            norm1=layer.layernorm_before,
-            qkv=(attention.query, attention.key, attention.value),
-            proj=layer.attention.output.dense,
-            norm2=layer.layernorm_after,
-            fc1=layer.intermediate.dense,
-            fc2=layer.output.dense,
+            norm1=require(nn.LayerNorm, layer.layernorm_before, "layernorm_before"),
+            qkv=tuple(require(nn.Linear, getattr(attention, name), name) for name in ("query", "key", "value")),
+            proj=require(nn.Linear, layer.attention.output.dense, "attention.output.dense"),
+            norm2=require(nn.LayerNorm, layer.layernorm_after, "layernorm_after"),
+            fc1=require(nn.Linear, layer.intermediate.dense, "intermediate.dense"),
+            fc2=require(nn.Linear, layer.output.dense, "output.dense"),
             activation=activation_name(layer.intermediate.intermediate_act_fn, activations),
             num_heads=attention.num_attention_heads,
         )
@@ -136,16 +137,15 @@ def rules_for(
             local=read_conv(module.conv_kxk),
             conv_in=read_conv(module.conv_1x1),
             layers=tuple(read_layer(layer) for layer in module.transformer.layer),
-            norm=module.layernorm,
+            norm=require(nn.LayerNorm, module.layernorm, "layernorm"),
             conv_out=read_conv(module.conv_projection),
             fusion=read_conv(module.fusion),
             patch_size=(module.patch_height, module.patch_width),
         )
 
     def read_classifier(module: Any) -> ClassifierParts:
-        if not isinstance(module.classifier, nn.Linear):
-            raise Unsupported("it has no linear classifier (num_labels=0)")
-        return ClassifierParts(read_conv(module.mobilevit.conv_1x1_exp), module.classifier)
+        classifier = linear_classifier(module.classifier, "num_labels=0")
+        return ClassifierParts(read_conv(module.mobilevit.conv_1x1_exp), classifier)
 
     def read_aspp(module: Any) -> ASPPParts:
         *convs, pooling = module.convs

@@ -8,6 +8,7 @@ import mobilevit_fast.models as library
 from mobilevit_fast.acceleration.libraries import huggingface
 from mobilevit_fast.acceleration.libraries.torch_modules import TORCH_CLASSES, conv_parts
 from mobilevit_fast.acceleration.parts import ClassifierParts
+from mobilevit_fast.acceleration.reading import linear_classifier
 from mobilevit_fast.acceleration.regions import ClassifierHead
 from mobilevit_fast.acceleration.rules import Rule
 from mobilevit_fast.config.activations import QuickGELU
@@ -25,7 +26,7 @@ class ImageClassification(huggingface.ImageClassification):
 def _read_head(module: Any) -> ClassifierParts:
     conv = module.conv_1x1_exp
     parts = conv_parts(conv.convolution, conv.normalization, conv.activation, _ACTIVATIONS)
-    return ClassifierParts(parts, module.classifier)
+    return ClassifierParts(parts, linear_classifier(module.classifier, "num_labels=0"))
 
 
 RULES = [

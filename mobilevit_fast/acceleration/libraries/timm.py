@@ -23,6 +23,7 @@ from mobilevit_fast.acceleration.parts import (
     TransformerLayerParts,
     Unsupported,
 )
+from mobilevit_fast.acceleration.reading import linear_classifier, require
 from mobilevit_fast.acceleration.regions import ConvNormAct, InvertedResidual, MobileViTBlock
 from mobilevit_fast.acceleration.regions.classifier_head import HeadOfModel
 from mobilevit_fast.acceleration.rules import Rule
@@ -38,13 +39,15 @@ MARKERS: tuple[type[nn.Module], ...] = (mobilevit.MobileVitBlock,)
 """timm builds many models from the other classes; one that holds none of these is no MobileViT."""
 
 _KNOWN = TORCH_CLASSES | {
+    nn.AdaptiveMaxPool2d,
     layers.BatchNormAct2d,
     layers.ClassifierHead,
     layers.ConvNormAct,
+    layers.DropBlock2d,
     layers.DropPath,
     layers.Mlp,
     layers.SelectAdaptivePool2d,
-    layers.adaptive_avgmax_pool.FastAdaptiveAvgPool,
+    *(kind for name, kind in vars(layers.adaptive_avgmax_pool).items() if "Pool" in name and isinstance(kind, type)),
     vision_transformer.Attention,
     vision_transformer.Block,
 }
@@ -53,7 +56,7 @@ _KNOWN = TORCH_CLASSES | {
 def _require_identity(module: Any, *names: str) -> None:
     for name in names:
         child = getattr(module, name, None)
-        if child is not None and not isinstance(child, nn.Identity | layers.DropPath):
+        if child is not None and not isinstance(child, nn.Identity | layers.DropPath | layers.DropBlock2d):
             raise Unsupported(f"its {name} is a {type(child).__name__}, which the fused kernels do not have")
 
 
@@ -78,12 +81,12 @@ def _read_layer(layer: Any) -> TransformerLayerParts:
     _require_identity(attention, "q_norm", "k_norm", "norm", "gate")
     _require_identity(mlp, "norm")
     return TransformerLayerParts(
-        norm1=layer.norm1,
-        qkv=(attention.qkv,),
-        proj=attention.proj,
-        norm2=layer.norm2,
-        fc1=mlp.fc1,
-        fc2=mlp.fc2,
+        norm1=require(nn.LayerNorm, layer.norm1, "norm1"),
+        qkv=(require(nn.Linear, attention.qkv, "attn.qkv"),),
+        proj=require(nn.Linear, attention.proj, "attn.proj"),
+        norm2=require(nn.LayerNorm, layer.norm2, "norm2"),
+        fc1=require(nn.Linear, mlp.fc1, "mlp.fc1"),
+        fc2=require(nn.Linear, mlp.fc2, "mlp.fc2"),
         activation=activation_name(mlp.act, {}),
         num_heads=attention.num_heads,
     )
@@ -98,7 +101,7 @@ def _read_block(module: Any) -> MobileViTBlockParts:
         local=_read_conv(module.conv_kxk),
         conv_in=conv_parts(module.conv_1x1, None, None, {}),
         layers=tuple(_read_layer(layer) for layer in module.transformer),
-        norm=module.norm,
+        norm=require(nn.LayerNorm, module.norm, "norm"),
         conv_out=_read_conv(module.conv_proj),
         fusion=_read_conv(module.conv_fusion),
         patch_size=tuple(module.patch_size),
@@ -107,16 +110,15 @@ def _read_block(module: Any) -> MobileViTBlockParts:
 
 def _read_classifier(model: Any) -> ClassifierParts:
     head = model.head
-    if original_class(model.final_conv) is not layers.ConvNormAct:
-        raise Unsupported(f"its final_conv is a {type(model.final_conv).__name__}")
-    if type(head) is not layers.ClassifierHead or not isinstance(head.fc, nn.Linear):
-        raise Unsupported("it has no linear classifier behind a pooling layer (num_classes=0)")
+    require(layers.ConvNormAct, model.final_conv, "final_conv")
+    require(layers.ClassifierHead, head, "head")
+    classifier = linear_classifier(head.fc, "num_classes=0")
     pool = head.global_pool
     flattened = getattr(pool.pool, "flatten", False) or isinstance(pool.flatten, nn.Flatten)
     if pool.pool_type not in ("avg", "fast", "fastavg") or not flattened:
         raise Unsupported(f"its global pooling is {pool.pool_type!r}, not the mean")
     _require_identity(head, "flatten")
-    return ClassifierParts(_read_conv(model.final_conv), head.fc)
+    return ClassifierParts(_read_conv(model.final_conv), classifier)
 
 
 class ImageClassification(HeadOfModel):

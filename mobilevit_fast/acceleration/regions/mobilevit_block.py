@@ -134,7 +134,8 @@ class MobileViTBlock(Constructible):
     @classmethod
     def layout(cls, parts: MobileViTBlockParts) -> Layout:
         # Folding gives contiguous images, and a concatenation keeps the layout that both of its inputs have.
-        return Layout(is_channels_last(parts.fusion.conv.weight), is_channels_last(parts.conv_out.conv.weight))
+        always, keeps = (is_channels_last(convolution.conv.weight) for convolution in (parts.fusion, parts.conv_out))
+        return Layout(always, keeps, parts.fusion.norm is not None)
 
     @classmethod
     def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
