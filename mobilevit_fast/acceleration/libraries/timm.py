@@ -11,7 +11,7 @@ import timm.models.mobilevit as mobilevit
 import timm.models.vision_transformer as vision_transformer
 from torch import Tensor, nn
 
-from mobilevit_fast.acceleration.class_swap import Before, original_class
+from mobilevit_fast.acceleration.class_swap import Before
 from mobilevit_fast.acceleration.fused import State, compute_input
 from mobilevit_fast.acceleration.layouts import returns_no_image
 from mobilevit_fast.acceleration.libraries.torch_modules import TORCH_CLASSES, activation_name, conv_parts
