@@ -129,8 +129,9 @@ def has_forward_of_its_own(module: nn.Module, is_region: bool = False) -> bool:
         return False
     if not (is_region and isinstance(module, Swapped)):
         return not _is_own(module, "forward")
-    forward, own = module.__dict__["forward"], getattr(type(module), "forward", None)
-    while forward is not None and getattr(forward, "__func__", forward) is not own:
+    forward, own = module.__dict__["forward"], type(module).forward
+    innermost = getattr(type(module)._mvf_functions["forward"], "__wrapped__", own)
+    while forward is not None and getattr(forward, "__func__", forward) not in (own, innermost):
         forward = getattr(forward, "__wrapped__", None)
     return forward is None
 

@@ -39,10 +39,11 @@ class Bound(NamedTuple):
 
 
 class Bounds(dict[str, Bound]):
-    """The kernels of a region, by their operators within it, and the layout that the original's results have."""
+    """The kernels of a region, by their operators within it, their type, and the layout of the original's results."""
 
-    def __init__(self, bounds: Mapping[str, Bound], layout: Layout | None) -> None:
+    def __init__(self, bounds: Mapping[str, Bound], dtype: torch.dtype, layout: Layout | None) -> None:
         super().__init__(bounds)
+        self.dtype = dtype
         self.layout = layout
 
 
@@ -206,9 +207,9 @@ class State:
                 bounds = rule.fused.bind(parts, self.backend, dtype)
         except Unsupported:
             return None
-        if bounds is None or not self.keeps_layout or torch.compiler.is_compiling():
+        if bounds is None or torch.compiler.is_compiling():
             return bounds
-        return Bounds(bounds, rule.fused.layout(parts))
+        return Bounds(bounds, dtype, rule.fused.layout(parts) if self.keeps_layout else None)
 
 
 @functools.cache
@@ -303,13 +304,14 @@ class Fused(Swapped):
         if state is not None and len(args) + len(kwargs) == 1:
             x = args[0] if args else next(iter(kwargs.values()))
             bounds = state.bounds_for(before.rule, module, x)
-            if state.pixels is not None and x.dtype == torch.uint8:
-                if bounds is not None:
-                    return settled(getattr(bounds, "layout", None), x, cls.run(module, bounds, x))
-                numbers = state.pixels.normalized(x, parameter_dtype(module, before.rule))
-                return cls.around(before, module, numbers)
-            if bounds is not None:
-                return settled(getattr(bounds, "layout", None), x, cls.run(module, bounds, compute_input(x)))
+            pixels = state.pixels if state.pixels is not None and x.dtype == torch.uint8 else None
+            if isinstance(bounds, Bounds):
+                numbers = x if pixels is not None or x.dtype is bounds.dtype else x.to(bounds.dtype)
+                return settled(bounds.layout, x, cls.run(module, bounds, numbers))
+            if bounds is not None:  # in a graph
+                return cls.run(module, bounds, x if pixels is not None else compute_input(x))
+            if pixels is not None:
+                return cls.around(before, module, pixels.normalized(x, parameter_dtype(module, before.rule)))
         return before.forward(module, *args, **kwargs)
 
     def bounds_for(self, x: Tensor) -> dict[str, Bound] | None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import mobilevit_fast as mvf
+from mobilevit_fast.acceleration.class_swap import Swapped
 from mobilevit_fast.acceleration.fused import Fused
 from testing.tolerance import close
 from tests.integrations import zoo
@@ -278,7 +279,7 @@ def test_a_subclass_of_the_class_that_a_module_got(name: str, change: Callable[[
     model, x = zoo.SMALL[name](), zoo.images(1)
     plain = zoo.run(model, x)
     mvf.accelerate(model)
-    for module in [m for m in model.modules() if isinstance(m, Fused)]:
+    for module in [m for m in model.modules() if isinstance(m, Swapped)]:
         change(module)
     kinds = [type(module) for module in model.modules()]
     close(zoo.run(model, x), plain)
