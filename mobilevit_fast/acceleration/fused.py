@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from mobilevit_fast.acceleration.behaviour import has_forward_of_its_own, replaced_code
 from mobilevit_fast.acceleration.class_swap import Before, Swapped, exact_class, original_class, swap_class
-from mobilevit_fast.acceleration.layouts import CURRENT, Layout, settled
+from mobilevit_fast.acceleration.layouts import CURRENT, Layout, is_seen_elsewhere, settled
 from mobilevit_fast.acceleration.parts import Unsupported
 from mobilevit_fast.acceleration.pixels import PixelNormalization
 from mobilevit_fast.acceleration.reading import check_tensors
 from mobilevit_fast.acceleration.rules import Rule, find_rule
 from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
-from mobilevit_fast.ops.registry import Op, check_backend, is_read_elsewhere, is_transformed
+from mobilevit_fast.ops.registry import Op, check_backend
 
 
 class Bound(NamedTuple):
@@ -158,13 +158,9 @@ class State:
         takes_bytes = self.pixels is not None and x.dtype == torch.uint8
         dtype = parameter_dtype(module, rule) if takes_bytes and not _autocasting(x) else compute_dtype(x)
         compiling = torch.compiler.is_compiling()
-        if is_transformed():
-            return None
-        if (compiling or CURRENT.call is None) and is_read_elsewhere():  # which a call of a model has asked
+        if (compiling or CURRENT.call is None) and is_seen_elsewhere():  # which a call of a model has asked
             return None
         if not compiling:
-            if globally_hooked():
-                return None
             derived = self.derived.get((dtype, takes_bytes))
             # Others make modules that have another one's attributes, this state too, and children of their own.
             if derived is not None and derived.children is module._modules and derived.watch.is_unchanged(module):
@@ -360,12 +356,6 @@ def mode_remark(module: nn.Module, rule: Rule) -> str:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type to compute in: autocast's, where it is on for ``x``'s device, else ``x``'s own."""
     return torch.get_autocast_dtype(x.device.type) if _autocasting(x) else x.dtype
-
-
-def globally_hooked() -> bool:
-    """Whether hooks on all modules want to see every module called."""
-    hooks = torch.nn.modules.module
-    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
 
 
 def _autocasting(x: Tensor) -> bool:

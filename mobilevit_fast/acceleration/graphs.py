@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mobilevit_fast.acceleration.class_swap import Before, Swapped
-from mobilevit_fast.acceleration.fused import globally_hooked, is_fused
+from mobilevit_fast.acceleration.fused import is_fused
+from mobilevit_fast.acceleration.layouts import globally_hooked
 from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
 from mobilevit_fast.ops.registry import is_transformed
 

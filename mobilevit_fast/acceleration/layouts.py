@@ -22,7 +22,7 @@ from torch._prims_common import suggest_memory_format
 from mobilevit_fast.acceleration.class_swap import Before, Swapped, original_class
 from mobilevit_fast.acceleration.parts import ConvParts
 from mobilevit_fast.acceleration.watch import absorbed
-from mobilevit_fast.ops.registry import is_read_elsewhere
+from mobilevit_fast.ops.registry import is_read_elsewhere, is_transformed
 
 
 class Layout(NamedTuple):
@@ -158,6 +158,17 @@ def settled(layout: Layout | None, x: Tensor, y: Tensor) -> Tensor:
     return y
 
 
+def globally_hooked() -> bool:
+    """Whether hooks on all modules want to see every module called."""
+    hooks = torch.nn.modules.module
+    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
+
+
+def is_seen_elsewhere() -> bool:
+    """Whether somebody outside sees more of a call than its result, so that the original modules are to run."""
+    return is_transformed() or is_read_elsewhere() or (not torch.compiler.is_compiling() and globally_hooked())
+
+
 def returns_no_image(module: nn.Module) -> None:
     """Spare the call of this model that is under way the notes on its regions."""
     if not torch.compiler.is_compiling():
@@ -227,7 +238,7 @@ class LayoutRoot(Swapped):
         outer = CURRENT.call
         if outer is not None and outer.model.outermost is state.outermost:
             return before.forward(module, *args, **kwargs)
-        call = None if is_read_elsewhere() or state.is_watched(module) else Call(state, images)
+        call = None if is_seen_elsewhere() or state.is_watched(module) else Call(state, images)
         CURRENT.call = call
         try:
             result = before.forward(module, *args, **kwargs)
