@@ -12,6 +12,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -243,6 +244,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no part is begun after these")
     parser.add_argument("--begin", type=int, default=0, help="the slice of the thorough tests to begin with")
     options = parser.parse_args()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells begin what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # some tests interrupt processes of their own
     began = time.monotonic()
     several = chosen(options.tier, options.begin)
     results = run_all(several, began + 60 * options.minutes)
