@@ -171,6 +171,28 @@ PyObject* places_are_unchanged(PyObject* self, PyObject*) {
   return PyErr_Occurred() == nullptr ? PyBool_FromLong(unchanged) : nullptr;
 }
 
+// Whether an attribute that C code gives equals these values, object by object. `attribute` is the descriptor of its
+// class, so that it is not looked up for each of them.
+PyObject* attributes_equal(PyObject*, PyObject* args) {
+  return guarded([&]() -> PyObject* {
+    PyObject *attribute = nullptr, *objects = nullptr, *values = nullptr;
+    check(PyArg_ParseTuple(args, "OOO:attributes_equal", &attribute, &objects, &values) ? 0 : -1);
+    const auto get = reinterpret_cast<descrgetfunc>(PyType_GetSlot(Py_TYPE(attribute), Py_tp_descr_get));
+    if (get == nullptr) raise(PyExc_TypeError, "attributes_equal: expected a descriptor");
+    check_list(objects);
+    check_list(values);
+    if (PyList_Size(objects) != PyList_Size(values)) Py_RETURN_FALSE;
+    for (Py_ssize_t i = 0; i < PyList_Size(objects) && i < PyList_Size(values); ++i) {
+      PyObject* object = PyList_GetItem(objects, i);
+      const Reference value(get(attribute, object, reinterpret_cast<PyObject*>(Py_TYPE(object))));
+      const int equal = PyObject_RichCompareBool(value.get(), PyList_GetItem(values, i), Py_EQ);
+      check(equal);
+      if (equal == 0) Py_RETURN_FALSE;
+    }
+    Py_RETURN_TRUE;
+  });
+}
+
 // Where tensors lie and how: addresses, types, sizes and strides, as torch's DLPack table gives them without a copy.
 class Layouts {
  public:
@@ -275,6 +297,9 @@ PyMethodDef kFunctions[] = {
     {"packed_shape", packed_shape_of, METH_VARARGS,
      "packed_shape(op, sizes, bfloat16): shape of an operator's packed weights, by their sizes and its other numbers "
      "that packing depends on."},
+    {"attributes_equal", attributes_equal, METH_VARARGS,
+     "attributes_equal(attribute, objects, values): whether an attribute that C code gives has these values; its "
+     "descriptor, list, list."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyMethodDef kPlacesMethods[] = {

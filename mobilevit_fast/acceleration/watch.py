@@ -32,7 +32,7 @@ from mobilevit_fast import native
 from mobilevit_fast.acceleration.behaviour import Code, has_forward_of_its_own
 from mobilevit_fast.ops.checks import check_stored
 
-_version = attrgetter("_version")
+_VERSION: Any = Tensor._version
 _nbytes = attrgetter("nbytes")
 
 
@@ -117,6 +117,11 @@ def _numbers(tensor: Tensor) -> Iterator[tuple[int, int]]:
             yield tensor.data_ptr() + last * i // (_SAMPLES - 1) * tensor.itemsize, tensor.itemsize
 
 
+def _attributes_equal(attribute: Any, objects: list[Any], values: list[Any]) -> bool:
+    """As ``mobilevit_fast._C.attributes_equal``, where that is not built."""
+    return list(map(attribute.__get__, objects)) == values
+
+
 class _Places:
     """As ``mobilevit_fast._C.Places``, where that is not built."""
 
@@ -178,6 +183,7 @@ class Watch:
     __slots__ = (
         *("code", "kinds", "layouts", "memory", "modules", "names", "owners", "places", "samples", "sampled", "sized"),
         *("sizes", "steps", "steps_of_all", "steps_of_own", "tensors", "trustworthy", "values", "versions"),
+        "versions_are",
     )
 
     def __init__(self, children: Sequence[Child], region: nn.Module) -> None:
@@ -212,6 +218,7 @@ class Watch:
         self.memory = [tensor.detach() for tensor in self.tensors]
         """Holds the memory of now, so that nothing else comes to lie at its addresses."""
         extension = native.extension()
+        self.versions_are: Any = getattr(extension, "attributes_equal", _attributes_equal)
         places: Any = getattr(extension, "Places", _Places)
         self.places = places(self.owners, self.names, self.values, self.sized, self.sizes, self.modules, self.kinds)
         samples: Any = getattr(extension, "Samples", None)
@@ -232,7 +239,7 @@ class Watch:
         return (
             self.code.is_unchanged(region)
             and self.places.are_unchanged()
-            and list(map(_version, self.tensors)) == self.versions
+            and self.versions_are(_VERSION, self.tensors, self.versions)
             and self.layouts.are_unchanged(self.tensors)
             and (self.steps.all == self.steps_of_all or self._not_stepped())
             and (self.samples is None or self.samples.hash() == self.sampled)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from mobilevit_fast import info, native
@@ -62,3 +63,19 @@ def test_the_package_runs_as_a_module() -> None:
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["versions"]["torch"] == torch.__version__
+
+
+def test_attributes_are_compared_by_their_descriptor() -> None:
+    extension = native.extension()
+    tensors = [torch.zeros(2), torch.nn.Parameter(torch.zeros(3)), torch.zeros(0)]
+    versions = [tensor._version for tensor in tensors]
+    version = torch.Tensor._version
+    assert extension.attributes_equal(version, tensors, versions)
+    tensors[1].data += 1  # has a counter of its own
+    assert extension.attributes_equal(version, tensors, versions)
+    tensors[2].add_(1)
+    assert not extension.attributes_equal(version, tensors, versions)
+    assert not extension.attributes_equal(version, tensors, versions[:2])
+    for wrong in ((1, tensors, versions), (version, tuple(tensors), versions), (version, [1, 2, 3], versions)):
+        with pytest.raises(TypeError):
+            extension.attributes_equal(*wrong)
