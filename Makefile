@@ -71,6 +71,7 @@ compile-only: $(VENV)/.built
 # One for every Python from 3.11 and torch 2.11 to 2.13, in dist/. Tagged by auditwheel for the oldest glibc that it runs
 # with; the libraries of torch stay out of it on purpose: they have to be those that the process has.
 wheel: $(VENV)/.tested
+	rm -rf build/wheel dist/mobilevit_fast-*.whl
 	$(PY) -m build --no-isolation --outdir build/wheel
 	$(PY) -m auditwheel repair $(LIBRARIES_OF_TORCH:%=--exclude %) --wheel-dir dist build/wheel/*-linux_*.whl
 

@@ -33,7 +33,7 @@ CASES = {
     "photos": "the photos as they are",
     "megapixels": "JPEG of 1.3 to 3.9 megapixels",
 }
-"""What is answered; all but `photos` is made from them."""
+"""Cases that are answered; all but `photos` is made from them."""
 LABELS = {"pipeline": "transformers' pipeline", "dataloader-compile": "DataLoader and torch.compile"}
 """Other ways: in the second the workers decode and resize by transformers' image processor."""
 PEERS = tuple(LABELS)
@@ -45,7 +45,7 @@ _BATCH = 8
 
 @dataclass
 class Case:
-    """What is to be answered: files, or arrays in memory."""
+    """Things to be answered: files, or arrays in memory."""
 
     name: str
     sources: list[Any]

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,12 @@ from typing import NamedTuple
 
 from testing.paths import REPOSITORY
 
+_READ_BY_COMPILERS = ("CPATH", "CPLUS_INCLUDE_PATH", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "NVCC_CCBIN")
 FOLDER = REPOSITORY / "build" / "tests"
 
 
 class Compiled(NamedTuple):
-    """An object or a program, and what the compiler wrote on its way there."""
+    """Object or program, and what the compiler wrote on its way there."""
 
     path: Path
     report: str
@@ -46,14 +48,20 @@ def compile_once(command: Sequence[str], source: Path, folder: Path) -> Compiled
         folder: where the object is kept; of processes that compile the same at once, one does it for nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{source.name}-{_digest([*command, _version(command[0])])}"
+    settings = [f"{name}={os.environ.get(name, '')}" for name in _READ_BY_COMPILERS]
+    stem = f"{source.name}-{_digest([*command, str(source), *settings, _version(command[0])])}"
     included = folder / f"{stem}.d"
     found = _kept(folder, stem, _files_of(included))
     if found is None:
         made, names = folder / f"{stem}-{os.getpid()}.new", folder / f"{stem}-{os.getpid()}.names"
+        began = time.time()
         report = _call([*command, "-MD", "-MF", str(names), "-c", str(source), "-o", str(made)])
         names.replace(included)
-        found = _keep(folder, stem, _files_of(included), made, report)
+        files = _files_of(included)
+        assert files is not None, included
+        found = _keep(folder, stem, files, made, report)
+        if any(file.stat().st_mtime >= began - 1 for file in files):
+            included.unlink(missing_ok=True)  # written meanwhile: what was compiled may have another digest
     return found
 
 
@@ -66,14 +74,14 @@ def link_once(
     if not target.exists():
         for old in folder.glob(f"*-{name}"):
             old.unlink()
-        made = folder / f"{name}.new"
+        made = folder / f"{name}-{os.getpid()}.new"
         _call([*command, *parts, *after, "-o", str(made)])
         made.replace(target)
     return target
 
 
 def _files_of(included: Path) -> list[Path] | None:
-    """What a compiler said that it read, or None where that is not known."""
+    """Files that a compiler said it read, or None where that is not known."""
     if not included.exists():
         return None
     _, _, names = included.read_text().partition(":")
@@ -89,8 +97,7 @@ def _kept(folder: Path, stem: str, files: list[Path] | None) -> Compiled | None:
     return Compiled(target, report.read_text()) if target.exists() and report.exists() else None
 
 
-def _keep(folder: Path, stem: str, files: list[Path] | None, made: Path, report: str) -> Compiled:
-    assert files is not None
+def _keep(folder: Path, stem: str, files: list[Path], made: Path, report: str) -> Compiled:
     target = _target(folder, stem, files)
     for old in folder.glob(f"{stem}-*.o"):
         old.unlink(missing_ok=True)
@@ -120,7 +127,7 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def _call(command: Sequence[str]) -> str:
-    """What a compiler writes. The sanitizers' library, which nvcc does not stand, is meant for the tests."""
+    """Output of a compiler. The sanitizers' library, which nvcc does not stand, is meant for the tests."""
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr[-6000:]

@@ -27,7 +27,7 @@ CASES = {
     "jpeg256": "JPEG of 256 px",
     "photos": "photos",
 }
-"""What is answered, in order of importance."""
+"""Cases that are answered, in order of importance."""
 IMAGES = 512
 MADE = 128
 """Photos that are made where none are given."""
@@ -35,7 +35,7 @@ MADE = 128
 _SIDES = ((600, 800), (800, 600), (480, 640), (1080, 1440))
 _REPEATS = 50
 _MEASUREMENTS = 7
-"""Of a case: five stages, all together, the graph."""
+"""Measurements of a case: five stages, all together, the graph."""
 _LONGEST = 2.0
 
 

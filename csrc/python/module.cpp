@@ -208,6 +208,7 @@ class Layouts {
                                    std::to_string(exchange->header.version.major));
     }
     describe_ = exchange->dltensor_from_py_object_no_sync;
+    count_ = PyList_Size(tensors);
     for_each(tensors, [this](PyObject* tensor) {
       DLTensor found;
       if (describe_(tensor, &found) != 0) throw ErrorIsSet();
@@ -220,8 +221,9 @@ class Layouts {
 
   // Of the same tensors, which the caller holds.
   bool are_unchanged(PyObject* tensors) const {
+    if (PyList_Size(tensors) != count_) return false;
     auto old = numbers_.begin();
-    for (Py_ssize_t i = 0, end = PyList_Size(tensors); i < end; ++i) {
+    for (Py_ssize_t i = 0; i < count_; ++i) {
       DLTensor found;
       if (describe_(PyList_GetItem(tensors, i), &found) != 0) {
         PyErr_Clear();
@@ -247,6 +249,7 @@ class Layouts {
   }
 
   DLPackDLTensorFromPyObjectNoSync describe_;
+  Py_ssize_t count_ = 0;
   std::vector<int64_t> numbers_;
 };
 

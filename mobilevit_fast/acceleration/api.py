@@ -16,7 +16,6 @@ from mobilevit_fast.acceleration.behaviour import has_forward_of_its_own
 from mobilevit_fast.acceleration.class_swap import (
     AutocastRoot,
     Swapped,
-    drop_forward_of_class,
     give_back,
     is_constructed,
     original_class,
@@ -119,8 +118,6 @@ def accelerate(
     """
     _check_model(model, "accelerate")
     include = None if include is None else _names(include)
-    for module in model.modules():
-        drop_forward_of_class(module)
     if compute_dtype is not None:
         _check_compute_dtype(model, compute_dtype)
     found = _survey(model, backend, compute_dtype, include)

@@ -1,4 +1,4 @@
-"""What calling a module does besides its parameters: the functions that its class looks up, and whose they are.
+"""Behaviour of modules besides their parameters: the functions that its class looks up, and whose they are.
 
 A fused region stands for the code of the classes inside it. Others may replace that code: set a method on a class or
 on an instance, or a function in the module that the code takes it from (``torch.nn.functional.softmax``). So the names
@@ -32,7 +32,7 @@ _DECORATORS = {"contextlib", "functools"}
 _ABSENT = object()
 
 _changes = Changes()
-"""Of all classes that behaviours are of."""
+"""Counter of all classes that behaviours are of."""
 
 
 class Function(NamedTuple):
@@ -44,7 +44,7 @@ class Function(NamedTuple):
 
 
 class Behaviour(NamedTuple):
-    """What the code of a class looks up when one of its modules is called.
+    """Names that the code of a class looks up when one of its modules is called.
 
     Attributes:
         names: in the module and in its class.
@@ -72,7 +72,7 @@ class Behaviour(NamedTuple):
 class _Known(NamedTuple):
     behaviour: Behaviour
     number: int
-    """Of changes until it was current."""
+    """Number of changes until it was current."""
 
 
 _known: dict[tuple[type, bool], _Known] = {}
@@ -162,7 +162,8 @@ class Code:
         functions = {(id(f.namespace), f.name): f for _, _, behaviour in self._behaviours for f in behaviour.functions}
         self.functions = list(functions.values())
         held = vars(region)
-        names = [name for name in own.names if name not in _CALL and (name in own.methods or name in held)]
+        definitions = zip(own.names, own.definitions, strict=True)
+        names = [name for name, found in definitions if name not in _CALL and (found or name in held)]
         self._attributes = [(name, _attribute(region, name)) for name in names]
 
     def is_unchanged(self, region: nn.Module) -> bool:
@@ -182,13 +183,13 @@ class Code:
 
 
 def _attribute(module: nn.Module, name: str) -> Any:
-    """What a module itself has under a name; of a method of the module the function, which does not hold the module."""
+    """Value that a module itself has under a name; of its own method the function, which does not hold the module."""
     value = module.__dict__.get(name, _ABSENT)
     return value.__func__ if isinstance(value, MethodType) and value.__self__ is module else value
 
 
 def _definitions(kind: type, name: str, is_region: bool) -> tuple[tuple[type, Any], ...]:
-    """What a class and its bases have under a name, this package's mixins left out."""
+    """Definitions of a name in a class and its bases, this package's mixins left out."""
     original = getattr(kind, "_mvf_original", kind)
     found = []
     for cls in (original if is_region and name == "forward" else kind).__mro__:

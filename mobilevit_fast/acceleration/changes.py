@@ -9,8 +9,9 @@ asked after that.
 
 from __future__ import annotations
 
-import itertools
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 _HAS_CACHED = 1 << 19
@@ -20,7 +21,7 @@ _mro: Any = type.__dict__["__mro__"].__get__
 
 
 class _Untouched(type):
-    """Of classes whose attributes are found without a trace in the cache, whoever asks."""
+    """Metaclass of classes whose attributes are found without a trace in the cache, whoever asks."""
 
     def __getattribute__(cls, name: str) -> Any:
         if name in type.__dict__:
@@ -49,33 +50,55 @@ class Changes:
     def __init__(self) -> None:
         self._kinds: dict[type, None] = {}
         self._telling: list[type] = []
-        self._numbers = itertools.count(1)  # each given once, to whatever thread
         self._number = 0
+        self._lock = threading.Lock()
         self.counts = True
 
     def number(self) -> int:
         """How many there were until now."""
-        for kind in self._telling:
-            if not _flags(kind) & _HAS_CACHED:
-                self._listen()
+        if not self._is_quiet():
+            with self._lock:
+                if not self._is_quiet():
+                    self._listen()
         return self._number
 
     def follow(self, kind: type) -> None:
         """Tell of changes of a class from now on, too."""
-        if kind in self._kinds or not self.counts:
-            return
-        self._kinds[kind] = None
-        try:
-            self._telling = _told_by(self._kinds)
-        except TypeError:  # it has another metaclass
-            self._telling = []
-        self._listen()
-        self.counts = bool(self._telling) and all(_flags(told) & _HAS_CACHED for told in self._telling)
+        with self._lock:
+            if kind in self._kinds or not self.counts:
+                return
+            self._kinds[kind] = None
+            try:
+                self._telling = _told_by(self._kinds)
+            except TypeError:  # it has another metaclass
+                self._telling = []
+            self._listen()
+            self.counts = bool(self._telling) and _tells()
+
+    def _is_quiet(self) -> bool:
+        for kind in self._telling:  # noqa: SIM110  # a generator would take longer than the question
+            if not _flags(kind) & _HAS_CACHED:
+                return False
+        return True
 
     def _listen(self) -> None:
-        self._number = next(self._numbers)  # before: what changes from now on is told, what changed is looked at
+        self._number += 1  # before: what changes from now on is told, what changed is looked at
         for kind in self._telling:
             type.__getattribute__(kind, "forward")
+
+
+def _tells() -> bool:
+    """Whether the flag is set when something was looked up, and taken away when an attribute is set."""
+    base: Any = type("Base", (), {})
+    (telling,) = _told_by([base])
+    seen = []
+    for _ in range(2):
+        with suppress(AttributeError):
+            type.__getattribute__(telling, "forward")
+        seen.append(bool(_flags(telling) & _HAS_CACHED))
+        base.forward = None
+        seen.append(bool(_flags(telling) & _HAS_CACHED))
+    return seen == [True, False] * 2
 
 
 def _told_by(kinds: Iterable[type]) -> list[type]:

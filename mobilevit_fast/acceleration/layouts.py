@@ -50,7 +50,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def layout_of(*convolutions: ConvParts) -> Layout:
-    """That of convolutions one after another, or side by side with a concatenation behind them."""
+    """Layout of convolutions one after another, or side by side with a concatenation behind them."""
     always = any(is_channels_last(parts.conv.weight) for parts in convolutions)
     return Layout(always, True, convolutions[-1].norm is not None)
 
@@ -201,11 +201,12 @@ class LayoutState:
     def is_watched(self, model: nn.Module) -> bool:
         """Whether hooks see what goes from one module inside to the next."""
         if self._hooks is None:
-            fused: list[Any] = [module for module in model.modules() if "_mvf" in module.__dict__]
-            hidden = {id(child.module) for m in fused for child in absorbed(m, type(m).rule.absorbs)}
+            rules = [(m, getattr(type(m), "rule", None)) for m in model.modules() if "_mvf" in m.__dict__]
+            # A module may have its own class again, by others or by a restore in another thread.
+            hidden = {id(child.module) for m, rule in rules if rule is not None for child in absorbed(m, rule.absorbs)}
             # A model on the way to parts of another one's head is called where that is not fused.
-            visible = [m for m in model.modules() if "_mvf_layouts" in m.__dict__ or id(m) not in hidden]
-            visible.remove(model)
+            inside = (m for m in model.modules() if m is not model)
+            visible = [m for m in inside if "_mvf_layouts" in m.__dict__ or id(m) not in hidden]
             self._hooks = [hooks for m in visible for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         return any(self._hooks)
 
@@ -214,7 +215,7 @@ class LayoutRoot(Swapped):
     """Mixin of a library's model: what leaves it has the original's layout."""
 
     _mvf_methods = ("forward_features", "forward_intermediates")
-    """Of timm's models, which take images like their forward."""
+    """Methods of timm's models, which take images like their forward."""
     _mvf_layouts: LayoutState
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:

@@ -191,7 +191,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 class _Progress:
-    """What is done, on stderr: a bar on a terminal, a line now and then elsewhere.
+    """Progress, on stderr: a bar on a terminal, a line now and then elsewhere.
 
     Args:
         sources, shard, limit: of the run; they are counted meanwhile, where that reads no image.

@@ -23,13 +23,13 @@ _SECONDS = 2.0
 _MOST_AT_ONCE = 512
 """Images that are held decoded at once."""
 _MOST_BYTES = 1 << 29
-"""Of these images."""
+"""Number of these images."""
 _CHUNK = 8
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What a stage, or all of them, does with the images.
+    """Rate at which a stage, or all of them, goes through the images.
 
     Attributes:
         images_per_second: by the clock on the wall, with all threads it has.

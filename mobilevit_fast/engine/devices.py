@@ -90,7 +90,7 @@ class _Graph(NamedTuple):
 
 
 class _OfThread(threading.local):
-    """What a thread that calls the model has for itself."""
+    """State that a thread that calls the model has for itself."""
 
     copying: Any = None
     images: Tensor | None = None
@@ -137,7 +137,7 @@ class CudaDevice:
         return tuple(self._graphs)
 
     def replay(self, size: int) -> Callable[[], None]:
-        """What replays the graph of so many images, to be measured.
+        """Function that replays the graph of so many images, to be measured.
 
         Raises:
             ValueError: there is none.

@@ -40,7 +40,7 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run did.
+    """Outcome of a run.
 
     Attributes:
         images: answered in this run, and failed.
@@ -270,7 +270,7 @@ class Engine:
         return made
 
     def fingerprint(self) -> dict[str, Any]:
-        """What answers depend on: results of other fingerprints do not go together."""
+        """Everything that answers depend on: results of other fingerprints do not go together."""
         return {
             "weights": self.model.fingerprint(),
             "model": type(self.model.module).__name__,
@@ -355,7 +355,7 @@ class Engine:
         )
 
     def normalization(self) -> PixelNormalization:
-        """What the image processor does to uint8 images, for the model's first convolution."""
+        """Treatment of uint8 images, for the model's first convolution."""
         settings = self.preprocessing.settings
         normalizes = settings.do_normalize
         return PixelNormalization(

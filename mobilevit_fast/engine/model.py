@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from mobilevit_fast.engine.embedding import embedding_of, has_embedding
 
 OUTPUTS = ("label", "score", "embedding", "logits", "mask")
-"""What an engine can be asked for: classes, their probabilities, the features before the classifier, its results, and
-of a segmentation the class of every pixel."""
+"""Outputs that an engine can be asked for: classes, their probabilities, the features before the classifier, its
+results, and of a segmentation the class of every pixel."""
 
 
 NOT_FINITE = "the model's answer is NaN"
@@ -38,7 +38,7 @@ class Wanted(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a model says of N images; None for what was not asked for.
+    """Answers of a model for N images; None for what was not asked for.
 
     Attributes:
         scores: (N, top_k), probabilities, largest first.
@@ -56,7 +56,7 @@ class Answers(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a model says of one image; see `Answers`."""
+    """Answers of a model for one image; see `Answers`."""
 
     scores: tuple[float, ...] = ()
     indices: tuple[int, ...] = ()

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 _REQUIREMENTS = {"ray": "'ray[data,serve]>=2.58'"}
-"""What pip installs, where it is more than the package by its own name."""
+"""Names that pip installs, where it is more than the package by its own name."""
 
 
 def needed(module: str, purpose: str) -> Any:

@@ -14,7 +14,7 @@ STAGES = (READ, DECODE, RESIZE, FORWARD, WRITE)
 
 @dataclass
 class Stage:
-    """What one stage did.
+    """Work of one stage.
 
     Attributes:
         images: that went through.
@@ -61,7 +61,7 @@ class Stopwatch:
 
 @dataclass
 class Statistics:
-    """What all stages did, kept by several threads."""
+    """Work of all stages, kept by several threads."""
 
     stages: dict[str, Stage] = field(default_factory=lambda: {name: Stage() for name in STAGES})
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

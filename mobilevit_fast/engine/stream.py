@@ -33,7 +33,7 @@ _FORWARD, _DECODE = 0, 1
 """Urgency: a batch that is computed frees its slot."""
 
 Answer = Row | str
-"""What the model says of one image, or why it says nothing."""
+"""Answer for one image, or why there is none."""
 Answered = tuple[Source, Answer]
 Compute = Callable[[Tensor], Answers]
 """Answers for images: (N, 3, height, width), uint8 or what the image processor makes of them."""

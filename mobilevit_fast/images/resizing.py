@@ -20,7 +20,7 @@ _ROWS_FIRST_SINCE = (13, 0)
 _MACHINES = ("x86_64", "AMD64")
 _FILTERS_WITH_SINES = (Resampling.LANCZOS, Resampling.HAMMING)
 _LONGEST_EDGE = 2**24
-"""Of an image, in pixels: Pillow counts them in float32."""
+"""Limit of an image, in pixels: Pillow counts them in float32."""
 
 
 @cache

@@ -283,3 +283,15 @@ def test_in_an_exported_graph(name: str, weights: str) -> None:
     with torch.no_grad():
         graph = torch.export.export(model, (x,)).module()
         assert _strides(graph(x)) == _strides(plain(x))
+
+
+@pytest.mark.parametrize("name", ["native-features", "transformers-backbone", "timm-features"])
+def test_regions_that_got_their_own_class_back(name: str) -> None:
+    """By others, before the first call, which looks for hooks on what is not fused."""
+    plain, model = pair(name)
+    for module in model.modules():
+        if isinstance(module, fused.Fused) and not isinstance(module, layouts.LayoutRoot):
+            module.__class__ = type(module)._mvf_own
+            break
+    for images in IMAGES.values():
+        assert properties(_call(model, images())) == properties(_call(plain, images()))

@@ -16,6 +16,7 @@ from mobilevit_fast.models import MobileViTForImageClassification
 from mobilevit_fast.models.outputs import ImageClassifierOutput
 from testing.pairs import CLASSIFICATION, SEGMENTATION, images, make_pair, tiny_config
 from testing.peers import import_transformers
+from testing.tolerance import assert_within_twice, rms_error
 
 CALLED_BY_TOOLS = {
     *("num_parameters", "get_memory_footprint", "can_generate", "tie_weights", "get_output_embeddings"),
@@ -179,6 +180,30 @@ def test_trainer(pair: tuple[Any, Any], accelerated: bool, tmp_path: Path) -> No
         losses.append((trainer.train().training_loss, trainer.evaluate()["eval_loss"]))
         assert trainer.predict(Dataset()).predictions.shape == (8, 5)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_after_a_trainer_in_bfloat16(pair: tuple[Any, Any], tmp_path: Path) -> None:
+    """Trainer puts a forward under autocast on the model, around the one that it had."""
+    pytest.importorskip("accelerate")
+    x = torch.randn(1, 3, 64, 64)
+    for number, model in enumerate(pair):
+        mvf.accelerate(model)
+        arguments = arguments_of_training(tmp_path / str(number), bf16=True)
+        trainer = import_transformers().Trainer(model, arguments, train_dataset=Dataset(), eval_dataset=Dataset())
+        trainer.train()
+        assert trainer.predict(Dataset()).predictions.shape == (8, 5)
+        model.eval()
+        with torch.no_grad():
+            fused = model(x).logits
+            assert mvf.report(model).fused
+            restored = mvf.restore(model)(x).logits
+            # Without what Trainer put on it.
+            exact = type(model).forward(copy.deepcopy(model).double(), x.double()).logits
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                plain = type(model).forward(model, x).logits.float()
+        assert torch.equal(restored, plain)
+        assert_within_twice(fused, plain, exact, measure=rms_error)
 
 
 @pytest.mark.filterwarnings("ignore")

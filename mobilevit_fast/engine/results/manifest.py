@@ -1,4 +1,4 @@
-"""What a folder of results is of, so that no run goes on with those of another."""
+"""Origin of a folder of results, so that no run goes on with those of another."""
 
 import json
 import math
@@ -23,7 +23,7 @@ _MASK = re.compile(r"[0-9a-f]{32}\.png")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What makes two runs the same.
+    """Everything that makes two runs the same.
 
     Attributes:
         fingerprint: whatever the answers depend on, as JSON has it; the format and the outputs among it.

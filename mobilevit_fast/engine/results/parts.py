@@ -21,7 +21,7 @@ class Shard:
 
     @property
     def infix(self) -> str:
-        """What stands in the names of its files: nothing for the only one."""
+        """Part of the names of its files: nothing for the only one."""
         return "" if self.count == 1 else f"-{self.index:05}-of-{self.count:05}"
 
 
@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of its file."""
         return f"part{self.shard.infix}-{self.number:06}.{self.format}"
 
 

@@ -19,7 +19,7 @@ from mobilevit_fast.engine.sources.tables import TABLES, rows_of_lines, rows_of_
 from mobilevit_fast.files import user_path
 
 _Candidate: TypeAlias = Source | Member
-"""What may be selected: a source, or a member of a tar file, which is then read at once."""
+"""Things that may be selected: a source, or a member of a tar file, which is then read at once."""
 
 _ENCODED = (bytes, bytearray, memoryview)
 _STANDARD_INPUT = "-"
@@ -135,7 +135,7 @@ def _is_no_item(value: Any) -> bool:
 
 
 def _paths(name: str, *, may_be_pattern: bool) -> Iterator[_Candidate]:
-    """What a path or URL stands for that a user named."""
+    """Sources that a path or URL stands for, which a user named."""
     if may_be_pattern and name == _STANDARD_INPUT:
         yield from _rows(_lines_of_input(), lambda path: path)
         return
@@ -152,7 +152,7 @@ def _paths(name: str, *, may_be_pattern: bool) -> Iterator[_Candidate]:
 
 
 def _named(name: str) -> Iterator[_Candidate]:
-    """What a single path or URL stands for. A suffix of images or archives is believed, so that nobody waits for it."""
+    """Sources that a single path or URL stands for. A suffix of images or archives is believed: nobody waits for it."""
     if walking.is_image(name):
         yield _file(name)
         return

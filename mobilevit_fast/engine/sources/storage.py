@@ -145,7 +145,7 @@ def path_of(name: str) -> str:
 
 
 def split_pattern(pattern: str) -> tuple[str, list[str]]:
-    """What a path or URL begins with before its first part, and its parts. A chain has no parts beyond its first."""
+    """Beginning of a path or URL, before its first part, and its parts. A chain has no parts beyond its first."""
     if not is_url(pattern):
         root = "/" if pattern.startswith("/") else ""
         return root, [part for part in pattern.split("/") if part]

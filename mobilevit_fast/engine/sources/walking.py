@@ -88,7 +88,7 @@ def matches(pattern: str) -> Iterator[str]:
 
 
 def _expand(base: str, parts: list[str]) -> Iterator[tuple[str, bool]]:
-    """What matches below a folder, with whether it is a folder."""
+    """Paths that match below a folder, with whether it is a folder."""
     if not parts:
         yield base, True
         return
