@@ -47,7 +47,8 @@ NAMES = tuple(name for name in dict(globals()) if name.startswith("MAX_"))
 
 def raised(name: str) -> str:
     """The end of an error message that says how to get past a limit."""
-    return f"at most {globals()[name]:,} (mobilevit_fast.limits.{name}, on the command line --limit {name}=...)"
+    command = f"mobilevit-fast --limit {name}=... COMMAND"
+    return f"at most {globals()[name]:,} (mobilevit_fast.limits.{name}; on the command line: {command})"
 
 
 def check(name: str, value: int, what: str) -> None:

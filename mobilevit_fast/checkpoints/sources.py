@@ -113,9 +113,9 @@ def _on_hub(name: str, hub: HubOptions) -> Source:
     if weights:
         return Source(weights, config)
     if unreachable is not None:
-        online = "the hub, which cannot be reached, or its local cache"
-        where = "the local cache of the hub" if hub.local_files_only else online
-        raise CheckpointError(f"{name}: no such file or folder, and no such model in {where}") from unreachable
+        online = "" if hub.local_files_only else "; the hub cannot be reached"
+        message = f"{name}: no such file or folder, and no such model in the local cache of the hub{online}"
+        raise CheckpointError(message) from unreachable
     raise CheckpointError(f"{name}: expected one of {', '.join(WEIGHTS_FILES)} in this model of the hub, found none")
 
 

@@ -76,7 +76,7 @@ def predict_command(
 ) -> None:
     """Classify or segment any number of images into a folder of results, and go on after an interruption.
 
-    The exit status is 1 if any image failed; its row says why.
+    The exit status is 1 if any image failed, now or in an earlier run into the folder; its row says why.
     """
     for option, value in (("--top-k", top_k), ("--batch-size", batch_size), ("--decode-threads", decode_threads)):
         if value is not None and value < 1:
@@ -152,13 +152,14 @@ def predict_command(
             write_atomically(user_path(stats).absolute(), f"{json.dumps(report.to_dict(), indent=2)}\n".encode())
         except OSError as error:
             raise Failed(f"--stats: {described(error)}; the results are in {out} all the same") from error
-    if report.failed:
+    if report.failed or report.skipped_failed:
         raise typer.Exit(FAILURE)
 
 
 def _summary(report: RunReport, out: Path) -> str:
     images = "image" if report.images == 1 else "images"
-    skipped = f" ({report.skipped} were there already)" if report.skipped else ""
+    before = f", {report.skipped_failed} of them failed: --retry-failed" if report.skipped_failed else ""
+    skipped = f" ({report.skipped} were there already{before})" if report.skipped else ""
     failed = f", {report.failed} failed" if report.failed else ""
     bound = f", bound by {report.bound_by}" if report.images else ""
     return (

@@ -45,7 +45,8 @@ class RunReport:
     Attributes:
         images: answered in this run, and failed.
         failed: of these.
-        skipped: that an earlier run had answered.
+        skipped: that an earlier run had answered, or had failed at.
+        skipped_failed: of these.
         seconds: that it took, from the first source to the last result written.
         images_per_second: answered.
         stages: what each stage did, see `Statistics.to_dict`.
@@ -55,6 +56,7 @@ class RunReport:
     images: int
     failed: int
     skipped: int
+    skipped_failed: int
     seconds: float
     images_per_second: float
     stages: dict[str, dict[str, Any]]
@@ -219,7 +221,7 @@ class Engine:
         """
         statistics, write = Statistics(), Stopwatch()
         start = time.perf_counter()
-        images = failed = skipped = 0
+        images = failed = skipped = skipped_failed = 0
         with ResultsFolder(
             out,
             format=format,
@@ -233,9 +235,10 @@ class Engine:
         ) as results:
 
             def is_done(name: str) -> bool:
-                nonlocal skipped
+                nonlocal skipped, skipped_failed
                 done = results.is_done(name)
                 skipped += done
+                skipped_failed += done and results.has_failed(name)
                 return done
 
             remaining = iterate(sources, shard=shard, limit=limit, skip=is_done)
@@ -261,6 +264,7 @@ class Engine:
                 images,
                 failed,
                 skipped,
+                skipped_failed,
                 round(seconds, 6),
                 round(images / seconds, 3),
                 statistics.to_dict(),

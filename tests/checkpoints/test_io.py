@@ -337,7 +337,7 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPa
         raise LocalEntryNotFoundError("no connection\nand more lines")
 
     monkeypatch.setattr(hub, "hf_hub_download", unreachable)
-    with pytest.raises(CheckpointError, match="no such model in the hub, which cannot be reached") as error:
+    with pytest.raises(CheckpointError, match="local cache of the hub; the hub cannot be reached") as error:
         read_checkpoint("someone/other")
     assert_one_line(error)
     assert online[0]

@@ -78,7 +78,9 @@ def test_broken_images_are_rows_and_status_1(classifier: Path, photos: Path, out
     failed = {source for source, row in rows(out).items() if row["error"] is not None}
     assert failed == {str(photos / "broken.jpg"), str(photos / "gone.png")}
     (photos / "broken.jpg").write_bytes(encoded(picture(70, 70)))
-    assert "0 images (8 were there already)" in run(*arguments).stdout
+    before = run(*arguments)
+    assert before.exit_code == 1
+    assert "0 images (8 were there already, 2 of them failed: --retry-failed)" in before.stdout
     again = run(*arguments, "--retry-failed")
     assert "2 images (6 were there already), 1 failed" in again.stdout
     assert rows(out)[str(photos / "broken.jpg")]["error"] is None

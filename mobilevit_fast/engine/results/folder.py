@@ -88,6 +88,7 @@ class ResultsFolder:
         self._part_rows, self._bytes = part_rows, 0
         self._resume, self._overwrite, self._retry_failed = resume, overwrite, retry_failed
         self._done: set[bytes] = set()
+        self._failed: set[bytes] = set()
         self._in_hand: tuple[int, list[Row]] = (0, [])
         """Number of the next part, and its rows: changed in one step, so that a part which was interrupted when it had
         taken its place is written there once more, and not beside it."""
@@ -110,14 +111,18 @@ class ResultsFolder:
             held = stack.enter_context(holding(self.path, self._shard))
             self._begin(held)
             self._stats.unlink(missing_ok=True)  # until this run has come to its end, too
-            self._done = set()
+            self._done, self._failed = set(), set()
             numbers = [-1]
             for part in self._parts():
                 if self._retry_failed and self._may_rewrite(part):
                     self._drop_failed(part)
                 numbers += [part.number] if part.shard == self._shard else []
             for part in self._parts():
-                self._done.update(digest_of_text(source) for source, _ in self._outcomes(part))
+                for source, failed in self._outcomes(part):
+                    digest = digest_of_text(source)
+                    self._done.add(digest)
+                    if failed:
+                        self._failed.add(digest)
             self._in_hand, self._bytes, self._is_broken = (max(numbers) + 1, []), 0, False
             if self._shard.count > 1:
                 held.share()
@@ -141,6 +146,10 @@ class ResultsFolder:
     def is_done(self, source: str) -> bool:
         """Whether a source has a row."""
         return digest_of_text(to_text(source)) in self._done
+
+    def has_failed(self, source: str) -> bool:
+        """Whether a source has a row with an error, of an earlier run."""
+        return digest_of_text(to_text(source)) in self._failed
 
     def add(self, prediction: Prediction) -> None:
         """Take a row, and write a part if it is full.
@@ -205,7 +214,7 @@ class ResultsFolder:
         if different:
             raise ValueError(
                 f"{self.path}: expected results of the same run, found those with another {', '.join(different)}; "
-                "overwrite them or write to another folder"
+                "overwrite them (--overwrite) or write to another folder"
             )
 
     def _begin(self, held: Holding) -> None:
