@@ -33,7 +33,7 @@ class _Untouched(type):
         raise AttributeError(f"type object {_mro(cls)[1].__name__!r} has no attribute {name!r}")
 
 
-class _Silent:
+class Silent:
     """Comes first in classes that nobody is to hear of: their bases register subclasses, or change them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -105,6 +105,6 @@ def _told_by(kinds: Iterable[type]) -> list[type]:
     """Classes that change whenever one of these does: one, if the orders of their bases allow that."""
     ordered = sorted(kinds, key=lambda kind: -len(kind.__mro__))
     try:
-        return [_Untouched("Changes", (_Silent, *ordered), {})]
+        return [_Untouched("Changes", (Silent, *ordered), {})]
     except TypeError:
-        return [_Untouched("Changes", (_Silent, kind), {}) for kind in ordered]
+        return [_Untouched("Changes", (Silent, kind), {}) for kind in ordered]

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from mobilevit_fast.acceleration.changes import Silent
 from mobilevit_fast.acceleration.rules import find_rule
 from mobilevit_fast.ops.registry import is_read_elsewhere
 
@@ -144,7 +145,11 @@ def swapped_class(mixins: tuple[type[Swapped], ...], original: type[nn.Module]) 
         "__annotations__": _annotations(original),
         "__jit_unused_properties__": [*getattr(original, "__jit_unused_properties__", ()), "takes_bytes"],
     }
-    made: Any = type(original.__name__, (*mixins, original), namespace)
+    bases = (*mixins, original)
+    try:
+        made: Any = type(original.__name__, bases, namespace)
+    except TypeError:  # of a base that asks its subclasses for arguments
+        made = type(original.__name__, (Silent, *bases), namespace)
     # As the original's __init_subclass__ left them.
     made._mvf_functions = {name: vars(made)[name] for name in ("forward", *others)}
     return _classes.setdefault((mixins, original), made)

@@ -28,6 +28,21 @@ def linear_classifier(module: nn.Module, without: str) -> nn.Linear:
     return require(nn.Linear, module, "classifier")
 
 
+def check_heads(linear: nn.Linear, heads: int, **sizes: tuple[int, int]) -> None:
+    """Heads of attention that share out all outputs of a query's layer.
+
+    Args:
+        linear: the layer.
+        heads: their number.
+        sizes: settings by name: what each is, and what it is to be.
+    """
+    if heads < 1 or linear.out_features % heads:
+        raise Unsupported(f"its {linear.out_features} features are not those of {heads} heads")
+    for name, (found, expected) in sizes.items():
+        if found != expected:
+            raise Unsupported(f"its {name} is {found}, not {expected}")
+
+
 def _named(children: Sequence[Child]) -> list[tuple[str, nn.Module, Tensor]]:
     return [
         (f"{child.path}.{name}", child.module, tensor)
@@ -57,4 +72,9 @@ def check_tensors(children: Sequence[Child]) -> None:
     for name, tensor in weights:
         first, other = weights[0]
         if tensor.dtype != other.dtype:
+            raise Unsupported(f"its {first} is of type {other.dtype}, and its {name} of {tensor.dtype}")
+    for name, tensor in [(name, tensor) for name, module, tensor in named if isinstance(module, nn.LayerNorm)]:
+        first, other = weights[0] if weights else (name, tensor)
+        is_pair = tensor.dtype == torch.float32 and other.dtype.itemsize == 2  # the one that PyTorch has
+        if tensor.dtype != other.dtype and not is_pair:
             raise Unsupported(f"its {first} is of type {other.dtype}, and its {name} of {tensor.dtype}")

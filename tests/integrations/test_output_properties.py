@@ -295,3 +295,13 @@ def test_regions_that_got_their_own_class_back(name: str) -> None:
             break
     for images in IMAGES.values():
         assert properties(_call(model, images())) == properties(_call(plain, images()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["native-segmentation", "transformers-segmentation"])
+def test_an_aspp_by_itself(name: str, layout: str) -> None:
+    plain, model = pair(name)
+    inputs = plain.segmentation_head.aspp.convs[0].convolution.in_channels
+    x = torch.randn(2, inputs, 8, 8)
+    x = x.to(memory_format=torch.channels_last) if layout == "channels_last" else x
+    assert properties(_call(model.segmentation_head.aspp, x)) == properties(_call(plain.segmentation_head.aspp, x))

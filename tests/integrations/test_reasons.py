@@ -253,3 +253,51 @@ def test_training_mode_is_remarked_upon(library: str) -> None:
         assert len(outcome.fused) == len(outcome)
         (remark,) = [region.remark for region in outcome if region.remark]
         assert re.fullmatch(r"its child \S+ is in training mode, so the original modules run", remark)
+
+
+HEAD_SIZES = {"native": "attention_head_size", "transformers": "attention_head_size", "timm": "head_dim"}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_heads_of_another_size(library: str, when: str) -> None:
+    """Which transformers takes for another number of heads, and the others for a mistake."""
+    x, plain, model = zoo.images(1), zoo.SMALL[library](), zoo.SMALL[library]()
+
+    def change(one: nn.Module) -> None:
+        for module in one.modules():
+            if hasattr(module, HEAD_SIZES[library]):
+                setattr(module, HEAD_SIZES[library], 2 * getattr(module, HEAD_SIZES[library]))
+
+    change(plain)
+    if when == "before":
+        change(model)
+    mvf.accelerate(model)
+    if when == "after":
+        zoo.run(model, x)
+        change(model)
+    reasons = [region.reason for region in mvf.report(model).regions if region.kind == "mobilevit_block"]
+    assert len(reasons) == 3
+    assert all(re.search(rf"{HEAD_SIZES[library]} is \d+, not \d+", reason) for reason in reasons), reasons
+    if library == "transformers":
+        close(zoo.run(model, x), zoo.run(plain, x))
+        return
+    for one in (plain, model):
+        with pytest.raises(RuntimeError):
+            zoo.run(one, x)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_normalisations_of_a_type_that_pytorch_refuses(library: str) -> None:
+    model = zoo.SMALL[library]()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.half()
+    reasons = [region.reason for region in mvf.plan(model).regions if region.kind == "mobilevit_block"]
+    assert len(reasons) == 3
+    assert all("torch.float16" in reason and "torch.float32" in reason for reason in reasons), reasons
+    half = zoo.SMALL[library]().bfloat16()
+    for module in half.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.float()
+    assert len(mvf.plan(half).fused) == 12

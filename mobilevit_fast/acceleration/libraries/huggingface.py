@@ -21,7 +21,7 @@ from mobilevit_fast.acceleration.parts import (
     TransformerLayerParts,
     Unsupported,
 )
-from mobilevit_fast.acceleration.reading import linear_classifier, require
+from mobilevit_fast.acceleration.reading import check_heads, linear_classifier, require
 from mobilevit_fast.acceleration.regions import ASPP, ConvNormAct, InvertedResidual, MobileViTBlock
 from mobilevit_fast.acceleration.regions.classifier_head import HeadOfModel
 from mobilevit_fast.acceleration.rules import Rule
@@ -121,15 +121,22 @@ def rules_for(
 
     def read_layer(layer: Any) -> TransformerLayerParts:
         attention = layer.attention.attention
+        qkv = tuple(require(nn.Linear, getattr(attention, name), name) for name in ("query", "key", "value"))
+        features, heads = qkv[0].out_features, attention.num_attention_heads
+        sizes = {
+            "all_head_size": (attention.all_head_size, features),
+            "attention_head_size": (attention.attention_head_size, features // max(heads, 1)),
+        }
+        check_heads(qkv[0], heads, **sizes)
         return TransformerLayerParts(
             norm1=require(nn.LayerNorm, layer.layernorm_before, "layernorm_before"),
-            qkv=tuple(require(nn.Linear, getattr(attention, name), name) for name in ("query", "key", "value")),
+            qkv=qkv,
             proj=require(nn.Linear, layer.attention.output.dense, "attention.output.dense"),
             norm2=require(nn.LayerNorm, layer.layernorm_after, "layernorm_after"),
             fc1=require(nn.Linear, layer.intermediate.dense, "intermediate.dense"),
             fc2=require(nn.Linear, layer.output.dense, "output.dense"),
             activation=activation_name(layer.intermediate.intermediate_act_fn, activations),
-            num_heads=attention.num_attention_heads,
+            num_heads=heads,
         )
 
     def read_block(module: Any) -> MobileViTBlockParts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import timm.layers as layers
@@ -23,7 +24,7 @@ from mobilevit_fast.acceleration.parts import (
     TransformerLayerParts,
     Unsupported,
 )
-from mobilevit_fast.acceleration.reading import linear_classifier, require
+from mobilevit_fast.acceleration.reading import check_heads, linear_classifier, require
 from mobilevit_fast.acceleration.regions import ConvNormAct, InvertedResidual, MobileViTBlock
 from mobilevit_fast.acceleration.regions.classifier_head import HeadOfModel
 from mobilevit_fast.acceleration.rules import Rule
@@ -80,15 +81,21 @@ def _read_layer(layer: Any) -> TransformerLayerParts:
     _require_identity(layer, "ls1", "ls2", "drop_path1", "drop_path2")
     _require_identity(attention, "q_norm", "k_norm", "norm", "gate")
     _require_identity(mlp, "norm")
+    qkv, heads = require(nn.Linear, attention.qkv, "attn.qkv"), attention.num_heads
+    outputs = qkv.out_features // 3
+    sizes = {"attn.head_dim": (attention.head_dim, outputs // max(heads, 1))}
+    if hasattr(attention, "attn_dim"):  # not in timm's first versions
+        sizes["attn.attn_dim"] = (attention.attn_dim, outputs)
+    check_heads(qkv, 3 * heads, **sizes)
     return TransformerLayerParts(
         norm1=require(nn.LayerNorm, layer.norm1, "norm1"),
-        qkv=(require(nn.Linear, attention.qkv, "attn.qkv"),),
+        qkv=(qkv,),
         proj=require(nn.Linear, attention.proj, "attn.proj"),
         norm2=require(nn.LayerNorm, layer.norm2, "norm2"),
         fc1=require(nn.Linear, mlp.fc1, "mlp.fc1"),
         fc2=require(nn.Linear, mlp.fc2, "mlp.fc2"),
         activation=activation_name(mlp.act, {}),
-        num_heads=attention.num_heads,
+        num_heads=heads,
     )
 
 
@@ -97,6 +104,8 @@ def _read_block(module: Any) -> MobileViTBlockParts:
         raise Unsupported("it has no fusion convolution (no_fusion=True)")
     if module.conv_kxk.conv.stride != (1, 1):
         raise Unsupported(f"its first convolution has stride {module.conv_kxk.conv.stride}")
+    if module.patch_area != math.prod(module.patch_size):
+        raise Unsupported(f"its patch_area is {module.patch_area}, not that of patch_size {tuple(module.patch_size)}")
     return MobileViTBlockParts(
         local=_read_conv(module.conv_kxk),
         conv_in=conv_parts(module.conv_1x1, None, None, {}),

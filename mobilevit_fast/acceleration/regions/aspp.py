@@ -83,7 +83,8 @@ class ASPP(Constructible):
 
     @classmethod
     def layout(cls, parts: ASPPParts) -> Layout:
-        return layout_of(*_convolutions(parts))
+        # The pooled branch is resized to contiguous images, and so is the concatenation of all.
+        return layout_of(*_convolutions(parts))._replace(keeps=False)
 
     @classmethod
     def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
