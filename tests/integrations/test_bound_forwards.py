@@ -382,23 +382,3 @@ def test_kept_forwards_while_it_is_restored(name: str, calling: Callable[..., li
             mvf.report(model)
         mvf.accelerate(model)
     assert not errors, errors[0]
-
-
-def test_a_class_that_asks_its_subclasses_for_arguments() -> None:
-    base = type(zoo.SMALL["native"]())
-
-    class Tagged(base):  # type: ignore[misc, valid-type]
-        def __init_subclass__(cls, *, tag: int, **kwargs: Any) -> None:
-            super().__init_subclass__(**kwargs)
-
-    class Model(Tagged, tag=1):
-        pass
-
-    model, x = zoo.SMALL["native"](), zoo.images(1)
-    expected = zoo.run(model, x)
-    model.__class__ = Model
-    mvf.accelerate(model, compute_dtype=torch.bfloat16)
-    assert len(mvf.report(model).fused) == 12
-    assert (zoo.run(model, x) - expected).abs().max() > 1e-4  # bfloat16
-    assert type(mvf.restore(model)) is Model
-    assert torch.equal(zoo.run(model, x), expected)

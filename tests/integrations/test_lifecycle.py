@@ -337,3 +337,23 @@ def test_plan_for_another_device_without_it() -> None:
     for backend in {"cuda", "triton"} - {expected}:
         assert any(text.startswith(f"{backend}: ") for region in report for text in region.passed_over)
     assert not any(text.startswith("cpu: ") for region in report for text in region.passed_over)
+
+
+def test_a_class_that_asks_its_subclasses_for_arguments() -> None:
+    base = type(zoo.SMALL["native"]())
+
+    class Tagged(base):  # type: ignore[misc, valid-type]
+        def __init_subclass__(cls, *, tag: int, **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+
+    class Model(Tagged, tag=1):
+        pass
+
+    model, x = zoo.SMALL["native"](), zoo.images(1)
+    expected = zoo.run(model, x)
+    model.__class__ = Model
+    mvf.accelerate(model, compute_dtype=torch.bfloat16)
+    assert len(mvf.report(model).fused) == 12
+    assert (zoo.run(model, x) - expected).abs().max() > 1e-4  # bfloat16
+    assert type(mvf.restore(model)) is Model
+    assert torch.equal(zoo.run(model, x), expected)
