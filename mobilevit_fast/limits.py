@@ -48,7 +48,7 @@ NAMES = tuple(name for name in dict(globals()) if name.startswith("MAX_"))
 def raised(name: str) -> str:
     """The end of an error message that says how to get past a limit."""
     command = f"mobilevit-fast --limit {name}=... COMMAND"
-    return f"at most {globals()[name]:,} (mobilevit_fast.limits.{name}; on the command line: {command})"
+    return f"at most {globals()[name]:,} (mobilevit_fast.limits.{name}, on the command line: {command})"
 
 
 def check(name: str, value: int, what: str) -> None:
