@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from mobilevit_fast.cli.console import note, percent, say, say_json, stdout, usage_error
-from mobilevit_fast.cli.loading import load, parse_device, parse_dtype
+from mobilevit_fast.cli.loading import engine_of, load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
 from mobilevit_fast.engine import PREPROCESSING_MODES, Engine
 from mobilevit_fast.engine.benchmark import EngineRates, agreement, measure
@@ -46,14 +46,7 @@ def bench_engine_command(
     loaded = load(model, None, processor=processor, device=compute_device, dtype=compute_dtype, accelerated=False)
 
     def engine(mode: str) -> Engine:
-        return Engine(
-            loaded.model,
-            loaded.processor,
-            None if batch_size is None else (batch_size,),
-            decode_threads,
-            preprocessing=mode,
-            acceleration=accelerate,
-        )
+        return engine_of(loaded, batch_size, decode_threads, preprocessing=mode, acceleration=accelerate)
 
     exact, other = (engine(mode) for mode in PREPROCESSING_MODES)
     rates = measure(exact if preprocessing == PREPROCESSING_MODES[0] else other, sources, limit=limit, seconds=seconds)

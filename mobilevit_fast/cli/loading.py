@@ -1,10 +1,12 @@
 """Models and their image processors from what the user named, with a word on what was assumed of them."""
 
+from typing import Any
+
 import torch
 
 from mobilevit_fast.checkpoints import Checkpoint
 from mobilevit_fast.cli.console import note, usage_error
-from mobilevit_fast.engine import loading
+from mobilevit_fast.engine import Engine, loading
 from mobilevit_fast.engine.loading import Loaded
 from mobilevit_fast.images import MobileViTImageProcessor
 
@@ -32,6 +34,15 @@ def load(
     loaded = loading.load(source, task, processor=processor, device=device, dtype=dtype, accelerated=accelerated)
     _announce(loaded.assumed)
     return loaded
+
+
+def engine_of(loaded: Loaded, batch_size: int | None, decode_threads: int | None, **options: Any) -> Engine:
+    """An engine for what was loaded, or exit status 2 where an option does not go with it."""
+    sizes = None if batch_size is None else (batch_size,)
+    try:
+        return Engine(loaded.model, loaded.processor, sizes, decode_threads, **options)
+    except ValueError as error:  # such as an output that the model has not
+        raise usage_error(str(error)) from error
 
 
 def find_processor(source: str, checkpoint: Checkpoint, named: str | None) -> MobileViTImageProcessor:

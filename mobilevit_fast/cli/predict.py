@@ -24,9 +24,9 @@ from mobilevit_fast.cli.console import (
     stderr,
     usage_error,
 )
-from mobilevit_fast.cli.loading import load, parse_device, parse_dtype
+from mobilevit_fast.cli.loading import engine_of, load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
-from mobilevit_fast.engine import FORMATS, OUTPUTS, PREPROCESSING_MODES, Engine, EngineError, Prediction, RunReport
+from mobilevit_fast.engine import FORMATS, OUTPUTS, PREPROCESSING_MODES, EngineError, Prediction, RunReport
 from mobilevit_fast.engine.errors import described
 from mobilevit_fast.engine.loading import DIGITS
 from mobilevit_fast.engine.results.formats import format_of
@@ -109,19 +109,8 @@ def predict_command(
     part = _parse_shard(shard)
     compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
     loaded = load(model, None, processor=processor, device=compute_device, dtype=compute_dtype, accelerated=False)
-    try:
-        engine = Engine(
-            loaded.model,
-            loaded.processor,
-            None if batch_size is None else (batch_size,),
-            decode_threads,
-            preprocessing=preprocessing,
-            outputs=outputs,
-            top_k=top_k,
-            acceleration=accelerate,
-        )
-    except ValueError as error:  # such as an output that the model has not
-        raise usage_error(str(error)) from error
+    options = {"preprocessing": preprocessing, "outputs": outputs, "top_k": top_k, "acceleration": accelerate}
+    engine = engine_of(loaded, batch_size, decode_threads, **options)
     with _interrupted_by_sigterm(), _Progress(sources, part, limit) as progress:
         try:
             report = engine.run(
