@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.engine import cases_of, photos_in
 from benchmarks.gpu.models import check
-from benchmarks.gpu.results import Results
+from benchmarks.gpu.results import Results, without_row
 from benchmarks.networks import Networks
 from benchmarks.registry import DTYPES
 from benchmarks.timing import reason_of
@@ -61,11 +61,8 @@ def tasks() -> list[Task]:
 
 def missing(task: Task, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Keys of the rows that a task should have given and has not."""
-    for case in task.cases:
-        key = {"kind": "engine", "model": task.size, "dtype": task.dtype}
-        key |= {"preprocessing": task.preprocessing, "case": case}
-        if not any(key.items() <= row.items() for row in rows):
-            yield key
+    same = {"kind": "engine", "model": task.size, "dtype": task.dtype, "preprocessing": task.preprocessing}
+    return without_row(({**same, "case": case} for case in task.cases), rows)
 
 
 def engine_of(task: Task, gpu: Any, image_size: int) -> Engine:

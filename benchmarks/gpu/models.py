@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.gpu.cases import CHECKED_IMAGES, Case, errors
 from benchmarks.gpu.providers import ANCHOR, BUILDERS, PROVIDERS
-from benchmarks.gpu.results import Results
+from benchmarks.gpu.results import Results, without_row
 from benchmarks.networks import Networks
 from benchmarks.registry import DTYPES, YARDSTICK, Provider
 from benchmarks.timing import interleaved, reason_of, times_of
@@ -99,10 +99,8 @@ def key_of(task: Task, batch: int, provider: str) -> dict[str, Any]:
 
 def missing(task: Task, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Keys of the rows that a task should have given and has not."""
-    for batch, provider in itertools.product(task.batches, task.providers):
-        key = key_of(task, batch, provider)
-        if not any(key.items() <= row.items() for row in rows):
-            yield key
+    keys = (key_of(task, *which) for which in itertools.product(task.batches, task.providers))
+    return without_row(keys, rows)
 
 
 class _Prepared(NamedTuple):

@@ -12,7 +12,7 @@ from benchmarks.cpu.models import exact_and_gmac, relative_error
 from benchmarks.cpu.table import shape_text
 from benchmarks.floors import Chip, bytes_of, work_of
 from benchmarks.gpu.models import DeviceLost, check
-from benchmarks.gpu.results import Results
+from benchmarks.gpu.results import Results, without_row
 from benchmarks.operators import builder, materialized
 from benchmarks.registry import COMPILED_OPERATORS as COMPILED
 from benchmarks.registry import OPERATOR_BACKENDS as BACKENDS
@@ -94,11 +94,8 @@ def key_of(task: Task, work: Work, provider: str) -> dict[str, Any]:
 
 def missing(task: Task, rows: Sequence[dict[str, Any]], image_size: int = 256) -> Iterator[dict[str, Any]]:
     """Keys of the rows that a task should have given and has not."""
-    for work in chosen(task, image_size):
-        for provider in task.providers:
-            key = key_of(task, work, provider)
-            if not any(key.items() <= row.items() for row in rows):
-                yield key
+    keys = (key_of(task, work, provider) for work in chosen(task, image_size) for provider in task.providers)
+    return without_row(keys, rows)
 
 
 def ceilings(gpu: Any) -> dict[str, Any]:

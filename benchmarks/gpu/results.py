@@ -1,7 +1,7 @@
 """Files of results that are complete after every row, whoever is killed when."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,11 @@ from mobilevit_fast.files import write_atomically
 
 LARGEST = 16_000_000
 """Bytes of a file: results are to be committed, and carried away from machines that only let go of small ones."""
+
+
+def without_row(keys: Iterable[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Those of ``keys``, fields that tell a row from all others, that no row has."""
+    return (key for key in keys if not any(key.items() <= row.items() for row in rows))
 
 
 class Results:

@@ -4,12 +4,13 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.gpu import engine, models, ops, process
+from benchmarks.gpu import models, process
 from benchmarks.gpu.plan import STAGES
+from benchmarks.gpu.worker import STAGES as WORKERS
 
 CHECK_LIBRARY = (
     "from mobilevit_fast import native; s = native.status()['cuda']; print(s.reason or s.path); "
@@ -107,9 +108,7 @@ def steps(
                 condition="if cuda failed",
             ),
         ]
-    if stage in ("models", "ops", "engine"):
-        tasks: Sequence[models.Task | ops.Task | engine.Task]
-        tasks = {"models": models.tasks(), "ops": ops.tasks(), "engine": engine.tasks()}[stage]  # type: ignore[assignment]
+    if stage in WORKERS:
         given = () if photos is None or stage != "engine" else (str(photos),)
         return [
             Step(
@@ -117,7 +116,7 @@ def steps(
                 (python, "-m", "benchmarks.gpu.worker", stage, str(i), str(file_of(out, stage)), *given),
                 task.seconds,
             )
-            for i, task in enumerate(tasks)
+            for i, task in enumerate(WORKERS[stage].tasks())
         ]
     if stage == "sanitize":
         one_test = (python, "-m", "pytest", "-m", "gpu", "-q", "-x", *_PLAIN, SANITIZED)
