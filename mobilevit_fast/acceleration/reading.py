@@ -28,17 +28,18 @@ def linear_classifier(module: nn.Module, without: str) -> nn.Linear:
     return require(nn.Linear, module, "classifier")
 
 
-def check_heads(linear: nn.Linear, heads: int, **sizes: tuple[int, int]) -> None:
-    """Heads of attention that share out all outputs of a query's layer.
+def check_heads(features: int, heads: int, size: tuple[str, int], total: tuple[str, int]) -> None:
+    """Heads of attention that share out all features of a query.
 
     Args:
-        linear: the layer.
+        features: of a query.
         heads: their number.
-        sizes: settings by name: what each is, and what it is to be.
+        size: name and value of the setting that says how many features a head has.
+        total: name and value of the one that says how many all have.
     """
-    if heads < 1 or linear.out_features % heads:
-        raise Unsupported(f"its {linear.out_features} features are not those of {heads} heads")
-    for name, (found, expected) in sizes.items():
+    if heads < 1 or features % heads:
+        raise Unsupported(f"its {features} features are not those of {heads} heads")
+    for (name, found), expected in ((total, features), (size, features // heads)):
         if found != expected:
             raise Unsupported(f"its {name} is {found}, not {expected}")
 

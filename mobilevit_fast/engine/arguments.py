@@ -7,7 +7,7 @@ from mobilevit_fast import limits
 BATCH_SIZES = {"cpu": (1, 8), "cuda": (1, 8, 32, 128, 256)}
 """Images of one call of the model, by kind of device: 8 keep a core's cache warm, 256 a GPU's multiprocessors busy."""
 
-_MOST_THREADS = 1024
+_MAX_THREADS = 1024
 
 
 def checked_batch_sizes(given: Sequence[int] | None, kind: str, shape: tuple[int, int] | None) -> tuple[int, ...]:
@@ -36,6 +36,6 @@ def _positive(name: str, value: int) -> int:
 
 def checked_threads(count: int) -> int:
     """A number of threads that a process may have."""
-    if _positive("decode_threads", count) > _MOST_THREADS:
-        raise ValueError(f"decode_threads: expected at most {_MOST_THREADS}, got {count}")
+    if _positive("decode_threads", count) > _MAX_THREADS:
+        raise ValueError(f"decode_threads: expected at most {_MAX_THREADS}, got {count}")
     return count

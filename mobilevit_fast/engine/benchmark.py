@@ -20,10 +20,10 @@ from mobilevit_fast.engine.statistics import COPY, DECODE, FORWARD, READ, RESIZE
 from mobilevit_fast.engine.workers import Workers
 
 _SECONDS = 2.0
-_MOST_AT_ONCE = 512
+_MAX_AT_ONCE = 512
 """Images that are held decoded at once."""
-_MOST_BYTES = 1 << 29
-"""Number of these images."""
+_MAX_BYTES = 1 << 29
+"""Bytes of these images, decoded."""
 _CHUNK = 8
 
 
@@ -116,7 +116,7 @@ def measure(engine: Engine, sources: Any, *, limit: int | None = None, seconds: 
     Raises:
         ValueError: none of the images can be read.
     """
-    found = [*islice(iterate(sources, limit=limit), _MOST_AT_ONCE)]
+    found = [*islice(iterate(sources, limit=limit), _MAX_AT_ONCE)]
     good, contents, decoded, failed = _readable(engine, found)
     if not good:
         raise ValueError(f"expected images to measure with, got {len(found)} sources without any that can be read")
@@ -172,7 +172,7 @@ def _readable(engine: Engine, sources: Sequence[Source]) -> tuple[list[Source], 
     good, contents, decoded = [], [], []
     held = 0
     for source in sources:
-        if held > _MOST_BYTES:
+        if held > _MAX_BYTES:
             break
         try:
             content = source.read()

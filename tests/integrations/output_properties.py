@@ -91,6 +91,7 @@ IMAGES: dict[str, Callable[[], Tensor]] = {
 }
 
 
-def pair(name: str, **arguments: Any) -> tuple[nn.Module, nn.Module]:
-    """A plain model, and one like it that is accelerated."""
-    return MODELS[name](), mvf.accelerate(MODELS[name](), **arguments)
+def pair(name: str, weights: str = "contiguous", **arguments: Any) -> tuple[nn.Module, nn.Module]:
+    """A plain model, and one like it that is accelerated; both then have weights of this layout."""
+    plain, model = MODELS[name](), mvf.accelerate(MODELS[name](), **arguments)
+    return (channels_last(plain), channels_last(model)) if weights == "channels_last" else (plain, model)

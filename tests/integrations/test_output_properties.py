@@ -39,9 +39,7 @@ def _hidden(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("weights", LAYOUTS)
 @pytest.mark.parametrize("name", MODELS)
 def test_of_every_output(name: str, weights: str) -> None:
-    plain, model = pair(name)
-    if weights == "channels_last":
-        plain, model = channels_last(plain), channels_last(model)
+    plain, model = pair(name, weights)
     for layout, images in IMAGES.items():
         x = images()
         expected = properties(_call(plain, x, **_hidden(name)))
@@ -141,9 +139,7 @@ PARTS = {
 @pytest.mark.parametrize("name", PARTS)
 def test_of_every_part_by_itself(name: str, weights: str) -> None:
     """Called with what it sees inside of the plain model."""
-    plain, model = pair(name)
-    if weights == "channels_last":
-        plain, model = channels_last(plain), channels_last(model)
+    plain, model = pair(name, weights)
     fused = [region.path for region in mvf.report(model).fused if region.path]
     between = {path.rsplit(".", 1)[0] for path in fused if "." in path}
     for path in [*fused, *sorted(between - {"mobilevit"}), *PARTS[name]]:
@@ -276,9 +272,7 @@ def test_in_a_compiled_graph(name: str) -> None:
 @pytest.mark.parametrize("weights", LAYOUTS)
 @pytest.mark.parametrize("name", ["native-segmentation", "transformers-backbone", "timm-features"])
 def test_in_an_exported_graph(name: str, weights: str) -> None:
-    plain, model = map(shortened, pair(name))
-    if weights == "channels_last":
-        plain, model = channels_last(plain), channels_last(model)
+    plain, model = map(shortened, pair(name, weights))
     x = zoo.images(2)
     with torch.no_grad():
         graph = torch.export.export(model, (x,)).module()

@@ -6,7 +6,6 @@ of the operators run there, in a process of its own.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mobilevit_fast import native
+from testing.compiled import alone_in
 from testing.compiler import compiler_path
 from testing.paths import REPOSITORY
 
@@ -40,10 +40,7 @@ def run(*command: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working tree of links, but for the native libraries."""
     compiler_path()  # skips without one
-    folder = REPOSITORY / "build"
-    folder.mkdir(exist_ok=True)
-    with (folder / "emulated.lock").open("w") as lock:  # test processes share the folder
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone_in(REPOSITORY / "build" / "emulated"):  # test processes share what is built
         built = run(sys.executable, "setup.py", "-q", "build_emulated")
     assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-4000:]
     (library,) = (REPOSITORY / "build").glob(f"cmake-{sys.implementation.cache_tag}/emulated/_lib/*.so")

@@ -122,12 +122,9 @@ def rules_for(
     def read_layer(layer: Any) -> TransformerLayerParts:
         attention = layer.attention.attention
         qkv = tuple(require(nn.Linear, getattr(attention, name), name) for name in ("query", "key", "value"))
-        features, heads = qkv[0].out_features, attention.num_attention_heads
-        sizes = {
-            "all_head_size": (attention.all_head_size, features),
-            "attention_head_size": (attention.attention_head_size, features // max(heads, 1)),
-        }
-        check_heads(qkv[0], heads, **sizes)
+        heads = attention.num_attention_heads
+        sizes = [(name, getattr(attention, name)) for name in ("attention_head_size", "all_head_size")]
+        check_heads(qkv[0].out_features, heads, *sizes)
         return TransformerLayerParts(
             norm1=require(nn.LayerNorm, layer.layernorm_before, "layernorm_before"),
             qkv=qkv,

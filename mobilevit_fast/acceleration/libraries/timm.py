@@ -83,10 +83,8 @@ def _read_layer(layer: Any) -> TransformerLayerParts:
     _require_identity(mlp, "norm")
     qkv, heads = require(nn.Linear, attention.qkv, "attn.qkv"), attention.num_heads
     outputs = qkv.out_features // 3
-    sizes = {"attn.head_dim": (attention.head_dim, outputs // max(heads, 1))}
-    if hasattr(attention, "attn_dim"):  # not in timm's first versions
-        sizes["attn.attn_dim"] = (attention.attn_dim, outputs)
-    check_heads(qkv, 3 * heads, **sizes)
+    total = getattr(attention, "attn_dim", outputs)  # not in timm's first versions
+    check_heads(outputs, heads, ("attn.head_dim", attention.head_dim), ("attn.attn_dim", total))
     return TransformerLayerParts(
         norm1=require(nn.LayerNorm, layer.norm1, "norm1"),
         qkv=(qkv,),
