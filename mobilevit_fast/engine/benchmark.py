@@ -176,7 +176,7 @@ def _readable(engine: Engine, sources: Sequence[Source]) -> tuple[list[Source], 
             break
         try:
             content = source.read()
-            pixels = engine.preprocessing.decode(content).copy()
+            pixels = engine.preprocessing.decode(content).copy(order="K")  # as the decoder lays them
         except Exception:  # told as the number of those left out; a run has the reasons
             failed += 1
             continue
