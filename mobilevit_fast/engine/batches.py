@@ -1,10 +1,10 @@
-"""Images that lie in memory as the model reads them, computed batch by batch without a look at each."""
+"""Images in memory, computed batch by batch without a look at each: as they are, or resized on their GPU."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,6 +48,57 @@ def as_they_are(images: Any, preprocessing: Preprocessing) -> Batch | None:
         return None
     images = images if is_last else images.permute(0, 2, 3, 1)  # (N, 3, height, width) -> (N, height, width, 3)
     return Batch(name, images) if preprocessing.keeps(images.shape[1], images.shape[2]) else None
+
+
+def on_their_gpu(images: Any, preprocessing: Preprocessing, device: torch.device) -> list[Tensor] | None:
+    """Images that a GPU holds, (height, width, 3) uint8 each.
+
+    Args:
+        images: (N, height, width, 3) or (N, 3, height, width), or a list of such images of any sizes.
+        preprocessing: of them.
+        device: of the model.
+
+    Returns:
+        None for all others: those of another device, no uint8, or whose channels could be any of their axes; and for
+        none.
+    """
+    if device.type == "cpu" or preprocessing.settings.input_data_format is not None:
+        return None
+    if isinstance(images, Tensor):
+        images = list(images) if images.ndim == 4 else None
+    if not isinstance(images, list | tuple) or not images:
+        return None
+    found = []
+    for image in images:
+        if not isinstance(image, Tensor) or (image.device, image.dtype, image.ndim) != (device, torch.uint8, 3):
+            return None
+        is_last = image.shape[2] == 3
+        if is_last == (image.shape[0] == 3) or image.numel() == 0:
+            return None
+        found.append(image if is_last else image.permute(1, 2, 0))  # (3, height, width) -> (height, width, 3)
+    return found
+
+
+def logits_where_they_are(
+    images: Sequence[Tensor], compute: Callable[[Tensor], Answers], preprocessing: Preprocessing, batch_size: int
+) -> Tensor | None:
+    """Logits of images of ``on_their_gpu``, which are resized there; None where that is not possible.
+
+    Raises:
+        ImageError: an image would have too many pixels.
+        ValueError: the answer for an image is not finite; the message has its number.
+        Exception: whatever the model raised.
+    """
+    parts = []
+    for first in range(0, len(images), batch_size):
+        resized = preprocessing.resized(images[first : first + batch_size])
+        if resized is None:
+            return None
+        with torch.inference_mode():
+            logits = compute(resized).logits
+        assert logits is not None
+        parts.append(logits)
+    return _finite("tensor", torch.cat(parts))
 
 
 def logits_of(batch: Batch, compute: Callable[[Tensor], Answers], plan: Plan, slot: Callable[[int], Tensor]) -> Tensor:
@@ -99,7 +150,15 @@ def logits_of(batch: Batch, compute: Callable[[Tensor], Answers], plan: Plan, sl
         workers.close()
     if errors:
         raise errors[0]
-    logits = torch.cat([parts[first] for first in firsts])
+    return _finite(name, torch.cat([parts[first] for first in firsts]))
+
+
+def _finite(name: str, logits: Tensor) -> Tensor:
+    """The same logits.
+
+    Raises:
+        ValueError: those of an image are not finite.
+    """
     finite = logits.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         raise ValueError(f"{name} {int(finite.logical_not().nonzero()[0])}: {NOT_FINITE}")

@@ -155,11 +155,18 @@ class CudaDevice:
         return self._streams.pinned(shape, torch.uint8)
 
     def __call__(self, images: Tensor) -> Answers:
-        """Answers for images (N, 3, height, width) of the host, on the host."""
+        """Answers for images (N, 3, height, width), on the host.
+
+        Args:
+            images: of the host, or of the GPU, where what was begun on the current stream makes them.
+        """
         own, streams = self._own, self._streams
+        made = None if images.device.type == "cpu" else streams.event()
         if own.copying is None:
             own.copying = streams.copying()
         with streams.on(own.copying):
+            if made is not None:
+                own.copying.wait_event(made)
             on_device = self._copied(images)
             copied = streams.event()
         with self._lock, streams.on(streams.compute):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mobilevit_fast.acceleration import PixelNormalization, accelerate, report
 from mobilevit_fast.engine.arguments import checked_batch_sizes, checked_threads
-from mobilevit_fast.engine.batches import as_they_are, logits_of
+from mobilevit_fast.engine.batches import as_they_are, logits_of, logits_where_they_are, on_their_gpu
 from mobilevit_fast.engine.devices import CpuDevice, CudaDevice
 from mobilevit_fast.engine.model import Answers, EngineModel, Wanted, default_outputs
 from mobilevit_fast.engine.predictions import Prediction
@@ -25,6 +25,7 @@ from mobilevit_fast.engine.results import ResultsFolder
 from mobilevit_fast.engine.sources import Source, iterate
 from mobilevit_fast.engine.statistics import DECODE, FORWARD, READ, RESIZE, WRITE, Statistics, Stopwatch
 from mobilevit_fast.engine.stream import Answer, Plan, Stream
+from mobilevit_fast.images import ImageError
 from mobilevit_fast.version import __version__
 
 _SLOTS_OF_A_GPU = 4
@@ -160,7 +161,8 @@ class Engine:
 
         Args:
             images: one of, a list of, or a batch of what the image processor takes: arrays and tensors (N, height,
-                width, 3) or (N, 3, height, width), PIL images, paths, encoded images as bytes.
+                width, 3) or (N, 3, height, width), PIL images, paths, encoded images as bytes. RGB images on the
+                model's GPU, uint8, are resized there.
 
         Returns:
             Float32 on the CPU: (N, classes), or (N, classes, height, width) of a segmentation model.
@@ -170,10 +172,9 @@ class Engine:
         """
         logits = EngineModel(self.model.module, Wanted(("logits",), 1), self.model.id2label)
         compute: Callable[[Tensor], Answers] = self._device.with_model(logits)
-        batch = as_they_are(images, self.preprocessing)
-        if batch is not None:
-            with suppress(RuntimeError):  # the way below goes on image by image, and names the one that fails
-                return logits_of(batch, compute, self.plan(len(batch.images)), self.slot)
+        together = self._logits_in_memory(images, compute)
+        if together is not None:
+            return together
         found: list[Tensor] = []
         for source, answer in self.answers(iterate(images), Statistics(), peek=True, compute=compute):
             if isinstance(answer, str):
@@ -183,6 +184,18 @@ class Engine:
         if not found:
             raise ValueError("expected at least one image, got none")
         return torch.stack(found)
+
+    def _logits_in_memory(self, images: Any, compute: Callable[[Tensor], Answers]) -> Tensor | None:
+        """Logits of images that nobody has to look at one by one; None of others, and where they fail together."""
+        with suppress(RuntimeError, ImageError):  # the way of each by itself names the one that fails
+            batch = as_they_are(images, self.preprocessing)
+            if batch is not None:
+                return logits_of(batch, compute, self.plan(len(batch.images)), self.slot)
+            on_gpu = on_their_gpu(images, self.preprocessing, self.model.device)
+            if on_gpu is not None:
+                size = self.plan(len(on_gpu)).batch_size
+                return logits_where_they_are(on_gpu, compute, self.preprocessing, size)
+        return None
 
     def run(
         self,

@@ -7,6 +7,7 @@ gives the numbers that it would give, to the bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -19,7 +20,7 @@ from mobilevit_fast.acceleration.pixels import ignores_do_normalize
 from mobilevit_fast.engine.decoding import decode, whole_size
 from mobilevit_fast.images import ImageSettings, MobileViTImageProcessor
 from mobilevit_fast.images.inputs import RawImage
-from mobilevit_fast.images.pipeline import process_image, write_resized
+from mobilevit_fast.images.pipeline import process_image, resized_where_they_are, write_resized
 from mobilevit_fast.images.settings import CHANNELS_FIRST
 from mobilevit_fast.images.transforms import normalize, rescale, resized_shape
 from mobilevit_fast.ops import pixels_to_float
@@ -84,6 +85,18 @@ class Preprocessing:
             return None
         write_resized(pixels, self.settings, row.permute(2, 0, 1))  # (height, width, 3) -> (3, height, width)
         return None
+
+    def resized(self, images: Sequence[Tensor]) -> Tensor | None:
+        """Resize and crop images on the device where they are.
+
+        Args:
+            images: (height, width, 3) uint8 on one device.
+
+        Returns:
+            (N, 3, height, width) uint8 of the bits that `write` gives; None where that device cannot, or where images
+            have no size of their own.
+        """
+        return None if self.shape is None else resized_where_they_are(images, self.settings)
 
     def values(self, images: Tensor) -> Tensor:
         """Numbers for the model, (N, 3, height, width) float32 in channels_last, of uint8 images of the same shape."""

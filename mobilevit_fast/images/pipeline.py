@@ -15,7 +15,7 @@ from PIL.Image import Resampling
 
 from mobilevit_fast import limits
 from mobilevit_fast.images.inputs import RawImage, is_ambiguous, read_image, read_segmentation_map
-from mobilevit_fast.images.resizing import resize_and_crop, supports, supports_pillow
+from mobilevit_fast.images.resizing import as_rows, resize_and_crop, rows_come_first, supports, supports_pillow
 from mobilevit_fast.images.settings import ImageSettings
 from mobilevit_fast.images.transforms import (
     ImageError,
@@ -29,7 +29,7 @@ from mobilevit_fast.images.transforms import (
     resized_shape,
     to_bytes,
 )
-from mobilevit_fast.ops import pixels_to_float
+from mobilevit_fast.ops import pixels_to_float, resize_crop_batch
 
 
 class Pixels(NamedTuple):
@@ -103,8 +103,32 @@ def _stays_bytes(image: np.ndarray, settings: ImageSettings) -> bool:
     return supports((height, width, channels), settings.resample).ok and not holds_fractions(image)
 
 
+class _Geometry(NamedTuple):
+    """Of a resize and a crop: (height, width) of the whole image after it, of the result, and Pillow's filter."""
+
+    size: tuple[int, int]
+    crop: tuple[int, int]
+    resample: Resampling
+
+
+def _geometry(shape: tuple[int, int], settings: ImageSettings) -> _Geometry:
+    """What settings with a resize, a crop, or both make of an image of (height, width).
+
+    Raises:
+        ImageError: the result would have too many pixels.
+    """
+    size = shape
+    if settings.do_resize:
+        assert settings.size is not None
+        size = resized_shape(*shape, settings.size)
+        _check_growth(shape, *size)
+    # Without a resize any filter leaves pixels what they are.
+    resample = settings.resample if settings.do_resize and settings.resample is not None else Resampling.BOX
+    return _Geometry(size, _crop_shape(size, settings), resample)
+
+
 def write_resized(image: np.ndarray, settings: ImageSettings, out: torch.Tensor) -> None:
-    """Resize and crop bytes into a place of their own.
+    """Resize and crop uint8 pixels into a place of their own.
 
     Args:
         image: (channels, height, width) uint8.
@@ -114,14 +138,33 @@ def write_resized(image: np.ndarray, settings: ImageSettings, out: torch.Tensor)
     Raises:
         ImageError: the result would have too many pixels.
     """
-    size = image.shape[1], image.shape[2]
-    if settings.do_resize:
-        size = _resized_shape(image, settings)
-        _check_growth(image.shape[1:], *size)
-    crop = _crop_shape(size, settings)
-    # Without a resize any filter leaves pixels what they are.
-    resample = settings.resample if settings.do_resize and settings.resample is not None else Resampling.BOX
+    size, crop, resample = _geometry((image.shape[1], image.shape[2]), settings)
     resize_and_crop(image.transpose(1, 2, 0), size, crop, resample, out=out)
+
+
+def resized_where_they_are(images: Sequence[torch.Tensor], settings: ImageSettings) -> torch.Tensor | None:
+    """Resize and crop uint8 images on their device, bit for bit as `write_resized` does.
+
+    Args:
+        images: at least one, (height, width, 3) uint8, all on one device.
+        settings: with a resize, a crop, or both, and results of one size.
+
+    Returns:
+        (N, 3, height, width) uint8, channels_last; None where no kernel of the device takes all images.
+
+    Raises:
+        ImageError: a result would have too many pixels.
+    """
+    geometries = [_geometry((image.shape[0], image.shape[1]), settings) for image in images]
+    _, crop, resample = geometries[0]
+    if not all(supports(tuple(image.shape), resample, image.device.type).ok for image in images):
+        return None
+    sizes = [geometry.size for geometry in geometries]
+    orders = [
+        rows_come_first((image.shape[0], image.shape[1]), size) for image, size in zip(images, sizes, strict=True)
+    ]
+    dense = [as_rows(image) for image in images]
+    return resize_crop_batch(dense, sizes, crop, int(resample), rows_first=orders)
 
 
 def _process_bytes(image: np.ndarray, settings: ImageSettings) -> Pixels:

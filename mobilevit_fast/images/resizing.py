@@ -98,7 +98,7 @@ def resize_and_crop(
     if supports(tuple(pixels.shape), resample, device.type).ok:
         height, width = pixels.shape[:2]
         rows_first = rows_come_first((height, width), size)
-        image = _as_rows(pixels)
+        image = as_rows(pixels)
         return resize_crop(
             image, size, crop, int(resample), rows_first=rows_first, flip_channels=flip_channels, out=out
         )
@@ -133,8 +133,8 @@ def centred_slices(edge: int, crop: int) -> tuple[slice, slice]:
     return slice(in_crop, in_crop + length), slice(in_image, in_image + length)
 
 
-def _as_rows(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """The same pixels as a tensor whose rows are without gaps, as it is where it can be."""
+def as_rows(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """The same pixels, (height, width, channels), as a tensor whose rows are without gaps, as it is where it can be."""
     if isinstance(pixels, torch.Tensor):
         close = pixels.stride(2) == 1 and pixels.stride(1) == pixels.shape[2]
         return pixels if close else pixels.contiguous()

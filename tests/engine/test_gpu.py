@@ -123,6 +123,16 @@ def test_a_batch_in_memory_has_the_logits_of_the_cpu(graphs: Engine) -> None:
     torch.testing.assert_close(on_gpu(images), engine(images), rtol=1e-3, atol=1e-3)
 
 
+def test_images_of_the_gpu_are_resized_there(graphs: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [torch.from_numpy(np.array(picture(60 + i, 100 - i, i))) for i in range(COUNT)]
+    expected = graphs(images)
+    monkeypatch.setattr(graphs, "answers", None)  # the way of each image by itself
+    found = graphs([image.cuda() for image in images])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    batch = torch.stack([images[0]] * 5)
+    torch.testing.assert_close(graphs(batch.cuda()), found[:1].expand(5, -1), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype: torch.dtype, contents: list[bytes]) -> None:
     engine = Engine(zoo.SMALL["native"]().to("cuda", dtype), PROCESSOR, SIZES, top_k=1)
