@@ -3,8 +3,8 @@
     import mobilevit_fast as mvf
     mvf.limits.MAX_PIXELS = 64_000_000
 
-On the command line that is `mobilevit-fast --limit MAX_PIXELS=64000000 classify ...`. The numbers hold for the whole
-process. Pillow's own `PIL.Image.MAX_IMAGE_PIXELS` bounds what image files may hold.
+On the command line that is `mobilevit-fast --set-limit MAX_PIXELS=64000000 classify ...`. The numbers hold for the
+whole process. Pillow's own `PIL.Image.MAX_IMAGE_PIXELS` bounds what image files may hold.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ NAMES = tuple(name for name in dict(globals()) if name.startswith("MAX_"))
 
 def raised(name: str) -> str:
     """The end of an error message that says how to get past a limit."""
-    command = f"mobilevit-fast --limit {name}=... COMMAND"
+    command = f"mobilevit-fast --set-limit {name}=... COMMAND"
     return f"at most {globals()[name]:,} (mobilevit_fast.limits.{name}, on the command line: {command})"
 
 

@@ -18,8 +18,11 @@ _ENGINE_STAGES = (READ, DECODE, RESIZE, COPY, FORWARD)
 
 def markdown(models: dict[str, Any], operators: dict[str, Any]) -> str:
     """The tables of two files of results: whole models, operators, and what they were measured on."""
-    conditions = dict.fromkeys(map(_conditions, (models, operators)))  # once, where they are the same
-    return "\n\n".join((*conditions, _models(models["rows"]), _operators(operators["rows"])))
+    of_models, of_operators = map(_conditions, (models, operators))
+    tables = _models(models["rows"]), _operators(operators["rows"])
+    if of_models == of_operators:
+        return "\n\n".join((of_models, *tables))
+    return "\n\n".join((f"Models: {of_models}", tables[0], f"Operators: {of_operators}", tables[1]))
 
 
 def _conditions(results: dict[str, Any]) -> str:
@@ -42,7 +45,8 @@ def _models(rows: Rows) -> str:
             continue
         many = [f"{own[s, MANY]['images_s']:,.0f}" if (s, MANY) in own else _MISSING for s in SIZES]
         one = [f"{own[s, 1]['median_ms']:.3g}" if (s, 1) in own else _MISSING for s in SIZES]
-        lines.append([provider.label, *many, *one, f"{max(row['max_error'] for row in own.values()):.1e}"])
+        if {*many, *one} != {_MISSING}:
+            lines.append([provider.label, *many, *one, f"{max(row['max_error'] for row in own.values()):.1e}"])
     header = [f"{size}, images/s of {MANY}" for size in SIZES] + [f"{size}, ms of 1" for size in SIZES]
     return grid(["", *header, "error"], lines)
 

@@ -77,7 +77,7 @@ class Report(Sequence[Region]):
         ]
 
     def __rich__(self) -> Group:
-        table = Table(title=f"{len(self.fused)} of {len(self)} regions fused", title_justify="left")
+        table = Table(title=self._title(), title_justify="left")
         for heading in ("module", "region", "backend", "remark"):
             table.add_column(heading, overflow="fold")
         for region in self.regions:
@@ -90,6 +90,11 @@ class Report(Sequence[Region]):
         passed_over = sorted({sentence for region in self.regions for sentence in region.passed_over})
         graphs = [f"CUDA graphs: {self.cuda_graphs}"] if self.cuda_graphs else []
         return Group(table, *graphs, *(f"passed over: {sentence}" for sentence in passed_over))
+
+    def _title(self) -> str:
+        title = f"{len(self.fused)} of {len(self)} regions fused"
+        plain = sum(set(region.backends.values()) == {"reference"} for region in self.fused)
+        return f"{title}, {plain} of them by PyTorch's own operators (reference)" if plain else title
 
     def __str__(self) -> str:
         text = io.StringIO()

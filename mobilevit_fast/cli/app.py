@@ -32,7 +32,7 @@ from mobilevit_fast.cli.console import (
     usage_error,
 )
 from mobilevit_fast.cli.labels import Labels
-from mobilevit_fast.cli.loading import find_processor, load, parse_device, parse_dtype
+from mobilevit_fast.cli.loading import announce_default, find_processor, load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Processor
 from mobilevit_fast.cli.photos import collect
 from mobilevit_fast.cli.predict import predict_command
@@ -62,9 +62,13 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    limit: Annotated[
+    limits_to_set: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=NUMBER, a limit of mobilevit_fast.limits to raise; may be given several times."),
+        typer.Option(
+            "--set-limit",
+            metavar="NAME=NUMBER",
+            help="A limit of mobilevit_fast.limits to raise; may be given several times.",
+        ),
     ] = None,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the program an error arose.")] = False,
     version: Annotated[
@@ -72,16 +76,17 @@ def options(
     ] = False,
 ) -> None:
     """Classify and segment photos with MobileViT; convert its checkpoints."""
-    for one in limit or ():
+    for one in limits_to_set or ():
         name, _, number = one.partition("=")
         try:
             limits.set_limit(name, int(number))
         except ValueError as error:
-            raise usage_error(f"--limit: expected NAME=NUMBER, got {one!r}: {error}") from error
+            raise usage_error(f"--set-limit: expected NAME=NUMBER, got {one!r}: {error}") from error
 
 
 @app.command("classify")
 def classify_command(
+    context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(help="Image files, and folders that are searched for images.")],
     model: Model = DIGITS,
     labels: Annotated[
@@ -108,6 +113,7 @@ def classify_command(
             say_json(Results({}, problems).to_dict())
         raise typer.Exit(FAILURE)
 
+    announce_default(context)
     loaded = load(
         model,
         "classification",

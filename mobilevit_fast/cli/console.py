@@ -118,9 +118,11 @@ class Commands(TyperGroup):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            if hasattr(error, "format_message"):  # wrong options before the command: click shows them with the usage
-                _fail_in_json(ctx, error.format_message())
-            raise
+            if not _is_usage_error(error):
+                raise
+            failed = _refused(error, ctx)
+        _fail_in_json(ctx, failed.message)
+        raise failed
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named; see the class for what becomes of errors."""
@@ -135,16 +137,27 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             failed = Failed("interrupted", INTERRUPTED)
         except Exception as error:
-            if hasattr(error, "format_message"):  # wrong options: click shows them with the usage
+            if _is_usage_error(error):
                 _say_where_it_stands(error, self, ctx)
-                _fail_in_json(ctx, error.format_message())
-                raise
-            if ctx.params.get("traceback"):
+                failed = _refused(error, ctx)
+            elif ctx.params.get("traceback"):
                 _fail_in_json(ctx, described(error))
                 raise
-            failed = Failed(described(error))
+            else:
+                failed = Failed(described(error))
         _fail_in_json(ctx, failed.message)
         raise failed
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Whether an error is click's, of wrong options; without any it is no error, it shows the help."""
+    return hasattr(error, "format_message") and type(error).__name__ != "NoArgsIsHelpError"
+
+
+def _refused(error: Any, ctx: Any) -> Failed:
+    """The end for wrong options, in one line."""
+    command = (getattr(error, "ctx", None) or ctx).command_path
+    return usage_error(f"{error.format_message().rstrip('.')}; {command} --help lists what there is")
 
 
 def _say_where_it_stands(error: Any, commands: TyperGroup, ctx: Any) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import typer
 
 from mobilevit_fast.checkpoints import Checkpoint
 from mobilevit_fast.cli.console import note, usage_error
@@ -25,6 +26,13 @@ def parse_device(name: str | None) -> torch.device:
         return loading.device_of(name)
     except ValueError as error:
         raise usage_error(f"--device: {error}") from error
+
+
+def announce_default(context: typer.Context) -> None:
+    """Say that no model was named and the one of the package answers, which knows digits alone."""
+    given = context.get_parameter_source("model")
+    if given is not None and given.name == "DEFAULT":
+        note("without --model the answers are those of the package's own small model of handwritten digits")
 
 
 def load(

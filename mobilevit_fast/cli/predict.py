@@ -24,13 +24,13 @@ from mobilevit_fast.cli.console import (
     stderr,
     usage_error,
 )
-from mobilevit_fast.cli.loading import engine_of, load, parse_device, parse_dtype
+from mobilevit_fast.cli.loading import announce_default, engine_of, load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
 from mobilevit_fast.engine import FORMATS, OUTPUTS, PREPROCESSING_MODES, EngineError, Prediction, RunReport
 from mobilevit_fast.engine.errors import described
 from mobilevit_fast.engine.loading import DIGITS
 from mobilevit_fast.engine.results.formats import format_of
-from mobilevit_fast.engine.sources import iterate
+from mobilevit_fast.engine.sources import is_missing, iterate
 from mobilevit_fast.files import user_path, write_atomically
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -40,6 +40,7 @@ _ERRORS_TOLD = 10
 
 
 def predict_command(
+    context: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -102,12 +103,15 @@ def predict_command(
         raise Failed(f"--format: {error}, or go without it: --format jsonl") from error
     if "" in sources:
         raise usage_error("expected paths, got an empty one")
+    if all(map(is_missing, sources)):
+        raise usage_error(f"expected images, found no file, folder or match of {', '.join(sources)}")
     if user_path(out).exists() and not user_path(out).is_dir():
         raise usage_error(f"--out: expected a folder, got a file: {out}")
     if stats is not None and (user_path(stats).is_dir() or not user_path(stats).absolute().parent.is_dir()):
         raise usage_error(f"--stats: expected a file in a folder that exists, got {stats}")
     part = _parse_shard(shard)
     compute_dtype, compute_device = parse_dtype(dtype), parse_device(device)
+    announce_default(context)
     loaded = load(model, None, processor=processor, device=compute_device, dtype=compute_dtype, accelerated=False)
     options = {"preprocessing": preprocessing, "outputs": outputs, "top_k": top_k, "acceleration": accelerate}
     engine = engine_of(loaded, batch_size, decode_threads, **options)

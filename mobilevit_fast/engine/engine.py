@@ -283,7 +283,7 @@ class Engine:
                 statistics.to_dict(),
                 statistics.bound_by(seconds, shared=isinstance(self._device, CpuDevice)),
             )
-            results.finish(made.to_dict())
+            results.finish(made.to_dict(), did_nothing=images == 0)
         return made
 
     def fingerprint(self) -> dict[str, Any]:

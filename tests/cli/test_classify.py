@@ -209,8 +209,15 @@ def test_arguments_that_make_no_sense(classifier: Path, photos: Path, arguments:
 
 
 def test_unknown_options_are_usage_errors(photos: Path) -> None:
-    assert run(photos, "--no-such-option").exit_code == 2
-    assert run().exit_code == 2
+    result = run(photos, "--no-such-option")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: No such option: --no-such-option")
+    assert line.endswith("classify --help lists what there is")
+    result = run()
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: Missing argument 'paths'")
 
 
 def test_checkpoints_that_cannot_be_used(

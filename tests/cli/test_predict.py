@@ -235,7 +235,7 @@ def full_disk(descriptor: int) -> None:
 
 
 def test_a_folder_below_a_file_is_said_in_one_line(photos: Path, out: Path) -> None:
-    result = run(photos, "--out", photos / "a.jpg" / "out", "--format", "jsonl")
+    result = run(photos, "--model", "digits", "--out", photos / "a.jpg" / "out", "--format", "jsonl")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [f"error: --out {photos / 'a.jpg' / 'out'}: Not a directory"]
 
@@ -270,6 +270,31 @@ def test_wrong_use_is_status_2(photos: Path, out: Path, arguments: list[str], wo
     assert result.exit_code == 2
     assert words in result.stderr
     assert not out.exists()
+
+
+def test_names_of_nothing_are_status_2(photos: Path, out: Path) -> None:
+    for names in (["photo"], ["photo", "phot*"], [photos / "gone.jpg"]):
+        result = run(*names, "--out", out)
+        assert result.exit_code == 2
+        expected = f"error: expected images, found no file, folder or match of {', '.join(map(str, names))}"
+        assert result.stderr.splitlines() == [expected]
+        assert not out.exists()
+
+
+def test_the_default_model_is_said(photos: Path, out: Path) -> None:
+    said = "without --model the answers are those of the package's own small model of handwritten digits"
+    arguments = [photos, "--out", out, "--format", "jsonl"]
+    assert run(*arguments).stderr.splitlines() == [said]
+    assert said not in run(*arguments, "--model", "digits").stderr
+
+
+def test_statistics_stay_where_there_is_nothing_to_do(photos: Path, out: Path) -> None:
+    arguments = [photos, "--out", out, "--format", "jsonl"]
+    run(*arguments)
+    before = json.loads((out / "_stats.json").read_text())
+    assert before["images"] == 6
+    run(*arguments)
+    assert json.loads((out / "_stats.json").read_text()) == before
 
 
 def test_too_many_failures_end_it(classifier: Path, photos: Path, out: Path) -> None:

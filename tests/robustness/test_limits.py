@@ -348,12 +348,12 @@ def test_limits_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     (tmp_path / "wide.png").write_bytes(wide_png(20_000))
     Image.new("RGB", (40, 40)).save(tmp_path / "good.png")
     arguments = ["classify", str(tmp_path), "--json", "--model", str(tmp_path)]
-    for options, failed in (([], 1), (["--limit", "MAX_PIXELS=20000000"], 0)):
+    for options, failed in (([], 1), (["--set-limit", "MAX_PIXELS=20000000"], 0)):
         result = CliRunner().invoke(app, [*options, *arguments])
         assert result.exit_code == failed
         assert json.loads(result.stdout)["summary"]["failed"] == failed
         assert json.loads(result.stdout)["images"][0]["predictions"]  # of the good one in either case
     for wrong in ("MAX_FUN=3", "MAX_PIXELS", "MAX_PIXELS=x", "MAX_PIXELS=0"):
-        result = CliRunner().invoke(app, ["--limit", wrong, *arguments])
+        result = CliRunner().invoke(app, ["--set-limit", wrong, *arguments])
         assert result.exit_code == 2
-        assert "--limit: expected NAME=NUMBER" in result.stderr
+        assert "--set-limit: expected NAME=NUMBER" in result.stderr

@@ -110,7 +110,8 @@ class ResultsFolder:
         with ExitStack() as stack, opening(self.path):
             held = stack.enter_context(holding(self.path, self._shard))
             self._begin(held)
-            self._stats.unlink(missing_ok=True)  # until this run has come to its end, too
+            if self._overwrite:
+                self._stats.unlink(missing_ok=True)
             self._done, self._failed = set(), set()
             numbers = [-1]
             for part in self._parts():
@@ -163,6 +164,8 @@ class ResultsFolder:
         if key in self._done:
             raise ValueError(f"expected each source once, got {row['source']} again")
         _, rows = self._in_hand
+        if not rows:
+            self._stats.unlink(missing_ok=True)  # those of an earlier run, until this one has come to its end, too
         rows.append(row)
         self._done.add(key)
         self._bytes += size_of(row)
@@ -186,14 +189,19 @@ class ResultsFolder:
                 raise
         self._in_hand, self._bytes = (number + bool(rows), []), 0
 
-    def finish(self, stats: Mapping[str, Any]) -> None:
+    def finish(self, stats: Mapping[str, Any], *, did_nothing: bool = False) -> None:
         """Write what is in hand, and then the statistics, which say that the run came to its end.
+
+        Args:
+            stats: of the run.
+            did_nothing: everything was answered already: the statistics of the run that did it stay.
 
         Raises:
             OSError: they cannot be written.
         """
         self.flush()
-        write_atomically(self._stats, stats_content(stats))
+        if not (did_nothing and self._stats.exists()):
+            write_atomically(self._stats, stats_content(stats))
 
     def _check_what_is_there(self) -> None:
         """Refuse what must not be written to, before anything is."""

@@ -71,6 +71,14 @@ def iterate(
     return _selected(_candidates(sources), index, count, limit, skip)
 
 
+def is_missing(name: str) -> bool:
+    """Whether a path or pattern that a user named stands for nothing on this machine. URLs are not looked up."""
+    if name == _STANDARD_INPUT or storage.is_url(name):
+        return False
+    name = _normal(name)
+    return not any(walking.matches(name)) if walking.is_pattern(name) else not storage.exists(name)
+
+
 def _selected(
     candidates: Iterator[_Candidate], index: int, count: int, limit: int | None, skip: Callable[[str], bool] | None
 ) -> Iterator[Source]:
