@@ -44,7 +44,7 @@ _BATCH = 8
 
 
 @dataclass
-class Case:
+class Workload:
     """Things to be answered: files, or arrays in memory."""
 
     name: str
@@ -109,7 +109,9 @@ def _rate_text(rate: float | None, ours: float | None) -> str:
     return f"{rate:.1f}" if ours is None else f"{rate:.1f} ({ours / rate:.1f}×)"
 
 
-def _measured(case: Case, ours: Sequence[Engine], others: dict[str, Callable[[list[Any]], int]], rounds: int) -> dict:
+def _measured(
+    case: Workload, ours: Sequence[Engine], others: dict[str, Callable[[list[Any]], int]], rounds: int
+) -> dict:
     ways: dict[str, Callable[[list[Any]], int]] = {
         f"engine, {one.preprocessing.mode}": partial(_answered, one) for one in ours
     }
@@ -144,11 +146,11 @@ def photos_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
 
 
-def cases_of(files: Sequence[Path], names: Sequence[str], folder: Path, image_size: int = 256) -> Iterator[Case]:
+def cases_of(files: Sequence[Path], names: Sequence[str], folder: Path, image_size: int = 256) -> Iterator[Workload]:
     """Cases by their names, made from photos; files of their own are written to a folder."""
     for name in names:
         if name == "photos":
-            yield Case(name, [*files])
+            yield Workload(name, [*files])
             continue
         sources: list[Any] = []
         for number, file in enumerate(files):
@@ -163,7 +165,7 @@ def cases_of(files: Sequence[Path], names: Sequence[str], folder: Path, image_si
             picture.save(encoded, format="JPEG", quality=_QUALITY)
             sources.append(folder / f"{name}-{number:05}.jpg")
             sources[-1].write_bytes(encoded.getvalue())
-        yield Case(name, sources)
+        yield Workload(name, sources)
 
 
 def _ours(model: Path, mode: str) -> Engine:

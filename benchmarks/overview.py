@@ -7,7 +7,7 @@ from benchmarks.cpu.table import Rows
 from benchmarks.plots import IMAGES_A_SECOND, MODEL, Bar, Picture, images_a_second, throughput
 
 
-class Case(NamedTuple):
+class Panel(NamedTuple):
     """A panel of the chart: what is run on which device, and who runs it how, by provider with its label."""
 
     device: str
@@ -29,17 +29,17 @@ _CALLS = {
     "openvino": "OpenVINO",
     "ours": "mobilevit_fast",
 }
-CASES = (
-    Case("cuda", "float16", 256, ", all as CUDA graphs", _GRAPHS),
-    Case("cuda", "float16", 1, ", all as CUDA graphs", _GRAPHS),
-    Case("cpu", "float32", 1, "", _CALLS),
+PANELS = (
+    Panel("cuda", "float16", 256, ", all as CUDA graphs", _GRAPHS),
+    Panel("cuda", "float16", 1, ", all as CUDA graphs", _GRAPHS),
+    Panel("cpu", "float32", 1, "", _CALLS),
 )
 
 
 def overview(newest: Mapping[str, tuple[str, Rows]]) -> Iterator[Picture]:
     """The chart of the newest results of each device: a title and rows; none where nothing of it was measured."""
     panels = []
-    for device, dtype, batch, how, labels in CASES:
+    for device, dtype, batch, how, labels in PANELS:
         title, rows = newest.get(device, ("", []))
         measured = {
             row["provider"]: images_a_second(row)

@@ -26,7 +26,7 @@ DEVICES = {
 """By device: the kernels, the types and the number of images."""
 
 
-class Case(NamedTuple):
+class Call(NamedTuple):
     """An operator's call on a device, and who computes it."""
 
     device: str
@@ -42,7 +42,7 @@ class Case(NamedTuple):
         return f"{self.call.op} {shape_text(self.call.shape)}{residual}, batch {len(x)}, {dtype}, {self.device}"
 
 
-def cases() -> Iterator[Case]:
+def cases() -> Iterator[Call]:
     """Cases that can be measured here; the kernels of one work follow each other."""
     for device, (providers, dtypes, batch) in DEVICES.items():
         if device == "cuda" and not torch.cuda.is_available():
@@ -54,7 +54,7 @@ def cases() -> Iterator[Case]:
                         provider == "plain"
                         or OPS[call.op].supports(provider, torch.device(device), dtype, call.named).ok
                     ):
-                        yield Case(device, provider, call)
+                        yield Call(device, provider, call)
 
 
 CASES = {f"{case.group}, {case.provider}".replace("→", "-").replace("×", "x"): case for case in cases()}
@@ -88,7 +88,7 @@ def waiting(function: Callable[..., Tensor], device: str) -> Callable[..., Tenso
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_operator(benchmark: Any, case: Case) -> None:
+def test_operator(benchmark: Any, case: Call) -> None:
     benchmark.group = case.group
     with torch.inference_mode():
         arguments, exact, plain = computed(case.group)

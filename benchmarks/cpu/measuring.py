@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.cases import Case
 from benchmarks.cpu import ops as operators
 from benchmarks.cpu.floors import floor_ms
 from benchmarks.cpu.measure import better, machine_peak, peak_for
 from benchmarks.cpu.memory import KINDS, forward_peak
-from benchmarks.cpu.models import Case, make_case
 from benchmarks.cpu.providers import Prepared, prepare
 from benchmarks.environment import head
 from benchmarks.gpu.results import Results
@@ -100,7 +100,7 @@ def run(what: str, settings: Settings, out: Path, *, verified: bool = False, res
             if networks is None or (networks.size, networks.dtype) != (key.model, DTYPES[key.dtype]):
                 size = settings.image_size or MODELS[key.model].image_size
                 networks = Networks(key.model, DTYPES[key.dtype], size)
-            case = make_case(networks, key.batch, settings.threads)
+            case = Case(networks, key.batch, threads=settings.threads)
             measure = _models if what == "models" else _operators
             results.extend(list(measure(case, settings, seconds)))
             _share(results, settings)
@@ -149,7 +149,7 @@ def measure_models(case: Case, settings: Settings, seconds: float) -> list[dict[
         times: dict[str, Any] = {}
         if taken := timed.seconds.get(provider.name):
             times = {**statistics(taken, case.batch), "rounds": len(taken)}
-            rate = case.gmac / times["median_ms"] * 1e3
+            rate = case.gmac() / times["median_ms"] * 1e3
             times["gmac_s"] = float(f"{rate:.4g}")
         rows.append(
             {
@@ -159,8 +159,7 @@ def measure_models(case: Case, settings: Settings, seconds: float) -> list[dict[
                 "dtype": case.dtype_name,
                 "provider": provider.name,
                 "label": provider.label,
-                "gmac": float(f"{case.gmac:.4g}"),
-                "mb": float(f"{case.moved_mb / case.batch:.4g}"),
+                **case.work(),
                 **times,
                 "error": None if error is None else float(f"{error:.3g}"),
                 "top1_agreement": agreement,
@@ -173,7 +172,7 @@ def measure_models(case: Case, settings: Settings, seconds: float) -> list[dict[
 def measure_memory(case: Case) -> dict[str, Any]:
     """A row of what a forward adds to the memory of a process at its peak, in 10⁶ bytes: plain and accelerated."""
     row: dict[str, Any] = {"kind": "memory", "model": case.size, "batch": case.batch, "dtype": case.dtype_name}
-    batch, _, _, image_size = case.images.shape
+    batch, _, _, image_size = case.pool[0].shape
     try:
         peaks = {f"{kind}_mb": forward_peak(kind, case.size, batch, image_size, case.threads) for kind in KINDS}
     except (OSError, RuntimeError) as error:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from benchmarks.cases import Case, exact_and_gmac, relative_error
 from benchmarks.cpu.floors import work_of
-from benchmarks.cpu.models import Case, exact_and_gmac, relative_error
 from benchmarks.timing import HostClock, interleaved, statistics
 from mobilevit_fast.ops import OPS
 from testing.shapes import OperatorCall, operator_calls, within_inverted_residual
@@ -74,10 +74,10 @@ class Work(NamedTuple):
 @torch.no_grad()
 def works(case: Case) -> list[Work]:
     """The different operator calls of a case, in the order of the network."""
-    plain = case.copy_of_model().to(memory_format=torch.channels_last)
-    exact = case.copy_of_model(torch.float64)
+    plain = case.model("transformers", channels_last=True)
+    exact = case.model("transformers", dtype=torch.float64)
     calls = []
-    for call in operator_calls(case.copy_of_model(), case.images.to(case.dtype)):
+    for call in operator_calls(case.model("transformers"), case.pool[0]):
         calls.append(call)
         if call.op == "inverted_residual":
             calls += _within(call, plain.get_submodule(call.path))

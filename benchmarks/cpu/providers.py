@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import mobilevit_fast as mvf
-from benchmarks.cpu.models import Case, relative_error
-from benchmarks.networks import Logits, logits_of, top1_agreement, with_sdpa
+from benchmarks import builders
+from benchmarks.builders import Forward
+from benchmarks.cases import CHECKED_IMAGES, Case, relative_error
+from benchmarks.networks import Logits, top1_agreement
 from benchmarks.registry import Provider
 
 Call = Callable[[], Any]
@@ -51,15 +52,17 @@ def prepare(provider: Provider, case: Case) -> Prepared:
         logits, seconds = _timed(call)
         if seconds > LONGEST_CALL:  # maybe it was compiled in it
             logits, seconds = _timed(call)
-        if logits.shape != case.exact.shape:
-            raise Unavailable(f"expected logits of shape {tuple(case.exact.shape)}, got {tuple(logits.shape)}")
+        exact = case.exact(provider.network(case.size))
+        if logits.shape != (case.batch, *exact.shape[1:]):
+            raise Unavailable(f"expected logits of shape {(case.batch, *exact.shape[1:])}, got {tuple(logits.shape)}")
+        logits = logits[:CHECKED_IMAGES]
     except Unavailable as reason:
         return Prepared(None, None, str(reason))
     except ImportError as error:
         return Prepared(None, None, f"not installed: {_first_line(error)}")
     except Exception as error:  # whatever a peer does wrong is its row's reason, not the end of the comparison
         return Prepared(None, None, f"{type(error).__name__}: {_first_line(error)}")
-    error_of_logits, agreement = relative_error(logits, case.exact), top1_agreement(logits, case.exact)
+    error_of_logits, agreement = relative_error(logits, exact), top1_agreement(logits, exact)
     allowed = WRONG[case.dtype_name]
     if not error_of_logits <= allowed:
         finite = error_of_logits if math.isfinite(error_of_logits) else None
@@ -86,42 +89,19 @@ def _first_line(error: Exception) -> str:
     return re.sub(r"(/[\w.+-]+)+/", "", " ".join(lines[0].split()))[:200]
 
 
-def _torch_call(model: Callable[..., Any], case: Case, provider: Provider) -> Call:
-    layout = torch.channels_last if provider.channels_last else torch.contiguous_format
-    images = case.images.to(case.dtype, memory_format=layout)
+def _call_of(build: Callable[[Case, Provider], Forward]) -> Callable[[Case, Provider], Call]:
+    """A function that makes a call over a case's images, of one that makes a forward."""
 
-    def call() -> Tensor:
-        with torch.inference_mode():
-            return logits_of(model(images))
+    def bound(case: Case, provider: Provider) -> Call:
+        forward, (images,) = build(case, provider), case.images(provider.channels_last)
 
-    return call
+        def call() -> Tensor:
+            with torch.inference_mode():
+                return forward(images)
 
+        return call
 
-def _network(case: Case, provider: Provider) -> nn.Module:
-    return case.copy_of(provider.network(case.size), channels_last=provider.channels_last)
-
-
-def ours(case: Case, provider: Provider) -> Call:
-    """This package, over transformers' model as it comes: the memory order of images is all that users choose."""
-    model = mvf.accelerate(case.copy_of_model(), backend=provider.backend, strict=True)
-    return _torch_call(model, case, provider)
-
-
-def eager(case: Case, provider: Provider) -> Call:
-    """A model as its library has it."""
-    return _torch_call(_network(case, provider), case, provider)
-
-
-def sdpa(case: Case, provider: Provider) -> Call:
-    """transformers with PyTorch's fused attention."""
-    return _torch_call(with_sdpa(_network(case, provider)), case, provider)
-
-
-def compiled(case: Case, provider: Provider) -> Call:
-    """A model through torch.compile."""
-    torch._dynamo.reset()  # else a second batch size would be compiled for any size
-    model = Logits(_network(case, provider)).eval()
-    return _torch_call(torch.compile(model, mode=provider.mode, dynamic=False), case, provider)
+    return bound
 
 
 def _exported(case: Case, provider: Provider) -> nn.Module:
@@ -141,9 +121,9 @@ def onnxruntime(case: Case, provider: Provider) -> Call:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(_exported(case, provider), (case.images,), path, dynamo=True, verbose=False)
+        torch.onnx.export(_exported(case, provider), (case.pool[0],), path, dynamo=True, verbose=False)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {session.get_inputs()[0].name: case.images.numpy()}
+    inputs = {session.get_inputs()[0].name: case.pool[0].numpy()}
     return lambda: session.run(None, inputs)[0]
 
 
@@ -164,25 +144,23 @@ def _openvino(case: Case, provider: Provider, precision: str) -> Call:
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         # It would take the hint all the same, and run its reference implementation: minutes for every image.
         raise Unavailable("it needs a processor with bfloat16 instructions (AVX512-BF16 or AMX)")
+    images = case.pool[0].float()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = ov.convert_model(_exported(case, provider), example_input=case.images)
-    model.reshape(list(case.images.shape))
+        model = ov.convert_model(_exported(case, provider), example_input=images)
+    model.reshape(list(images.shape))
     settings = {
         "INFERENCE_NUM_THREADS": case.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
     }
-    compiled_model, images = core.compile_model(model, "CPU", settings), case.images.numpy()
-    return lambda: compiled_model(images)[0]
+    compiled_model, pixels = core.compile_model(model, "CPU", settings), images.numpy()
+    return lambda: compiled_model(pixels)[0]
 
 
 BUILDERS: dict[str, Callable[[Case, Provider], Call]] = {
-    "ours": ours,
-    "eager": eager,
-    "sdpa": sdpa,
-    "compile": compiled,
+    **{name: _call_of(build) for name, build in builders.BUILDERS.items()},
     "onnxruntime": onnxruntime,
     "openvino": openvino,
     "openvino_float32": openvino_float32,

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Forward = Callable[[Tensor], Tensor]
-
 
 def available() -> bool:
     """Whether torch can use a GPU."""

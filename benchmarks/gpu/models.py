@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.cases import CHECKED_IMAGES, Case, errors
+from benchmarks.cases import CHECKED_IMAGES, Case, errors
 from benchmarks.gpu.providers import ANCHOR, BUILDERS, PROVIDERS
 from benchmarks.gpu.results import Results, without_row
 from benchmarks.networks import Networks
@@ -112,7 +112,7 @@ def compile_ahead(task: Task, gpu: Any, *, image_size: int = 256) -> None:
     """Call a task's providers once, for what the compiler keeps on disk: whoever measures them later waits less."""
     networks = Networks(task.size, DTYPES[task.dtype], image_size)
     for batch in task.batches:
-        case = Case(networks, batch, gpu.device, gpu.l2_bytes)
+        case = Case(networks, batch, gpu.device, cache_bytes=gpu.l2_bytes)
         for name in task.providers:
             provider = PROVIDERS[name]
             with torch.inference_mode():
@@ -126,7 +126,7 @@ class DeviceLost(RuntimeError):
 
 def prepare(provider: Provider, case: Case, gpu: Any) -> _Prepared:
     """Build a provider's call, which takes the batches of the pool in turn, check its logits, and see its memory."""
-    images, exact = case.images(provider.channels_last), case.exact(provider.network(case.networks.size))
+    images, exact = case.images(provider.channels_last), case.exact(provider.network(case.size))
     before = gpu.reset_peak()
     forward = BUILDERS[provider.library](case, provider)
     gpu.synchronize()
@@ -155,7 +155,7 @@ def prepare(provider: Provider, case: Case, gpu: Any) -> _Prepared:
     batches = -(-min(CHECKED_IMAGES, case.batch * len(images)) // case.batch)
     with torch.inference_mode():
         found = torch.cat([output().clone() for output in outputs[:batches]])[:CHECKED_IMAGES]
-    facts |= errors(found, exact) | case.work(provider.network(case.networks.size))
+    facts |= errors(found, exact) | case.work(provider.network(case.size))
     facts["peak_mb"] = round((gpu.peak() - before) / 1e6, 1)
     cycle = itertools.cycle(turns)
 
@@ -206,14 +206,14 @@ def measure(task: Task, results: Results, gpu: Any, seconds: float, *, image_siz
         wanted = {key["provider"]: key for key in missing(task, results.rows) if key["batch"] == batch}
         if wanted:
             left = (end - time.monotonic()) / (len(task.batches) - done)
-            _measure_case(wanted, Case(networks, batch, gpu.device, gpu.l2_bytes), results, gpu, left)
+            _measure_case(wanted, Case(networks, batch, gpu.device, cache_bytes=gpu.l2_bytes), results, gpu, left)
             gpu.release()
 
 
 def _measure_case(wanted: dict[str, dict[str, Any]], case: Case, results: Results, gpu: Any, seconds: float) -> None:
     end = time.monotonic() + seconds
     prepared: dict[str, _Prepared] = {}
-    beside = [ANCHOR] if ANCHOR not in wanted and PROVIDERS[ANCHOR].has(case.networks.size) else []
+    beside = [ANCHOR] if ANCHOR not in wanted and PROVIDERS[ANCHOR].has(case.size) else []
     for name in [*wanted, *beside]:
         results.update(running=wanted.get(name))
         try:

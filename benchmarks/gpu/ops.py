@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.cpu.models import exact_and_gmac, relative_error
+from benchmarks.cases import exact_and_gmac, relative_error
 from benchmarks.cpu.table import shape_text
 from benchmarks.floors import Chip, bytes_of, work_of
 from benchmarks.gpu.models import DeviceLost, check

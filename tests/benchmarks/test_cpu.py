@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from benchmarks import registry, timing
-from benchmarks.cpu import floors, measure, measuring, models, ops, providers, table
+from benchmarks.cases import Case
+from benchmarks.cpu import floors, measure, measuring, ops, providers, table
 from benchmarks.networks import Networks
 from benchmarks.registry import Provider
 from mobilevit_fast.ops import OPS
@@ -21,8 +22,8 @@ TIMES = ("min_ms", "p20_ms", "median_ms", "p80_ms")
 
 
 @pytest.fixture(scope="module")
-def case() -> models.Case:
-    return models.make_case(Networks("XXS", torch.float32, SIZE), 2, torch.get_num_threads())
+def case() -> Case:
+    return Case(Networks("XXS", torch.float32, SIZE), 2, threads=torch.get_num_threads())
 
 
 MACHINE = {
@@ -128,8 +129,8 @@ def test_other_results_are_not_gone_on_with(results: Path, tmp_path: Path) -> No
         measuring.run("models", settings, path, resume=True)
 
 
-def test_what_a_provider_does_wrong_is_its_reason(case: models.Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(case: models.Case, provider: Provider) -> providers.Call:
+def test_what_a_provider_does_wrong_is_its_reason(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(case: Case, provider: Provider) -> providers.Call:
         raise RuntimeError("in /some/folder/file.bin\nand more")
 
     def reason(build: Any) -> str | None:
@@ -139,21 +140,21 @@ def test_what_a_provider_does_wrong_is_its_reason(case: models.Case, monkeypatch
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert (reason(providers.onnxruntime) or "").startswith("not installed: ")
     assert reason(fails) == "RuntimeError: in file.bin"
-    assert (reason(lambda c, _: lambda: c.exact * 2) or "").startswith("wrong: relative error 1.0e+00")
-    assert (reason(lambda c, _: lambda: c.exact * float("nan")) or "").startswith("wrong: relative error nan")
-    assert (reason(lambda c, _: lambda: c.exact[:1]) or "").startswith("expected logits of shape (2, 1000)")
-    assert reason(lambda c, _: lambda: c.exact) is None
+    assert (reason(lambda c, _: lambda: c.exact() * 2) or "").startswith("wrong: relative error 1.0e+00")
+    assert (reason(lambda c, _: lambda: c.exact() * float("nan")) or "").startswith("wrong: relative error nan")
+    assert (reason(lambda c, _: lambda: c.exact()[:1]) or "").startswith("expected logits of shape (2, 1000)")
+    assert reason(lambda c, _: lambda: c.exact()) is None
     monkeypatch.setattr(providers, "LONGEST_CALL", 0.0)
-    assert reason(lambda c, _: lambda: c.exact) == "a call takes 0 s"
+    assert reason(lambda c, _: lambda: c.exact()) == "a call takes 0 s"
 
 
-def test_onnxruntime_has_no_bfloat16(case: models.Case) -> None:
-    half = models.make_case(Networks("XXS", torch.bfloat16, SIZE), 1, case.threads)
+def test_onnxruntime_has_no_bfloat16(case: Case) -> None:
+    half = Case(Networks("XXS", torch.bfloat16, SIZE), 1, threads=case.threads)
     prepared = providers.prepare(registry.providers_on("cpu")["onnxruntime"], half)
     assert prepared == (None, None, "no bfloat16 kernels for the CPU", None)
 
 
-def test_patched_attention_is_the_same_function(case: models.Case) -> None:
+def test_patched_attention_is_the_same_function(case: Case) -> None:
     prepared = providers.prepare(registry.providers_on("cpu")["transformers-sdpa"], case)
     assert prepared.reason is None
     assert prepared.error is not None
@@ -163,7 +164,7 @@ def test_patched_attention_is_the_same_function(case: models.Case) -> None:
 
 
 @pytest.mark.parametrize("name", ["timm-channels-last", "ours-reference"])
-def test_every_library_has_the_weights(case: models.Case, name: str) -> None:
+def test_every_library_has_the_weights(case: Case, name: str) -> None:
     prepared = providers.prepare(registry.providers_on("cpu")[name], case)
     assert (prepared.reason, prepared.top1_agreement) == (None, 1.0)
     assert prepared.error is not None
@@ -172,7 +173,7 @@ def test_every_library_has_the_weights(case: models.Case, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["XXS-segmentation", registry.YARDSTICK])
 def test_other_models_are_measured_too(name: str) -> None:
-    case = models.make_case(Networks(name, torch.float32, SIZE), 1, torch.get_num_threads())
+    case = Case(Networks(name, torch.float32, SIZE), 1, threads=torch.get_num_threads())
     settings = measuring.Settings(rounds=1, peers=["transformers", "timm"])
     rows = measuring.measure_models(case, settings, 60)
     ours = ["ours", "ours-channels-last", "ours-reference", "transformers"]
@@ -184,13 +185,13 @@ def test_other_models_are_measured_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", registry.DTYPES_ON["cpu"])
-def test_operators_compute_what_the_modules_compute(case: models.Case, dtype: str) -> None:
-    case = models.make_case(Networks("XXS", registry.DTYPES[dtype], SIZE), 1, case.threads)
+def test_operators_compute_what_the_modules_compute(case: Case, dtype: str) -> None:
+    case = Case(Networks("XXS", registry.DTYPES[dtype], SIZE), 1, threads=case.threads)
     rows = list(ops.measure_operators(case, 1))
     assert {row["operator"] for row in rows} == set(OPS) - {"aspp"}  # of segmentation
     regions = [row for row in rows if row["operator"] not in ("depthwise_conv2d", "depthwise_separable_conv2d")]
     assert sum(row["calls"] for row in regions) == 18
-    assert sum(row["calls"] * row["gmac"] for row in regions) == pytest.approx(case.gmac, rel=1e-3)
+    assert sum(row["calls"] * row["gmac"] for row in regions) == pytest.approx(case.gmac(), rel=1e-3)
     for row in rows:
         assert row["error"] <= 2 * row["plain_error"], (
             row["operator"],
@@ -204,14 +205,14 @@ def test_operators_compute_what_the_modules_compute(case: models.Case, dtype: st
         assert row["mexp"] > 0 or row["operator"] == "depthwise_conv2d"
 
 
-def test_calibrated_features_are_no_denormals(case: models.Case) -> None:
+def test_calibrated_features_are_no_denormals(case: Case) -> None:
     smallest = []
-    for module in case.copy_of_model().modules():
+    for module in case.model("transformers").modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             smallest.append(module.running_var.min().item())
             assert module.momentum != 1.0
     assert min(smallest) > 1e-3
-    assert 0.1 < case.exact.square().mean().sqrt() < 10
+    assert 0.1 < case.exact().square().mean().sqrt() < 10
 
 
 def test_every_call_is_measured_once_in_each_round() -> None:
@@ -238,9 +239,7 @@ def test_rates_are_those_of_the_machine() -> None:
     assert measure.better(rates, again) == {"peak_gmac_s": {"float32": {"2": 100.0}, "bfloat16": {"2": 60.0}}}
 
 
-def test_a_provider_that_fails_while_it_is_measured_has_a_reason(
-    case: models.Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_provider_that_fails_while_it_is_measured_has_a_reason(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = iter(range(8))
     peer = measuring.Prepared(lambda: next(calls), 0.0, None, 1.0)
     ours = measuring.Prepared(lambda: None, 0.0, None, 1.0)

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import cases, device, measuring, models, ops, providers
+from benchmarks.builders import Forward
+from benchmarks.cases import Case, pool_size
+from benchmarks.gpu import device, measuring, models, ops, providers
 from benchmarks.gpu.results import Results
 from benchmarks.networks import Networks, logits_of
 from benchmarks.registry import Provider
@@ -70,9 +72,9 @@ def _one_thread() -> Iterator[None]:
 
 def test_a_pool_is_larger_than_the_cache() -> None:
     image, cache = 3 * 256 * 256 * 2, 50 << 20
-    assert cases.pool_size(image, cache, 1) * image > cache
-    assert cases.pool_size(256 * image, cache, 256) == 1
-    assert cases.pool_size(1024 * image, cache, 1024) == 1
+    assert pool_size(image, cache, 1) * image > cache
+    assert pool_size(256 * image, cache, 256) == 1
+    assert pool_size(1024 * image, cache, 1024) == 1
 
 
 def test_every_provider_is_measured_once_in_a_case() -> None:
@@ -91,10 +93,10 @@ def test_every_provider_is_measured_once_in_a_case() -> None:
 def task(monkeypatch: pytest.MonkeyPatch) -> models.Task:
     names = ("ours-cuda-graph", "transformers-graph", "timm-channels-last", "broken", "wrong")
 
-    def broken(case: cases.Case, provider: Provider) -> device.Forward:
+    def broken(case: Case, provider: Provider) -> Forward:
         raise RuntimeError("out of /some/folder/memory")
 
-    def wrong(case: cases.Case, provider: Provider) -> device.Forward:
+    def wrong(case: Case, provider: Provider) -> Forward:
         return lambda x: torch.full((len(x), 1000), torch.nan)
 
     for build in (broken, wrong):
@@ -161,7 +163,7 @@ def test_timm_and_transformers_are_the_same_function() -> None:
 def test_a_lost_device_ends_the_process_with_the_rows_so_far(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host()
 
-    def fatal(case: cases.Case, provider: Provider) -> device.Forward:
+    def fatal(case: Case, provider: Provider) -> Forward:
         host.lost = True
         raise RuntimeError("an illegal memory access was encountered")
 
