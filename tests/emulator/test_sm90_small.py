@@ -66,6 +66,16 @@ def test_images_of_other_sizes(call: OperatorCall, size: tuple[int, int]) -> Non
     assert launch.name == KERNELS[call.op]
 
 
+@pytest.mark.parametrize(
+    ("ends", "images"), [("64-256-64-3-1", 6), ("64-256-96-3-2", 5), ("96-384-128-3-2", 8), ("640-1000", 5)]
+)
+def test_where_few_images_end(ends: str, images: int) -> None:
+    """Beyond it the kernel for every chip runs, which was faster."""
+    (call,) = [region.values[0] for region in few() if str(region.id).endswith(ends)]
+    names = [run(call.op, sized(call, batch, 2, 2), capability=90)[1][0].name for batch in (images, images + 1)]
+    assert [name == KERNELS[call.op] for name in names] == [True, False]
+
+
 @pytest.mark.parametrize("factor", [30.0, 600.0])
 @pytest.mark.parametrize("call", [region for region in few() if str(region.id).endswith(("240-480-160", "160-64"))])
 def test_large_attention_scores(call: OperatorCall, factor: float) -> None:

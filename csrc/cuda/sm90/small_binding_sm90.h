@@ -14,15 +14,14 @@
 
 namespace mobilevit_fast::cuda {
 
-// Whether so many images are for these kernels: at most 8, where they are faster than those for every chip. Beside a
-// kernel for many images on compute capability 9.0 (`large`) only as long as their blocks run about at once, since that
-// one's time hardly falls with the number of images.
-inline bool few_images(int64_t batch, int64_t blocks, bool large, int64_t most_blocks) {
-  constexpr int64_t kFewImages = 8;
+// Whether so many images are for these kernels: at most `images`, where they are faster than those for every chip.
+// Beside a kernel for many images on compute capability 9.0 (`large`) only as long as their blocks run about at once,
+// since that one's time hardly falls with the number of images.
+inline bool few_images(int64_t batch, int64_t blocks, bool large, int64_t most_blocks, int64_t images = kFewImages) {
 #if defined(MVF_EMULATED)
   if (!emulator::Log::get().tile.empty()) return false;  // a test asks for a tile of another kernel
 #endif
-  return blocks > 0 && batch <= kFewImages && current_chip().capability == 90 && (!large || blocks <= most_blocks);
+  return blocks > 0 && batch <= images && current_chip().capability == 90 && (!large || blocks <= most_blocks);
 }
 
 class SmallConv {
@@ -71,7 +70,7 @@ class SmallResidual {
 
   bool takes(bool large) const {
     constexpr int64_t kMaxBlocks = 128;
-    return fits_ && few_images(p_.batch, small_residual_blocks(p_), large, kMaxBlocks);
+    return fits_ && few_images(p_.batch, small_residual_blocks(p_), large, kMaxBlocks, small_residual_images(p_));
   }
   cudaError_t run(const Tensor& x, Tensor& y, cudaStream_t stream) const {
     SmallResidualParams p = p_;
@@ -126,7 +125,10 @@ class SmallHead {
     fits_ = p.pixels <= kSmallHeadPixels && p.activation == Activation::silu;
   }
 
-  bool takes() const { return fits_ && few_images(p_.batch, 1, false, 1); }
+  bool takes() const {
+    constexpr int64_t kMaxImages = 5;  // where its line through an H200's times for one and for eight meets the other's
+    return fits_ && few_images(p_.batch, 1, false, 1, kMaxImages);
+  }
   Tensor run(const Arguments& arguments, const Tensor& x, cudaStream_t stream) const {
     const Tensor input = dense_image(x);
     Tensor y = empty(x, {p_.batch, p_.classes});

@@ -33,6 +33,12 @@ int64_t small_residual_blocks(const SmallResidualParams& params) {
   return blocks;
 }
 
+int small_residual_images(const SmallResidualParams& params) {
+  int images = 0;
+  with_kernel(params, [&](auto kernel) { images = decltype(kernel)::kMaxImages; });
+  return images;
+}
+
 cudaError_t small_residual(const SmallResidualParams& params, cudaStream_t stream) {
   cudaError_t status = cudaErrorInvalidValue;
   with_kernel(params, [&](auto kernel) { status = launch_sm90<decltype(kernel)>(params, stream); });
