@@ -276,9 +276,33 @@ def test_failed_sources_are_done_again(tmp_path: Path, kind: str) -> None:
     expected = {name: row(name, int(name in failing), failed=name == NAMES[0]) for name in NAMES}
     assert rows_of(tmp_path) == expected
     assert run(tmp_path, NAMES, format=kind) == []
-    # What is not named again is not answered again.
     assert run(tmp_path, NAMES[1:], format=kind, retry_failed=True) == []
-    assert rows_of(tmp_path).keys() == set(NAMES[1:])
+    assert rows_of(tmp_path) == expected  # what is not named again keeps its row
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_failed_rows_go_with_the_part_that_answers_their_sources(tmp_path: Path, kind: str) -> None:
+    run(tmp_path, NAMES, failing=NAMES, format=kind)
+    with opened(tmp_path, format=kind, retry_failed=True, part_rows=2) as results:
+        assert len(results) == len(NAMES)
+        for number, name in enumerate(NAMES[1:6]):
+            results.add(prediction(name))
+            answered = NAMES[1 : 1 + (number + 1) // 2 * 2]
+            assert rows_of(tmp_path) == {name: row(name, failed=name not in answered) for name in NAMES}
+            with pytest.raises(ValueError, match="expected each source once"):
+                results.add(prediction(name))
+    assert rows_of(tmp_path) == {name: row(name, failed=name not in NAMES[1:6]) for name in NAMES}
+
+
+def test_shards_that_retry_at_once_share_the_parts_of_a_run_without_shards(tmp_path: Path) -> None:
+    run(tmp_path, NAMES, failing=NAMES)
+    with (
+        opened(tmp_path, shard=(0, 2), retry_failed=True) as first,
+        opened(tmp_path, shard=(1, 2), retry_failed=True) as second,
+    ):
+        for name in NAMES[:6]:
+            (second if NAMES.index(name) % 2 else first).add(prediction(name))
+    assert rows_of(tmp_path) == {name: row(name, failed=name in NAMES[6:]) for name in NAMES}
 
 
 def test_shards_write_into_one_folder_at_a_time(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class ResultsFolder:
             resume: go on with what is there; otherwise a folder with results is refused.
             overwrite: begin anew. Of several shards the first one to come with another fingerprint does that for all;
                 with the same one, each does it for its own parts.
-            retry_failed: take rows with an error away, so that their sources are not done.
+            retry_failed: sources of rows with an error are not done; such a row goes when its source is added again.
 
         Raises:
             ValueError: arguments that make no sense.
@@ -89,6 +89,8 @@ class ResultsFolder:
         self._resume, self._overwrite, self._retry_failed = resume, overwrite, retry_failed
         self._done: set[bytes] = set()
         self._failed: set[bytes] = set()
+        self._again: dict[bytes, Part] = {}
+        """Parts with the failed rows of sources that are not done."""
         self._in_hand: tuple[int, list[Row]] = (0, [])
         """Number of the next part, and its rows: changed in one step, so that a part which was interrupted when it had
         taken its place is written there once more, and not beside it."""
@@ -112,15 +114,16 @@ class ResultsFolder:
             self._begin(held)
             if self._overwrite:
                 self._stats.unlink(missing_ok=True)
-            self._done, self._failed = set(), set()
+            self._done, self._failed, self._again = set(), set(), {}
             numbers = [-1]
             for part in self._parts():
-                if self._retry_failed and self._may_rewrite(part):
-                    self._drop_failed(part)
                 numbers += [part.number] if part.shard == self._shard else []
-            for part in self._parts():
+                retries = self._retry_failed and self._may_rewrite(part)
                 for source, failed in self._outcomes(part):
                     digest = digest_of_text(source)
+                    if failed and retries:
+                        self._again[digest] = part
+                        continue
                     self._done.add(digest)
                     if failed:
                         self._failed.add(digest)
@@ -142,10 +145,10 @@ class ResultsFolder:
 
     def __len__(self) -> int:
         """How many sources have a row, in the parts or in hand."""
-        return len(self._done)
+        return len(self._done | self._again.keys())
 
     def is_done(self, source: str) -> bool:
-        """Whether a source has a row."""
+        """Whether a source has a row that stays."""
         return digest_of_text(to_text(source)) in self._done
 
     def has_failed(self, source: str) -> bool:
@@ -183,6 +186,7 @@ class ResultsFolder:
         if rows:
             try:
                 content = self._format.encode(rows if self._format.holds_masks else self._with_files(rows))
+                self._drop_failed(rows)
                 write_atomically(path, content)
             except Exception:
                 self._is_broken = True
@@ -272,16 +276,37 @@ class ResultsFolder:
         except Exception as error:  # of three readers
             raise ValueError(f"{self.path / part.name}: expected a part of results, got a damaged file") from error
 
-    def _drop_failed(self, part: Part) -> None:
-        """Replace a part by one without the rows that have an error, in one step."""
-        if not any(failed for _, failed in self._outcomes(part)):
+    def _drop_failed(self, rows: Sequence[Row]) -> None:
+        """Take away the failed rows of the sources that these rows answer again.
+
+        That comes just before the part with these rows: a kill in between loses them as it does the part in hand, and
+        no source ever has two.
+        """
+        keys: dict[Part, set[bytes]] = {}
+        for row in rows if self._again else ():
+            digest = digest_of_text(row["source"])
+            if digest in self._again:
+                keys.setdefault(self._again[digest], set()).add(digest)
+        if not keys:
             return
+        with opening(self.path):  # siblings rewrite parts of runs with another number of shards, too
+            for part, dropped in keys.items():
+                self._rewrite_without(part, dropped)
+
+    def _rewrite_without(self, part: Part, dropped: set[bytes]) -> None:
+        """Replace a part by one without the failed rows of some sources, in one step."""
         path = self.path / part.name
-        rows = [row for row in self._format.rows(path) if row["error"] is None]
-        if rows:
-            write_atomically(path, self._format.encode(rows))
+        if not path.exists():  # a sibling took the last of its rows away
+            return
+        kept = [
+            row
+            for row in self._format.rows(path)
+            if row["error"] is None or digest_of_text(row["source"]) not in dropped
+        ]
+        if kept:
+            write_atomically(path, self._format.encode(kept))
         else:
-            path.unlink(missing_ok=True)
+            path.unlink()
 
     def _with_files(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Rows that have the paths of their masks, which are on the disk then."""
