@@ -115,7 +115,7 @@ def predict_command(
     loaded = load(model, None, processor=processor, device=compute_device, dtype=compute_dtype, accelerated=False)
     options = {"preprocessing": preprocessing, "outputs": outputs, "top_k": top_k, "acceleration": accelerate}
     engine = engine_of(loaded, batch_size, decode_threads, **options)
-    with _interrupted_by_sigterm(), _Progress(sources, part, limit) as progress:
+    with _interrupted_once(), _Progress(sources, part, limit) as progress:
         try:
             report = engine.run(
                 sources,
@@ -171,17 +171,20 @@ def _parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C within: what is in hand is written."""
+def _interrupted_once() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C within: what is in hand is written, and no further signal of the two prevents that."""
 
     def interrupt(*_: Any) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Progress:

@@ -137,7 +137,7 @@ class ResultsFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack:
-            if error is None:
+            if error is None or not isinstance(error, Exception):  # an interrupt is no reason why it cannot be written
                 self.flush()
             elif not self._is_broken:
                 with suppress(Exception):  # the error that there is says more
