@@ -38,6 +38,7 @@ from mobilevit_fast.cli.photos import collect
 from mobilevit_fast.cli.predict import predict_command
 from mobilevit_fast.cli.predictions import Answer, Results, classify
 from mobilevit_fast.engine.loading import DIGITS, read_source
+from mobilevit_fast.engine.model import NOT_FINITE
 from mobilevit_fast.export import ONNX_MODELS, ExportError, export_onnx
 from mobilevit_fast.files import encoded_picture, find, user_path, write_atomically
 from mobilevit_fast.images import ImageError
@@ -199,7 +200,7 @@ def segment_command(
         outputs = loaded.model(**inputs)
         outputs.logits = outputs.logits.float().cpu()
     if not outputs.logits.isfinite().all():
-        raise ValueError(f"{image}: the model's answer is NaN or infinite")
+        raise ValueError(f"{image}: {NOT_FINITE}")
     maps = loaded.processor.post_process_semantic_segmentation(outputs, target_sizes=[(photo.height, photo.width)])
     classes = cast(torch.Tensor, maps[0])  # (height, width) of the photo
     found = overlay.shares(classes, loaded.model.config.id2label)

@@ -18,7 +18,7 @@ OUTPUTS = ("label", "score", "embedding", "logits", "mask")
 results, and of a segmentation the class of every pixel."""
 
 
-NOT_FINITE = "the model's answer is NaN"
+NOT_FINITE = "the model's answer is NaN or infinite"
 
 
 class _Kind(NamedTuple):
@@ -46,6 +46,7 @@ class Answers(NamedTuple):
         embedding: (N, features), float32.
         logits: (N, classes), float32.
         mask: (N, height, width), class ids of the pixels of the prepared image.
+        finite: (N,), whether the logits that a mask is made from are; the others show it themselves.
     """
 
     scores: Tensor | None = None
@@ -53,6 +54,7 @@ class Answers(NamedTuple):
     embedding: Tensor | None = None
     logits: Tensor | None = None
     mask: Tensor | None = None
+    finite: Tensor | None = None
 
 
 class Row(NamedTuple):
@@ -68,18 +70,19 @@ class Row(NamedTuple):
 def rows_of(answers: Answers) -> list[Row | str]:
     """Answers of the host, image by image; in place of one that is not finite, that."""
     columns: list[Iterable[Any]] = []
-    finite: list[bool] = []
     count = next(len(tensor) for tensor in answers if tensor is not None)
-    for name, tensor in zip(Answers._fields, answers, strict=True):
+    finite: list[bool] = [True] * count if answers.finite is None else answers.finite.tolist()
+    for name in Row._fields:
+        tensor = getattr(answers, name)
         if tensor is None:
             columns.append(itertools.repeat(Row._field_defaults[name], count))
             continue
         if tensor.is_floating_point():
             fine = tensor.isfinite().flatten(1).all(dim=1).tolist()
-            finite = [a and b for a, b in zip(finite, fine, strict=True)] if finite else fine
+            finite = [a and b for a, b in zip(finite, fine, strict=True)]
         columns.append(map(tuple, tensor.tolist()) if name in ("scores", "indices") else tensor.numpy())
     rows = map(Row._make, zip(*columns, strict=True))
-    return [row if fine else NOT_FINITE for row, fine in zip(rows, finite or [True] * count, strict=True)]
+    return [row if fine else NOT_FINITE for row, fine in zip(rows, finite, strict=True)]
 
 
 class EngineModel:
@@ -141,7 +144,8 @@ class EngineModel:
             size = pixel_values.shape[-2:]
             full = nn.functional.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
             mask = full.argmax(dim=1)  # (N, classes, height, width) -> (N, height, width)
-            return Answers(logits=wanted, mask=mask.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32))
+            mask = mask.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
+            return Answers(logits=wanted, mask=mask, finite=logits.isfinite().flatten(1).all(dim=1))
         _refuse(outputs, _OF_CLASSIFICATION)
         scores = indices = None
         if "label" in outputs or "score" in outputs:

@@ -164,7 +164,7 @@ def test_answers_that_are_no_numbers(classifier: Path, segmenter: Path, photos: 
     result = run("classify", photos / "a.jpg", photos / "b.png", "--model", tmp_path / "a", "--json")
     assert result.exit_code == 1
     values = strict_json(result.stdout)
-    assert [image["error"] for image in values["images"]] == ["the model's answer is NaN"] * 2
+    assert [image["error"] for image in values["images"]] == ["the model's answer is NaN or infinite"] * 2
     overlay = tmp_path / "overlay.png"
     result = run("segment", photos / "a.jpg", "--model", tmp_path / "b", "--output", overlay, "--json")
     assert result.exit_code == 1

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import mobilevit_fast as mvf
-from mobilevit_fast.engine import Engine, EngineError
+from mobilevit_fast.engine import Engine, EngineError, Prediction
 from testing.pairs import tiny_config
 from testing.paths import UCMERCED, needs_ucmerced
 from tests.engine.engines import CLASSIFIERS, PROCESSOR, expected_logits
@@ -130,12 +130,19 @@ def test_broken_images_are_answers_with_errors(files: list[Path], tmp_path: Path
         engine(mixed)
 
 
-def test_an_answer_that_is_no_number_is_an_error() -> None:
-    model = zoo.SMALL["native"]()
-    engine = Engine(model, PROCESSOR)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("kind", "outputs"),
+    [("native", ("label",)), ("native", ("logits",))]
+    + [("native-segmentation", outputs) for outputs in (("mask",), ("logits",), ("logits", "mask"))],
+)
+def test_an_answer_that_is_no_number_is_an_error(kind: str, outputs: tuple[str, ...], value: float) -> None:
+    model = zoo.SMALL[kind]()
+    engine = Engine(model, PROCESSOR, outputs=outputs)
     with torch.no_grad():
-        model.classifier.bias.fill_(float("nan"))
-    assert [one.error for one in engine.stream([encoded(picture(64, 64))])] == ["the model's answer is NaN"]
+        (model.classifier if kind == "native" else model.segmentation_head.classifier.convolution).bias.fill_(value)
+    found = next(iter(engine.stream([encoded(picture(64, 64))])))
+    assert found == Prediction(found.source, error="the model's answer is NaN or infinite")
 
 
 def test_a_model_that_fails_for_one_image_answers_the_others() -> None:
