@@ -11,7 +11,7 @@ from mobilevit_fast.cli.console import note, percent, say, say_json, stdout, usa
 from mobilevit_fast.cli.loading import engine_of, load, parse_device, parse_dtype
 from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, Preprocessing, Processor
 from mobilevit_fast.engine import PREPROCESSING_MODES, Engine
-from mobilevit_fast.engine.benchmark import EngineRates, agreement, measure
+from mobilevit_fast.engine.benchmark import MAX_IMAGES, Agreement, EngineRates, agreement, exactness, first_of, measure
 from mobilevit_fast.engine.decoding import has_simplejpeg
 from mobilevit_fast.engine.loading import DIGITS
 from mobilevit_fast.engine.optional import needed
@@ -19,7 +19,9 @@ from mobilevit_fast.files import user_path, write_atomically
 
 
 def bench_engine_command(
-    sources: Annotated[list[str], typer.Argument(help="Images to measure with, as for `predict`; 512 at most.")],
+    sources: Annotated[
+        list[str], typer.Argument(help=f"Images to measure with, as for `predict`; {MAX_IMAGES} at most.")
+    ],
     model: Model = DIGITS,
     batch_size: Annotated[int | None, typer.Option(help="Images in one call of the model.")] = None,
     decode_threads: Annotated[int | None, typer.Option(help="Threads that decode; one for each core.")] = None,
@@ -49,14 +51,20 @@ def bench_engine_command(
         return engine_of(loaded, batch_size, decode_threads, preprocessing=mode, acceleration=accelerate)
 
     exact, other = (engine(mode) for mode in PREPROCESSING_MODES)
-    rates = measure(exact if preprocessing == PREPROCESSING_MODES[0] else other, sources, limit=limit, seconds=seconds)
-    agreed = agreement(exact, other, sources, limit=limit) if "label" in exact.model.wanted.outputs else None
+    images = first_of(sources, limit)
+    rates = measure(exact if preprocessing == PREPROCESSING_MODES[0] else other, images, seconds=seconds)
+    own_pixels = exactness(exact, loaded.processor, images)
+    agreed = agreement(exact, other, images) if "label" in exact.model.wanted.outputs else None
     if rates.failed:
         note(f"{rates.failed} images cannot be read and were left out")
     if plot is not None:
         _plot(rates, user_path(plot))
     if json_output:
-        say_json({"preprocessing": preprocessing, **rates.to_dict(), "fast_agrees_with_exact": agreed})
+        shares = {
+            "exact_has_the_processors_pixels": own_pixels.share,
+            "fast_agrees_with_exact": None if agreed is None else agreed.share,
+        }
+        say_json({"preprocessing": preprocessing, **rates.to_dict(), **shares})
         return
     table = Table("stage", "images/s", "core ms an image")
     for name, rate in rates.alone.items():
@@ -69,8 +77,13 @@ def bench_engine_command(
         f"together / slowest alone ({rates.bound_by}): {rates.of_slowest:.2f}; "
         f"time on the cores, together / sum of those alone: {rates.overhead:.2f}"
     )
+    say(f"the image processor's own pixels, to the bit, by exact preprocessing: {_told(own_pixels)}")
     if agreed is not None:
-        say(f"the same class by exact and fast preprocessing: {percent(agreed)} of {rates.images} images")
+        say(f"the same class by exact and fast preprocessing: {_told(agreed)}")
+
+
+def _told(agreed: Agreement) -> str:
+    return "no images to compare" if agreed.share is None else f"{percent(agreed.share)} of {agreed.images} images"
 
 
 def _plot(rates: EngineRates, path: Path) -> None:

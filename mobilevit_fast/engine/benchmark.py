@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,11 @@ from mobilevit_fast.engine.engine import Engine
 from mobilevit_fast.engine.sources import Source, iterate
 from mobilevit_fast.engine.statistics import COPY, DECODE, FORWARD, READ, RESIZE, Statistics
 from mobilevit_fast.engine.workers import Workers
+from mobilevit_fast.images import ImageError, MobileViTImageProcessor
 
 _SECONDS = 2.0
-_MAX_AT_ONCE = 512
-"""Images that are held decoded at once."""
+MAX_IMAGES = 512
+"""Images to measure with, which are held decoded at once."""
 _MAX_BYTES = 1 << 29
 """Bytes of these images, decoded."""
 _CHUNK = 8
@@ -38,6 +39,18 @@ class Rate:
 
     images_per_second: float
     core_seconds: float
+
+
+class Agreement(NamedTuple):
+    """Number of images of which two ways give the same, among all that are compared."""
+
+    same: int
+    images: int
+
+    @property
+    def share(self) -> float | None:
+        """Of 1; None where there is nothing to compare."""
+        return self.same / self.images if self.images else None
 
 
 @dataclass
@@ -104,6 +117,16 @@ class EngineRates:
         }
 
 
+def first_of(sources: Any, limit: int | None = None) -> list[Source]:
+    """Sources to measure with and to compare: those that are read once, such as standard input, can be used again.
+
+    Args:
+        sources: as in `Engine.stream`.
+        limit: sources at most; never more than `MAX_IMAGES`.
+    """
+    return [*islice(iterate(sources, limit=limit), MAX_IMAGES)]
+
+
 def measure(engine: Engine, sources: Any, *, limit: int | None = None, seconds: float = _SECONDS) -> EngineRates:
     """Measure the stages of an engine one by one, then the engine as a whole, on the same images.
 
@@ -116,7 +139,7 @@ def measure(engine: Engine, sources: Any, *, limit: int | None = None, seconds: 
     Raises:
         ValueError: none of the images can be read.
     """
-    found = [*islice(iterate(sources, limit=limit), _MAX_AT_ONCE)]
+    found = first_of(sources, limit)
     good, contents, decoded, failed = _readable(engine, found)
     if not good:
         raise ValueError(f"expected images to measure with, got {len(found)} sources without any that can be read")
@@ -159,11 +182,40 @@ def measure(engine: Engine, sources: Any, *, limit: int | None = None, seconds: 
     return EngineRates(len(good), workers, plan.computing is None, together, rates, failed)
 
 
-def agreement(one: Engine, other: Engine, sources: Any, *, limit: int | None = None) -> float:
-    """Share of images whose most probable class is the same by two engines, among those that both answer."""
-    pairs = zip(one.stream(sources, limit=limit), other.stream(sources, limit=limit), strict=True)
+def agreement(one: Engine, other: Engine, sources: Sequence[Any]) -> Agreement:
+    """Images whose most probable class is the same by two engines, among those that both answer."""
+    pairs = zip(one.stream(sources), other.stream(sources), strict=True)
     same = [a.indices[:1] == b.indices[:1] for a, b in pairs if a.error is None and b.error is None]
-    return sum(same) / len(same) if same else 0.0
+    return Agreement(sum(same), len(same))
+
+
+def exactness(engine: Engine, processor: MobileViTImageProcessor, sources: Sequence[Source]) -> Agreement:
+    """Images that an engine makes the pixel values of, to the bit, that an image processor does, among those it reads.
+
+    Args:
+        engine: of exact preprocessing.
+        processor: the one it has.
+        sources: of encoded images or of arrays.
+    """
+    preprocessing, same = engine.preprocessing, []
+    for source in sources:
+        try:
+            content = source.read()
+            pixels = preprocessing.decode(content)
+            slot = None if preprocessing.shape is None else torch.empty((*preprocessing.shape, 3), dtype=torch.uint8)
+            values = preprocessing.write(pixels, slot)
+        except Exception:  # an image that nobody can read; a run has the reasons
+            continue
+        if values is None:
+            assert slot is not None
+            values = preprocessing.values(slot.permute(2, 0, 1)[None])[0]  # (height, width, 3) -> (3, height, width)
+        try:
+            expected = processor(content)["pixel_values"][0]
+        except ImageError:
+            same.append(False)
+            continue
+        same.append(torch.equal(values, expected))
+    return Agreement(sum(same), len(same))
 
 
 def _readable(engine: Engine, sources: Sequence[Source]) -> tuple[list[Source], list[Any], list[Any], int]:

@@ -1,4 +1,4 @@
-"""`mobilevit-fast predict` and `bench-engine`: what is written, said and refused."""
+"""`mobilevit-fast predict`: what is written, said and refused."""
 
 import errno
 import json
@@ -170,18 +170,6 @@ def test_a_package_that_urls_need_ends_it_with_what_it_has(
     assert [*rows(out)] == [str(first)]
 
 
-def test_what_is_measured_without_other_packages(
-    classifier: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hide(monkeypatch, "matplotlib")
-    monkeypatch.setattr("mobilevit_fast.cli.bench_engine.has_simplejpeg", lambda: False)
-    arguments = [photos, "--model", classifier, "--seconds", 0.01]
-    assert "pip install simplejpeg" in bench(*arguments).stderr
-    result = bench(*arguments, "--plot", tmp_path / "stages.svg")
-    assert result.exit_code == 1
-    assert "--plot: expected the package matplotlib, which is not installed (pip install matplotlib)" in result.stderr
-
-
 def test_devices_are_written_to_and_stay_what_they_are(classifier: Path, photos: Path, out: Path) -> None:
     arguments = [photos, "--model", classifier, "--out", out, "--format", "jsonl", "--stats"]
     result = run(*arguments, "/dev/full")
@@ -337,30 +325,3 @@ def test_progress_is_lines_where_it_is_no_terminal(
     monkeypatch.setattr("mobilevit_fast.cli.predict._SECONDS_BETWEEN_LINES", 0.0)
     result = run(photos, "--model", classifier, "--out", out, "--format", "csv")
     assert "images/s, 0 failed" in result.stderr
-
-
-def bench(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["bench-engine", *map(str, arguments)])
-
-
-def test_stages_are_measured(classifier: Path, photos: Path, tmp_path: Path) -> None:
-    plot = tmp_path / "stages.svg"
-    arguments = [photos, "--model", classifier, "--seconds", 0.1, "--batch-size", 2]
-    result = bench(*arguments, "--json", "--plot", plot)
-    values = json.loads(result.stdout)
-    assert (values["images"], values["failed"]) == (6, 0)
-    assert set(values["alone"]) == {"read", "decode", "resize", "forward"}
-    assert values["bound_by"] in values["alone"]
-    assert values["together"]["images_per_second"] > 0
-    assert 0 <= values["fast_agrees_with_exact"] <= 1
-    assert b"<svg" in plot.read_bytes()
-    table = bench(*arguments, "--preprocessing", "fast")
-    assert table.exit_code == 0
-    assert "together / slowest alone (" in table.stdout
-
-
-def test_nothing_to_measure_is_an_error(classifier: Path, tmp_path: Path) -> None:
-    result = bench(tmp_path / "none.jpg", "--model", classifier)
-    assert result.exit_code == 1
-    assert "expected images to measure with" in result.stderr
-    assert os.listdir(tmp_path) == []
