@@ -1,9 +1,7 @@
 """`mobilevit-fast predict`: any number of images into a folder of results."""
 
 import json
-import os
 import signal
-import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -30,11 +28,10 @@ from mobilevit_fast.engine import FORMATS, OUTPUTS, PREPROCESSING_MODES, EngineE
 from mobilevit_fast.engine.errors import described
 from mobilevit_fast.engine.loading import DIGITS
 from mobilevit_fast.engine.results.formats import format_of
-from mobilevit_fast.engine.sources import is_missing, iterate
+from mobilevit_fast.engine.sources import count, is_missing
 from mobilevit_fast.files import user_path, write_atomically
 
 _SECONDS_BETWEEN_LINES = 10.0
-_SHARDS = (".tar", ".tar.gz", ".tgz")  # which would have to be read to be counted
 _ERRORS_TOLD = 10
 """Failures that are said one by one; all of them are rows of the results."""
 
@@ -127,6 +124,7 @@ def predict_command(
                 limit=limit,
                 max_errors=max_errors,
                 progress=progress,
+                passed_over=progress.passed_over,
             )
         except KeyboardInterrupt:
             raise Failed(
@@ -188,15 +186,15 @@ def _interrupted_once() -> Iterator[None]:
 
 
 class _Progress:
-    """Progress, on stderr: a bar on a terminal, a line now and then elsewhere.
+    """Progress, on stderr: a bar on a terminal, a line now and then elsewhere. Nobody has to read it.
 
     Args:
         sources, shard, limit: of the run; they are counted meanwhile, where that reads no image.
     """
 
     def __init__(self, sources: Sequence[str], shard: tuple[int, int] | None, limit: int | None) -> None:
-        self.done = self.failed = 0
-        self._total: int | None = None
+        self.done = self.failed = self._done_before = 0
+        self._found: int | None = None
         self._start = self._said = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -211,7 +209,8 @@ class _Progress:
             )
             self._bar = Progress(*columns, console=stderr(), transient=True)
             self._task = self._bar.add_task("predicting", total=None, rate="", failed="")
-        threading.Thread(target=self._count, args=(sources, shard, limit), daemon=True).start()
+        self._counting = threading.Thread(target=self._count, args=(sources, shard, limit), daemon=True)
+        self._counting.start()
 
     def __enter__(self) -> "_Progress":
         if self._bar is not None:
@@ -222,9 +221,22 @@ class _Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    @property
+    def _total(self) -> int | None:
+        """Images to answer, once that is known."""
+        return None if self._found is None else self._found - self._done_before
+
+    def passed_over(self, _: str) -> None:
+        """Count a source that an earlier run had answered."""
+        self._done_before += 1
+
     def __call__(self, prediction: Prediction) -> None:
         """Count one answer."""
         self.done += 1
+        with suppress(OSError):  # of a stderr that is closed: the results do not depend on it
+            self._tell(prediction)
+
+    def _tell(self, prediction: Prediction) -> None:
         if prediction.error is not None:
             self.failed += 1
             if self.failed <= _ERRORS_TOLD:
@@ -238,18 +250,16 @@ class _Progress:
             self._bar.update(self._task, completed=self.done, total=self._total, rate=rate, failed=failed)
         elif now - self._said >= _SECONDS_BETWEEN_LINES:
             self._said = now
-            of = "" if self._total is None else f" of {self._total}"
+            total = self._total
+            of = "" if total is None else f" of {total}"
             note(f"{self.done}{of} images, {rate}, {self.failed} failed{self._time_left(now)}")
 
     def _time_left(self, now: float) -> str:
-        if self._total is None or self._total < self.done:
+        total = self._total
+        if total is None or total < self.done:
             return ""
-        return f", {(self._total - self.done) * (now - self._start) / self.done:.0f} s left"
+        return f", {(total - self.done) * (now - self._start) / self.done:.0f} s left"
 
     def _count(self, sources: Sequence[str], shard: tuple[int, int] | None, limit: int | None) -> None:
-        if any(source == "-" or "://" in source or source.endswith(_SHARDS) for source in sources):
-            return
-        if any(stat.S_ISFIFO(os.stat(source).st_mode) for source in sources if os.path.exists(source)):
-            return  # which can be read once
-        with suppress(OSError, ValueError):  # which the run itself tells
-            self._total = sum(1 for _ in iterate(sources, shard=shard, limit=limit))
+        with suppress(OSError, ValueError, ImportError):  # which the run itself tells
+            self._found = count(sources, shard=shard, limit=limit)

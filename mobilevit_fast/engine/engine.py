@@ -210,6 +210,7 @@ class Engine:
         limit: int | None = None,
         max_errors: int | None = None,
         progress: Callable[[Prediction], None] | None = None,
+        passed_over: Callable[[str], None] | None = None,
     ) -> RunReport:
         """Answer sources into a folder of results, from where an earlier run of the same work was ended.
 
@@ -224,6 +225,7 @@ class Engine:
             limit: sources at most, including those left out.
             max_errors: images that may fail; None: all.
             progress: called with every answer.
+            passed_over: called with the name of every source that has an answer already, by another thread.
 
         Returns:
             What was done. It is in the folder as well, as `_stats.json`.
@@ -252,6 +254,8 @@ class Engine:
                 done = results.is_done(name)
                 skipped += done
                 skipped_failed += done and results.has_failed(name)
+                if done and passed_over is not None:
+                    passed_over(name)
                 return done
 
             remaining = iterate(sources, shard=shard, limit=limit, skip=is_done)

@@ -317,11 +317,3 @@ def test_a_signal_ends_it_with_what_it_has(classifier: Path, tmp_path: Path, out
     assert result.exit_code == 1  # for the broken image, though it failed in the run before
     assert f"({done} were there already, 1 of them failed: --retry-failed)" in result.stdout
     assert len(rows(out)) == 400
-
-
-def test_progress_is_lines_where_it_is_no_terminal(
-    classifier: Path, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mobilevit_fast.cli.predict._SECONDS_BETWEEN_LINES", 0.0)
-    result = run(photos, "--model", classifier, "--out", out, "--format", "csv")
-    assert "images/s, 0 failed" in result.stderr

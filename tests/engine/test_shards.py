@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mobilevit_fast import limits
-from mobilevit_fast.engine.sources import iterate
+from mobilevit_fast.engine.sources import count, iterate, storage
+from mobilevit_fast.engine.sources.shards import Member
 from tests.engine.helpers import answers, names, tar_of
 
 IMAGES = {f"{number:03}.jpg": bytes([number]) * (700 + number) for number in range(6)}
@@ -151,3 +152,13 @@ def test_members_are_not_kept(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1e6
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "TAR"])
+def test_archives_are_not_read_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    (tmp_path / f"a.{suffix}").write_bytes(tar_of({f"{i}.jpg": b"image" for i in range(100)}))
+    (tmp_path / "list.txt").write_text(f"a.{suffix}\n")
+    monkeypatch.setattr(Member, "load", lambda self: pytest.fail("an image was read"))
+    assert count([str(tmp_path / "list.txt")]) is None
+    monkeypatch.setattr(storage, "open_stream", lambda name: pytest.fail(f"{name} was opened"))
+    assert count([str(tmp_path / f"a.{suffix}")]) is None

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mobilevit_fast.engine.sources import iterate
+from mobilevit_fast.engine.sources import count, iterate
 from mobilevit_fast.engine.sources.tables import rows_of_lines
 from tests.engine.helpers import answers, names, put, tar_of
 
@@ -220,3 +220,19 @@ def test_tables_are_not_held_whole(tmp_path: Path, kind: str) -> None:
     assert count == 40_000 + (kind == ".txt")
     assert peak < 8e6  # half of it digests
     assert most < 4e6
+
+
+def test_what_can_be_counted(tmp_path: Path) -> None:
+    paths = put(tmp_path, "a.jpg", "b.jpg", "more/c.png", "more/d.png")
+    (tmp_path / "list.txt").write_text("a.jpg\nb.jpg\nnone.jpg\na.jpg\n")
+    given = [str(tmp_path), str(tmp_path / "list.txt"), *paths]
+    assert count(given) == 5
+    assert [count(given, shard=(index, 3)) for index in range(3)] == [2, 2, 1]
+    assert count(given, limit=3) == 3
+    images = pa.array([{"bytes": b"1", "path": None}] * 3)
+    for column, expected in ((["a.jpg", "b.jpg"], 2), (images, None)):
+        write_parquet(tmp_path / "t.parquet", {"image": column})
+        assert count([str(tmp_path / "t.parquet")]) == expected
+    os.mkfifo(tmp_path / "pipe.txt")
+    for once in ("-", str(tmp_path / "pipe.txt"), "memory://folder"):
+        assert count([*paths, once]) is None

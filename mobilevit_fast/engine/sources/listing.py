@@ -1,8 +1,9 @@
 """Everything that a user may name, as one sequence of sources."""
 
 import os
+import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -69,6 +70,41 @@ def iterate(
     if not isinstance(sources, (str, os.PathLike, Source, Image.Image, *_ENCODED, Iterable)) or _is_no_item(sources):
         raise TypeError(f"expected paths, images, or an iterable of them, got {type(sources).__name__}")
     return _selected(_candidates(sources), index, count, limit, skip)
+
+
+def count(sources: Sequence[str], *, shard: tuple[int, int] | None = None, limit: int | None = None) -> int | None:
+    """How many sources `iterate` finds, where that takes reading names alone.
+
+    Args:
+        sources: paths, patterns and URLs.
+        shard, limit: see `iterate`.
+
+    Returns:
+        None where images would be read, those of archives and of tables that hold them; where something is at a URL or
+        can be read only once.
+
+    Raises:
+        OSError, ValueError, ImportError: what `iterate` raises.
+    """
+    if any(name == _STANDARD_INPUT or storage.is_url(name) or is_shard(name) or _is_pipe(name) for name in sources):
+        return None
+    holds_images = False
+
+    def names() -> Iterator[_Candidate]:
+        nonlocal holds_images
+        for candidate in _candidates(sources):
+            holds_images = isinstance(candidate, Member) or not callable(candidate.content)
+            if holds_images:
+                return
+            yield candidate
+
+    index, of = shard or (0, 1)
+    found = sum(1 for _ in _selected(names(), index, of, limit, None))
+    return None if holds_images else found
+
+
+def _is_pipe(name: str) -> bool:
+    return os.path.exists(name) and stat.S_ISFIFO(os.stat(name).st_mode)
 
 
 def is_missing(name: str) -> bool:
