@@ -1,6 +1,10 @@
-"""Arguments of an engine that are numbers: what they are by default, and which make sense."""
+"""Arguments of an engine: what they are by default, and which make sense."""
 
+import os
 from collections.abc import Sequence
+
+import torch
+from torch import nn
 
 from mobilevit_fast import limits
 
@@ -18,7 +22,7 @@ def checked_batch_sizes(given: Sequence[int] | None, kind: str, shape: tuple[int
         kind: of device.
         shape: (height, width) of the images, where it is known.
     """
-    sizes = BATCH_SIZES.get(kind, BATCH_SIZES["cpu"]) if given is None else tuple(given)
+    sizes = BATCH_SIZES[kind] if given is None else tuple(given)
     if not sizes:
         raise ValueError("batch_sizes: expected at least one, got none")
     sizes = tuple(sorted({_positive("batch_sizes", size) for size in sizes}))
@@ -34,8 +38,22 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def checked_threads(count: int) -> int:
-    """A number of threads that a process may have."""
+def checked_device(model: nn.Module, cuda_graphs: bool | str) -> torch.device:
+    """The device that a model is on, which goes with what was said of CUDA graphs."""
+    if cuda_graphs not in ("auto", True, False):
+        raise ValueError(f'Engine: expected cuda_graphs to be "auto", True or False, got {cuda_graphs!r}')
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if device.type not in BATCH_SIZES:
+        raise ValueError(f"Engine: expected a model on the CPU or on a GPU of CUDA, got one on {device}")
+    if cuda_graphs is True and device.type != "cuda":
+        raise ValueError(f"Engine: expected a model on a GPU for cuda_graphs=True, got one on {device}")
+    return device
+
+
+def checked_threads(count: int | None) -> int:
+    """A number of threads that a process may have; None for one on each core."""
+    if count is None:
+        return len(os.sched_getaffinity(0))
     if _positive("decode_threads", count) > _MAX_THREADS:
         raise ValueError(f"decode_threads: expected at most {_MAX_THREADS}, got {count}")
     return count

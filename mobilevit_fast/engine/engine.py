@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilevit_fast.acceleration import PixelNormalization, accelerate, report
-from mobilevit_fast.engine.arguments import checked_batch_sizes, checked_threads
+from mobilevit_fast.engine.arguments import checked_batch_sizes, checked_device, checked_threads
 from mobilevit_fast.engine.batches import as_they_are, logits_of, logits_where_they_are, on_their_gpu
 from mobilevit_fast.engine.devices import CpuDevice, CudaDevice
 from mobilevit_fast.engine.model import Answers, EngineModel, Wanted, default_outputs
@@ -118,23 +118,19 @@ class Engine:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"Engine: expected a torch.nn.Module, got {type(model).__name__}")
-        if cuda_graphs not in ("auto", True, False):
-            raise ValueError(f'Engine: expected cuda_graphs to be "auto", True or False, got {cuda_graphs!r}')
+        device = checked_device(model, cuda_graphs)
         self.preprocessing = Preprocessing(processor, preprocessing)
         model.eval()
         outputs = default_outputs(model) if outputs is None else tuple(outputs)
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         if acceleration and not _is_accelerated(model):
             accelerate(model, uint8_images=self.normalization() if device.type == "cuda" else None)
         self.model = EngineModel(model, Wanted(outputs, top_k), id2label)
         self.batch_sizes = checked_batch_sizes(batch_sizes, device.type, self.preprocessing.shape)
-        self.decode_threads = checked_threads(decode_threads or len(os.sched_getaffinity(0)))
+        self.decode_threads = checked_threads(decode_threads)
         self._device: CpuDevice | CudaDevice
         if device.type == "cuda":
             self._device = CudaDevice(self.model, self.preprocessing, self.batch_sizes, cuda_graphs)
         else:
-            if cuda_graphs is True:
-                raise ValueError(f"Engine: expected a model on a GPU for cuda_graphs=True, got one on {device}")
             self._device = CpuDevice(self.model, self.preprocessing)
 
     def stream(

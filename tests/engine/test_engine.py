@@ -186,6 +186,7 @@ def test_masks_are_the_processors(kind: str) -> None:
         ({"batch_sizes": ()}, "batch_sizes: expected at least one"),
         ({"batch_sizes": (0,)}, "batch_sizes: expected a positive whole number, got 0"),
         ({"decode_threads": -1}, "decode_threads: expected a positive whole number"),
+        ({"decode_threads": 0}, "decode_threads: expected a positive whole number, got 0"),
         ({"preprocessing": "sloppy"}, "preprocessing: expected 'exact' or 'fast', got 'sloppy'"),
         ({"cuda_graphs": True}, "expected a model on a GPU"),
         ({"cuda_graphs": "yes"}, "cuda_graphs"),
@@ -198,6 +199,8 @@ def test_arguments_that_do_not_fit_are_refused(options: dict, words: str) -> Non
 
 
 def test_what_is_no_model_or_processor_is_refused() -> None:
+    with pytest.raises(ValueError, match="Engine: expected a model on the CPU or on a GPU of CUDA, got one on meta"):
+        Engine(zoo.SMALL["native"]().to("meta"), PROCESSOR)
     with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module, got int"):
         Engine(3, PROCESSOR)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected an image processor, got str"):
