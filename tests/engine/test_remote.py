@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from mobilevit_fast import limits
 from tests.engine.helpers import answers, names, put, tar_of
 
 
@@ -118,3 +119,24 @@ def test_errors_of_any_kind_are_those_of_one_source(tmp_path: Path) -> None:
 def test_a_file_system_whose_package_is_missing() -> None:
     with pytest.raises(ImportError, match=r"(?i)s3fs"):
         names("s3://bucket/folder")
+
+
+def test_files_that_are_too_large_are_not_fetched(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_IMAGE_BYTES", 1000)
+    memory.pipe({"/large.jpg": bytes(5_000_000), "/right.jpg": bytes(1000), "/empty.jpg": b""})
+    fetched = []
+    fetch = type(memory).cat_file
+
+    def counted(self: fsspec.AbstractFileSystem, *arguments: object, **options: object) -> bytes:
+        content = fetch(self, *arguments, **options)
+        fetched.append(len(content))
+        return content
+
+    monkeypatch.setattr(type(memory), "cat_file", counted)
+    found = answers(["memory://large.jpg", "memory://right.jpg", "memory://empty.jpg"])
+    assert found["memory://large.jpg"].startswith("expected an image of at most 1,000 ")
+    assert found["memory://large.jpg"].endswith(", got 5,000,000")
+    assert (found["memory://right.jpg"], found["memory://empty.jpg"]) == (bytes(1000), b"")
+    assert fetched == [1001, 1000, 0]

@@ -42,8 +42,9 @@ def read(name: str) -> bytes:
     if is_url(name):
         with _one_kind_of_error():
             filesystem, path = _filesystem(name)
-            content = filesystem.cat_file(path)
-        check_size(len(content))
+            content = filesystem.cat_file(path, end=limits.MAX_IMAGE_BYTES + 1)  # no more of a file that is too large
+            whole = len(content) if len(content) <= limits.MAX_IMAGE_BYTES else filesystem.size(path)
+        check_size(max(whole or 0, len(content)))  # not every server says how large a file is
         return content
     try:
         with open(name, "rb", buffering=0, opener=_open_without_waiting) as file:
