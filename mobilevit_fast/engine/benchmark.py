@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast.engine.engine import Engine
+from mobilevit_fast.engine.preprocessing import Preprocessing
 from mobilevit_fast.engine.sources import Source, iterate
 from mobilevit_fast.engine.statistics import COPY, DECODE, FORWARD, READ, RESIZE, Statistics
 from mobilevit_fast.engine.workers import Workers
@@ -164,20 +165,25 @@ def measure(engine: Engine, sources: Any, *, limit: int | None = None, seconds: 
         DECODE: _rate(lambda i: preprocessing.decode(contents[i]), len(good), workers, seconds),
         RESIZE: _rate(resize, len(good), workers, seconds),
     }
+    computing = plan.computing or workers
     if preprocessing.shape is not None:
-        computing = plan.computing or workers
-        images = [engine.slot(batch).random_(0, 256).permute(0, 3, 1, 2) for _ in range(computing)]
-        if plan.computing is not None:
-            rates[COPY] = _scaled(_rate(lambda i: engine.compute.copy(images[i]), computing, 1, seconds, 1), batch)
-        one = _rate(
-            lambda i: engine.compute(images[i % computing]),
-            4 * computing,
-            computing,
-            seconds,
-            1,
-            plan.computing is None,
-        )
-        rates[FORWARD] = _scaled(one, batch)
+        batches = [[engine.slot(batch).random_(0, 256).permute(0, 3, 1, 2)] for _ in range(computing)]
+    else:
+        batches = _of_any_size(preprocessing, decoded, batch)
+
+    def forward(index: int) -> None:
+        for images in batches[index % len(batches)]:
+            engine.compute(images)
+
+    def copy(index: int) -> None:
+        for images in batches[index]:
+            engine.compute.copy(images)
+
+    if plan.computing is not None:
+        rates[COPY] = _scaled(_rate(copy, len(batches), 1, seconds, 1), batch)
+    calls = max(4 * computing, len(batches))
+    calls += -calls % len(batches)  # each batch as often
+    rates[FORWARD] = _scaled(_rate(forward, calls, computing, seconds, 1, plan.computing is None), batch)
     together = _together(engine, good, seconds)
     return EngineRates(len(good), workers, plan.computing is None, together, rates, failed)
 
@@ -237,6 +243,22 @@ def _readable(engine: Engine, sources: Sequence[Source]) -> tuple[list[Source], 
         contents.append(content)
         decoded.append(pixels)
     return good, contents, decoded, failed
+
+
+def _of_any_size(preprocessing: Preprocessing, decoded: Sequence[Any], batch: int) -> list[list[Tensor]]:
+    """Batches of images that differ in size, those of one size together: (N, 3, height, width) float32 each."""
+    batches, held = [], 0
+    for first in range(0, len(decoded) - batch + 1, batch):
+        by_shape: dict[torch.Size, list[Tensor]] = {}
+        for pixels in decoded[first : first + batch]:
+            values = preprocessing.write(pixels, None)
+            assert values is not None
+            held += values.nbytes
+            by_shape.setdefault(values.shape, []).append(values)
+        batches.append([torch.stack(images) for images in by_shape.values()])
+        if held > _MAX_BYTES:
+            break
+    return batches
 
 
 def _rate(

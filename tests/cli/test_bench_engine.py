@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,35 @@ def test_stages_are_measured(classifier: Path, photos: Path, tmp_path: Path) -> 
     assert "together / slowest alone (" in table.stdout
     assert "the image processor's own pixels, to the bit, by exact preprocessing: 100.0 % of 6 images" in table.stdout
     assert "the same class by exact and fast preprocessing: 100.0 % of 6 images" in table.stdout
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_images_without_a_size_of_their_own_are_measured_like_others(mode: str) -> None:
+    processor = MobileViTImageProcessor(size={"shortest_edge": 64}, do_center_crop=False)
+    engine = Engine(Counted(), processor, (4,), 1, preprocessing=mode, acceleration=False)
+    contents = [encoded(picture(70, 80 if number % 5 else 100)) for number in range(10)]
+    rates = benchmark.measure(engine, contents, seconds=0.01)
+    assert set(rates.alone) == {"read", "decode", "resize", "forward"}
+    assert rates.bound_by == "forward"
+    shapes = engine.model.module.shapes
+    assert {shape[0] for shape in shapes if shape[3] > 80} == {1}  # one of each five, in batches of four
+    assert rates.alone["forward"].images_per_second == pytest.approx(1 / Counted.SECONDS, rel=0.3)
+
+
+class Counted(nn.Module):
+    """A model that takes as long for every image."""
+
+    SECONDS = 0.02
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.shapes: list[torch.Size] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shapes.append(x.shape)
+        time.sleep(self.SECONDS * len(x))
+        return x.mean(dim=(2, 3))
 
 
 def test_sources_are_read_once_and_as_many_answered_as_measured(
