@@ -63,5 +63,5 @@ def test_photos_are_answered_as_by_processor_and_model() -> None:
         expected = torch.cat([model(**processor(contents[i : i + 7])).logits for i in range(0, len(contents), 7)])
     assert torch.equal(logits, expected)
     found = fast(contents)
-    torch.testing.assert_close(found, logits, rtol=0, atol=0.6)  # another class is most probable from 2 on
+    torch.testing.assert_close(found, logits, rtol=0, atol=0.6)  # photos reduced too far err by 2.8
     assert (found.argmax(-1) == logits.argmax(-1)).float().mean() >= 0.995

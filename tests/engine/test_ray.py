@@ -45,8 +45,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* rescaled once more")  # of th
 CPUS = 3  # that Ray counts with, whatever the machine has
 BAD = {"broken.jpg": b"\xff\xd8\xffno", "empty.png": b"", "text.jpg": b"hello"}
 EVERY = ("label", "score", "embedding", "logits")
-EXACT = ("label", "score", "logits")
-"""Outputs whose values are the same in batches of every size; beside an embedding, logits are PyTorch's own product."""
+"""Outputs of a classification model; their values are the same in batches of every size."""
 PATIENCE_S = 300.0
 
 
@@ -56,15 +55,15 @@ def batch_of(files: dict[str, Any], **others: Any) -> dict[str, np.ndarray]:
     return {"path": np.array([*files], object), "bytes": contents, **others}
 
 
-def expected_rows(files: dict[str, bytes], outputs: tuple[str, ...] = EXACT) -> dict[str, dict[str, Any]]:
+def expected_rows(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
     """The answers of one engine, as rows."""
     model = mvf.MobileViTForImageClassification.from_pretrained(digits_checkpoint()).float()
-    engine = Engine(model, mvf.MobileViTImageProcessor.from_pretrained(digits_checkpoint()), outputs=outputs, top_k=2)
+    engine = Engine(model, mvf.MobileViTImageProcessor.from_pretrained(digits_checkpoint()), outputs=EVERY, top_k=2)
     rows = {}
     for path, one in zip(files, engine.stream([*files.values()]), strict=True):
         row: dict[str, Any] = {"path": path, "error": one.error}
         row |= {"label": [*one.labels] or None, "index": [*one.indices] or None, "score": [*one.scores] or None}
-        for name in {"embedding", "logits"} & {*outputs}:
+        for name in ("embedding", "logits"):
             vector = getattr(one, name)
             row[name] = None if vector is None else vector.tolist()
         rows[path] = row
@@ -83,7 +82,7 @@ def test_a_batch_is_answered_as_by_an_engine_and_keeps_its_other_columns() -> No
     numbers = np.arange(len(files))
     table = Classifier("digits", outputs=EVERY, top_k=2)(batch_of(files, number=numbers))
     assert table.column_names == ["path", "number", "error", "label", "index", "score", "embedding", "logits"]
-    rows = [row | {"number": number} for number, row in enumerate(expected_rows(files, EVERY).values())]
+    rows = [row | {"number": number} for number, row in enumerate(expected_rows(files).values())]
     assert table.to_pylist() == [{name: row[name] for name in table.column_names} for row in rows]
 
 
@@ -247,7 +246,7 @@ def answered(images: Path, classifier: type[Classifier], actors: int, cpus: floa
 def test_two_actors_answer_as_one_engine_does(cluster: Path, tmp_path: Path) -> None:
     files = {**every_kind(), **BAD}
     paths = map(str, written(tmp_path, files))
-    rows = by_path(answered(tmp_path, Classifier, 2, 1, outputs=EXACT, top_k=2).take_all())
+    rows = by_path(answered(tmp_path, Classifier, 2, 1, outputs=EVERY, top_k=2).take_all())
     expected = expected_rows(dict(zip(paths, files.values(), strict=True)))
     assert rows.keys() == expected.keys()
     for path, row in rows.items():
