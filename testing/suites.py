@@ -71,8 +71,8 @@ SUITES = {
         cuts=(
             ("tests/native",),
             ("tests/integrations",),
-            ("tests/benchmarks", "tests/packaging"),
             ("tests/checkpoints", "tests/cli", "tests/engine"),
+            ("tests/benchmarks", "tests/packaging"),
         ),
         quick=(
             *("tests/cli", "tests/nn", "tests/ops/test_operators.py", "tests/ops/test_supports.py", "tests/packaging"),
