@@ -27,6 +27,7 @@ def _a_disk_that_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
+@pytest.mark.thorough  # every step has tests below
 @pytest.mark.parametrize("kind", FORMATS)
 def test_killed_at_random_moments(tmp_path: Path, kind: str) -> None:
     """Of the opening, of a row and of a part; inside of calls, too."""
