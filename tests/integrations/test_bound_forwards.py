@@ -173,7 +173,7 @@ def test_hooks_of_accelerate_from_before(name: str) -> None:
 def test_what_was_left_behind_in_a_compiled_graph() -> None:
     torch._dynamo.reset()
     model, x = abridged(zoo.SMALL["native"]()), zoo.images(1)
-    mvf.accelerate(model, include=["inverted_residual", "classifier_head"])
+    mvf.accelerate(model, include=["inverted_residual", "mobilevit.conv_stem"])
     for module in model.modules():
         module.forward = module.forward
     found: list[str] = []
