@@ -72,6 +72,7 @@ SUITES = {
             ("tests/native",),
             ("tests/integrations",),
             ("tests/checkpoints", "tests/cli", "tests/engine"),
+            ("tests/docs", "tests/models", "tests/nn"),
             ("tests/benchmarks", "tests/packaging"),
         ),
         quick=(
