@@ -91,12 +91,13 @@ def test_without_biases(shape: tuple[int, int, int]) -> None:
     check_stack(arguments_of(shape, (2, size, size), biased=False))
 
 
+@pytest.mark.parametrize("images", [{8: 12, 16: 3, 32: 1}, thorough({8: 24, 16: 8, 32: 2})], ids=["few", "many"])
 @pytest.mark.parametrize("sharpness", [thorough(5), thorough(30), 500])
 @lengths(SHORT, MIDDLE)
-def test_scores_of_any_size(shape: tuple[int, int, int], sharpness: float) -> None:
+def test_scores_of_any_size(shape: tuple[int, int, int], sharpness: float, images: dict[int, int]) -> None:
     """Up to a million, of which float16 holds no more than a fifteenth."""
     size = size_of(shape)
-    arguments = sharpened(arguments_of(shape, ({8: 12, 16: 3, 32: 1}[size], size, size)), sharpness)
+    arguments = sharpened(arguments_of(shape, (images[size], size, size)), sharpness)
     check_stack(arguments, measure=rms_error)
 
 
