@@ -120,6 +120,14 @@ def test_pixels_in_and_pixels_out_are_all_that_moves(
     assert not any(written for name, (_, written) in launch.arrays.items() if name != "y")
 
 
+def whole_stack(preset: str, stage: int) -> tuple[Any, ...]:
+    """Arguments of a whole image at full width through all layers."""
+    calls = preset_calls(preset, 1, 256, torch.float16)
+    shape = [call.shape for call in calls if call.op == "mobilevit_transformer"][stage]
+    size = (1, shape["height"], shape["width"])
+    return make(shape["inputs"], shape["hidden_size"], shape["layers"], size, torch.float16)
+
+
 @pytest.mark.parametrize(
     ("preset", "stage"),
     thorough_where(
@@ -128,11 +136,8 @@ def test_pixels_in_and_pixels_out_are_all_that_moves(
     ),
 )
 def test_whole_stacks_of_the_models(preset: str, stage: int) -> None:
-    """A whole image at full width through all layers, in one launch that reads and writes it once."""
-    calls = preset_calls(preset, 1, 256, torch.float16)
-    shape = [call.shape for call in calls if call.op == "mobilevit_transformer"][stage]
-    size = (1, shape["height"], shape["width"])
-    arguments = make(shape["inputs"], shape["hidden_size"], shape["layers"], size, torch.float16)
+    """In one launch that reads and writes the image once."""
+    arguments = whole_stack(preset, stage)
     (launch,) = check("mobilevit_transformer", arguments, processors=1)
     assert launch.name == "MobileViTTransformerStack"
     assert launch.moved("x", "y") == 2 * arguments[0].nbytes
@@ -140,8 +145,7 @@ def test_whole_stacks_of_the_models(preset: str, stage: int) -> None:
 
 @pytest.mark.parametrize("stage", [thorough(1), 2])
 def test_a_whole_stack_does_not_depend_on_the_order_of_threads(stage: int) -> None:
-    calls = preset_calls("xx_small", 1, 256, torch.float16)
-    arguments = samples.call([call for call in calls if call.op == "mobilevit_transformer"][stage])
+    arguments = whole_stack("xx_small", stage)
     first, second = (run("mobilevit_transformer", arguments, processors=1, seed=seed)[0] for seed in (1, 2))
     assert torch.equal(first, second)
 
