@@ -54,6 +54,24 @@ def shortened(model: Any) -> Any:
     return model
 
 
+def abridged(model: Any) -> Any:
+    """A classifier or backbone of any library with a stem, three inverted residuals, one block and its end.
+
+    `torch.compile` would see nothing else in a longer one, and takes a second for each region.
+    """
+    body = getattr(model, "mobilevit", model)
+    layers = body.stages if hasattr(body, "stages") else body.encoder.layer
+    del layers[3:]
+    del getattr(layers[1], "layer", layers[1])[1:]
+    width = [module for module in layers[2].modules() if isinstance(module, nn.Conv2d)][-1].out_channels
+    last = body.final_conv if hasattr(body, "final_conv") else body.conv_1x1_exp
+    name = "conv" if hasattr(last, "conv") else "convolution"
+    narrower = nn.Conv2d(width, getattr(last, name).out_channels, 1, bias=False)
+    setattr(last, name, narrower.train(model.training))
+    give_real_signal(last)
+    return shortened(model)
+
+
 def theirs_for(name: str, config: MobileViTConfig, **arguments: Any) -> nn.Module:
     """transformers' model of that class and configuration, in evaluation mode."""
     transformers = import_transformers()

@@ -71,8 +71,9 @@ SUITES = {
         cuts=(
             ("tests/native",),
             ("tests/integrations",),
-            ("tests/benchmarks", "tests/packaging"),
             ("tests/checkpoints", "tests/cli", "tests/engine"),
+            ("tests/docs", "tests/models", "tests/nn"),
+            ("tests/benchmarks", "tests/packaging"),
         ),
         quick=(
             *("tests/cli", "tests/nn", "tests/ops/test_operators.py", "tests/ops/test_supports.py", "tests/packaging"),
@@ -105,11 +106,12 @@ class Result(NamedTuple):
 
 @functools.cache
 def _environment(kind: str) -> dict[str, str]:
-    """Fibers are stacks that AddressSanitizer does not know, and leaks are not what these tests look for."""
-    if kind == "interpreted":
-        return {"TRITON_INTERPRET": "1"}
+    """One thread for each process, of which there are as many as cores; tests of threads ask for theirs.
+
+    Fibers are stacks that AddressSanitizer does not know, and leaks are not what sanitized tests look for.
+    """
     if kind != "sanitized":
-        return {}
+        return {"OMP_NUM_THREADS": "1"} | ({"TRITON_INTERPRET": "1"} if kind == "interpreted" else {})
     compiler = os.environ.get("CXX", "c++").split()
     names = ("libasan.so", "libstdc++.so")
     if shutil.which(compiler[0]) is None:

@@ -1,10 +1,13 @@
 """Settings of the whole suite."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from mobilevit_fast.kernels.triton.backend import INSTALLED
+from testing.compiled import FOLDER
 
 # Triton's wheels are for Linux alone; what needs it cannot even be imported without it.
 if not INSTALLED:
@@ -14,6 +17,14 @@ if not INSTALLED:
         "benchmarks/test_tune.py",
         "benchmarks/test_triton_traffic.py",
     ]
+
+# Objects of C++ that Inductor made are kept by a digest of their code and command, and graphs are not: how an operator
+# of this package is registered, which decides on the code, is no part of a graph's digest.
+os.environ |= {
+    "TORCHINDUCTOR_CACHE_DIR": str(FOLDER / "inductor"),
+    "TORCHINDUCTOR_FX_GRAPH_CACHE": "0",
+    "TORCHINDUCTOR_AUTOGRAD_CACHE": "0",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,7 +1,7 @@
 """Running the regions of a model as fused operators, in place, and undoing it."""
 
 from mobilevit_fast.acceleration import libraries  # noqa: F401  # their rules register themselves
-from mobilevit_fast.acceleration.api import accelerate, accelerated, plan, report, restore
+from mobilevit_fast.acceleration.api import accelerate, accelerated, pixels_of, plan, report, restore
 from mobilevit_fast.acceleration.pixels import PixelNormalization
 from mobilevit_fast.acceleration.report import Region, Report
 
@@ -11,6 +11,7 @@ __all__ = [
     "Report",
     "accelerate",
     "accelerated",
+    "pixels_of",
     "plan",
     "report",
     "restore",

@@ -221,6 +221,12 @@ def report(model: nn.Module) -> Report:
     return Report(rows, str(model._mvf_graphs) if isinstance(model, GraphRoot) else "")
 
 
+def pixels_of(model: nn.Module) -> PixelNormalization | None:
+    """The normalisation of uint8 images that a model was accelerated with; None where it takes none."""
+    states = (vars(module).get("_mvf") for module in model.modules())
+    return next((state.pixels for state in states if state is not None and state.pixels is not None), None)
+
+
 def _pixels(uint8_images: Any) -> PixelNormalization | None:
     if uint8_images is None or isinstance(uint8_images, PixelNormalization):
         return uint8_images

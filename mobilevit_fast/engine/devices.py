@@ -70,6 +70,10 @@ class Streams:
         """A stream for copies."""
         return torch.cuda.Stream(self._device)
 
+    def holds(self, images: Tensor) -> bool:
+        """Whether images are on a GPU already."""
+        return images.is_cuda
+
     def on(self, stream: Any) -> AbstractContextManager[Any]:
         """A stream as the current one."""
         return torch.cuda.stream(stream)
@@ -161,7 +165,7 @@ class CudaDevice:
             images: of the host, or of the GPU, where what was begun on the current stream makes them.
         """
         own, streams = self._own, self._streams
-        made = None if images.device.type == "cpu" else streams.event()
+        made = streams.event() if streams.holds(images) else None
         if own.copying is None:
             own.copying = streams.copying()
         with streams.on(own.copying):

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,53 +18,27 @@ from mobilevit_fast.engine.arguments import checked_batch_sizes, checked_device,
 from mobilevit_fast.engine.batches import as_they_are, logits_of, logits_where_they_are, on_their_gpu
 from mobilevit_fast.engine.devices import CpuDevice, CudaDevice
 from mobilevit_fast.engine.model import Answers, EngineModel, Wanted, default_outputs
-from mobilevit_fast.engine.predictions import Prediction
+from mobilevit_fast.engine.predictions import Prediction, RunReport
 from mobilevit_fast.engine.preprocessing import EXACT, Preprocessing
 from mobilevit_fast.engine.results import ResultsFolder
-from mobilevit_fast.engine.sources import Source, iterate
-from mobilevit_fast.engine.statistics import DECODE, FORWARD, READ, RESIZE, WRITE, Statistics, Stopwatch
+from mobilevit_fast.engine.sources import Source, iterate, take
+from mobilevit_fast.engine.statistics import DECODE, FORWARD, READ, RESIZE, WRITE, Statistics
 from mobilevit_fast.engine.stream import Answer, Plan, Stream
+from mobilevit_fast.engine.writing import Writer
 from mobilevit_fast.images import ImageError
 from mobilevit_fast.version import __version__
 
 _SLOTS_OF_A_GPU = 4
 _THREADS_OF_A_GPU = 2  # one waits for its answers while the other's images are computed
 _READERS = 8
+_MAX_HELD = 1 << 24
+"""Bytes of encoded images that are looked at before the threads begin."""
 _STANDARD_INPUT = "-"
-_AT_HAND = (os.PathLike, bytes, list, tuple, np.ndarray, Tensor)
+_AT_HAND = (os.PathLike, bytes, np.ndarray, Tensor)
 
 
 class EngineError(RuntimeError):
     """More images failed than a run allows."""
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """Outcome of a run.
-
-    Attributes:
-        images: answered in this run, and failed.
-        failed: of these.
-        skipped: that an earlier run had answered, or had failed at.
-        skipped_failed: of these.
-        seconds: that it took, from the first source to the last result written.
-        images_per_second: answered.
-        stages: what each stage did, see `Statistics.to_dict`.
-        bound_by: the stage that the others waited for.
-    """
-
-    images: int
-    failed: int
-    skipped: int
-    skipped_failed: int
-    seconds: float
-    images_per_second: float
-    stages: dict[str, dict[str, Any]]
-    bound_by: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return dict(vars(self))
 
 
 class Engine:
@@ -124,7 +97,7 @@ class Engine:
         outputs = default_outputs(model) if outputs is None else tuple(outputs)
         if acceleration and not _is_accelerated(model):
             accelerate(model, uint8_images=self.normalization() if device.type == "cuda" else None)
-        self.model = EngineModel(model, Wanted(outputs, top_k), id2label)
+        self.model = EngineModel(model, Wanted(outputs, top_k), id2label, self.normalization())
         self.batch_sizes = checked_batch_sizes(batch_sizes, device.type, self.preprocessing.shape)
         self.decode_threads = checked_threads(decode_threads)
         self._device: CpuDevice | CudaDevice
@@ -166,7 +139,7 @@ class Engine:
         Raises:
             ValueError: an image that cannot be read; the message names it.
         """
-        logits = EngineModel(self.model.module, Wanted(("logits",), 1), self.model.id2label)
+        logits = self.model.wanting(Wanted(("logits",), 1))
         compute: Callable[[Tensor], Answers] = self._device.with_model(logits)
         together = self._logits_in_memory(images, compute)
         if together is not None:
@@ -230,7 +203,7 @@ class Engine:
             ValueError: the folder has results of other work: other weights, settings or outputs.
             EngineError: more images failed than `max_errors`. What was answered is in the folder.
         """
-        statistics, write = Statistics(), Stopwatch()
+        statistics = Statistics()
         start = time.perf_counter()
         images = failed = skipped = skipped_failed = 0
         with ResultsFolder(
@@ -255,23 +228,22 @@ class Engine:
                 return done
 
             remaining = iterate(sources, shard=shard, limit=limit, skip=is_done)
-            for source, answer in self.answers(remaining, statistics, peek=_is_at_hand(sources)):
-                prediction = self._prediction(source, answer)
-                with write:
-                    results.add(prediction)
-                images += 1
-                failed += prediction.error is not None
-                if progress is not None:
-                    progress(prediction)
-                if max_errors is not None and failed > max_errors:
-                    raise EngineError(
-                        f"expected at most {max_errors} images to fail, got {failed}; the last was "
-                        f"{prediction.source}: {prediction.error}"
-                    )
-            with write:
+            with Writer(results) as writer:
+                for source, answer in self.answers(remaining, statistics, peek=_is_at_hand(sources)):
+                    prediction = self._prediction(source, answer)
+                    writer.add(prediction)
+                    images += 1
+                    failed += prediction.error is not None
+                    if progress is not None:
+                        progress(prediction)
+                    if max_errors is not None and failed > max_errors:
+                        raise EngineError(
+                            f"expected at most {max_errors} images to fail, got {failed}; the last was "
+                            f"{prediction.source}: {prediction.error}"
+                        )
+            with writer.watch:
                 results.flush()
-            write.images = images
-            statistics.add(WRITE, write)
+            statistics.add(WRITE, writer.watch)
             seconds = time.perf_counter() - start
             made = RunReport(
                 images,
@@ -291,6 +263,7 @@ class Engine:
         return {
             "weights": self.model.fingerprint(),
             "model": type(self.model.module).__name__,
+            "settings": self.model.settings_fingerprint(),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "preprocessing": {"mode": self.preprocessing.mode, **self.preprocessing.settings.to_dict()},
             "labels": {str(index): label for index, label in sorted(self.model.id2label.items())},
@@ -311,12 +284,12 @@ class Engine:
         first: list[Source] = []
         count = None
         if peek:  # how many there are, if they are few
-            many = self.batch_sizes[-1] * self.decode_threads
+            is_last = False
             try:
-                first.extend(itertools.islice(sources, many))
+                is_last = take(sources, first, self.batch_sizes[-1] * self.decode_threads, _MAX_HELD)
             except Exception as error:  # which comes behind the answers of those before it
-                sources = _raising(error)
-            count = len(first) if len(first) < many else None
+                sources, is_last = _raising(error), True
+            count = len(first) if is_last else None
         plan = self.plan(count)
         for name, threads in (
             (READ, plan.readers),
@@ -394,4 +367,6 @@ def _is_accelerated(model: nn.Module) -> bool:
 
 def _is_at_hand(sources: Any) -> bool:
     """Whether the next sources are there at once; a generator or a writer to standard input may take its time."""
+    if isinstance(sources, list | tuple):
+        return not any(isinstance(one, str) and one == _STANDARD_INPUT for one in sources)
     return sources != _STANDARD_INPUT if isinstance(sources, str) else isinstance(sources, _AT_HAND)

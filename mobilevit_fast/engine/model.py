@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mobilevit_fast.acceleration import PixelNormalization, pixels_of
 from mobilevit_fast.engine.embedding import embedding_of, has_embedding
 
 OUTPUTS = ("label", "score", "embedding", "logits", "mask")
@@ -92,12 +93,19 @@ class EngineModel:
         model: of transformers, timm or this package; or any module that returns logits, or an object that has them.
         wanted: what to answer.
         id2label: names of the classes; by default those of the model's configuration.
+        normalization: of uint8 images. A model that was accelerated with another one is given images as numbers.
 
     Raises:
         ValueError: outputs that are not known, or that this model has not.
     """
 
-    def __init__(self, model: nn.Module, wanted: Wanted, id2label: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        wanted: Wanted,
+        id2label: Mapping[int, str] | None = None,
+        normalization: PixelNormalization | None = None,
+    ) -> None:
         unknown = [name for name in wanted.outputs if name not in OUTPUTS]
         if unknown or not wanted.outputs:
             raise ValueError(f"outputs: expected some of {', '.join(OUTPUTS)}, got {', '.join(unknown) or 'none'}")
@@ -117,7 +125,12 @@ class EngineModel:
         first = next(model.parameters(), None)
         self.dtype = torch.float32 if first is None else first.dtype
         self.device = torch.device("cpu") if first is None else first.device
-        self.takes_uint8 = any(getattr(module, "takes_bytes", False) for module in model.modules())
+        self._normalization = normalization
+        self.takes_uint8 = normalization is not None and pixels_of(model) == normalization
+
+    def wanting(self, wanted: Wanted) -> EngineModel:
+        """The same model, asked for something else."""
+        return EngineModel(self.module, wanted, self.id2label, self._normalization)
 
     def label(self, index: int) -> str:
         """The name of a class, and one like transformers' where there is none."""
@@ -158,6 +171,14 @@ class EngineModel:
             logits.float() if "logits" in outputs else None,
         )
 
+    def settings_fingerprint(self) -> str:
+        """Digest of the plain values that modules hold (strides, heads, epsilons, activations), which also decide."""
+        digest = hashlib.sha256()
+        for name, module in self.module.named_modules():
+            kind = getattr(type(module), "__name__", "")
+            digest.update(f"{name} {kind} {sorted(_plain_values(vars(module)))}\n".encode())
+        return digest.hexdigest()
+
     def fingerprint(self) -> str:
         """Digest of the parameters and buffers."""
         digest = hashlib.sha256()
@@ -165,6 +186,21 @@ class EngineModel:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+_NO_SETTINGS = ("training", "name_or_path")
+"""Values of a module that its answers do not depend on."""
+
+
+def _plain_values(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if name.startswith("_") or name in _NO_SETTINGS:
+            continue
+        several = value if isinstance(value, tuple | list) else (value,)
+        if all(isinstance(one, bool | int | float | str) for one in several):
+            yield name, repr(tuple(several))
+        elif callable(value) and not isinstance(value, nn.Module):
+            yield name, getattr(value, "__qualname__", type(value).__name__)
 
 
 def default_outputs(model: nn.Module) -> tuple[str, ...]:

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-READ, DECODE, RESIZE, COPY, FORWARD, WRITE = "read", "decode", "resize", "copy", "forward", "write"
-STAGES = (READ, DECODE, RESIZE, FORWARD, WRITE)
+FIND, READ, DECODE, RESIZE = "find", "read", "decode", "resize"
+COPY, FORWARD, WRITE = "copy", "forward", "write"
+STAGES = (FIND, READ, DECODE, RESIZE, FORWARD, WRITE)
+"""Stages of a run: sources are found, in folders, tables, tar files or on the standard input, then read, and so on."""
+_ON_CORES = (DECODE, RESIZE, FORWARD)
+"""Stages that on a CPU the same threads do."""
 
 
 @dataclass
@@ -97,12 +101,16 @@ class Statistics:
 
         Args:
             seconds: that everything took.
-            shared: the stages share the cores, so that the largest part of their time bounds; else each has its own
-                threads, and the busiest does.
+            shared: decoding, resizing and computing have the same threads; else each stage has its own. The busiest
+                threads bound, and of stages that share them the one that takes most of a core's time.
         """
-        if shared:
-            return max(STAGES, key=lambda name: self.stages[name].core_seconds)
-        return max(STAGES, key=lambda name: self.stages[name].seconds / self.stages[name].threads / max(seconds, 1e-9))
+        busy = {name: one.seconds / one.threads / max(seconds, 1e-9) for name, one in self.stages.items()}
+        if not shared:
+            return max(STAGES, key=busy.__getitem__)
+        slowest = max((name for name in STAGES if name not in _ON_CORES), key=busy.__getitem__)
+        if busy[slowest] > sum(busy[name] for name in _ON_CORES):
+            return slowest
+        return max(_ON_CORES, key=lambda name: self.stages[name].core_seconds)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """For JSON."""

@@ -23,12 +23,14 @@ from torch import Tensor
 from mobilevit_fast.engine.errors import described
 from mobilevit_fast.engine.model import Answers, Row, rows_of
 from mobilevit_fast.engine.preprocessing import Preprocessing
-from mobilevit_fast.engine.sources import Source
-from mobilevit_fast.engine.statistics import DECODE, FORWARD, READ, RESIZE, Statistics, Stopwatch
+from mobilevit_fast.engine.sources import Source, take
+from mobilevit_fast.engine.statistics import DECODE, FIND, FORWARD, READ, RESIZE, Statistics, Stopwatch
 from mobilevit_fast.engine.workers import Workers
 
 _CHUNK = 8
 """Files that a thread reads and decodes before it asks for others."""
+_MAX_HELD = 1 << 26
+"""Bytes of encoded images, of tar files or tables, that a batch holds before it is read: it is smaller then."""
 _FORWARD, _DECODE = 0, 1
 """Urgency: a batch that is computed frees its slot."""
 
@@ -161,14 +163,18 @@ class Stream:
             if self._closed.is_set():
                 return
             sources: list[Source] = []
-            try:
-                sources.extend(itertools.islice(iterator, self._plan.batch_size))
-            except BaseException as error:  # which is the reader's of the answers, who gets those before it first
-                end = _Failed(count + bool(sources), error)
+            is_last = False
+            with Stopwatch() as find:
+                try:
+                    is_last = take(iterator, sources, self._plan.batch_size, _MAX_HELD)
+                except BaseException as error:  # which is the reader's of the answers, who gets those before it first
+                    end = _Failed(count + bool(sources), error)
+            find.images = len(sources)
+            self._statistics.add(FIND, find)
             if sources:
                 self._begin(_Batch(count, sources, slot, len(sources)))
                 count += 1
-            if end is None and len(sources) < self._plan.batch_size:
+            if is_last:
                 end = count
         with self._changed:
             if self._end is None:
@@ -259,14 +265,20 @@ class Stream:
             self._changed.notify_all()
 
     def _answer(self, batch: _Batch, rows: Sequence[int], images: Tensor) -> None:
-        """Answers for images; tried one by one where they fail together."""
+        """Answers for images; tried one by one where they fail together.
+
+        Raises:
+            Exception: the device is lost, or several images, all of which fail in the same way, are not what is wrong.
+        """
         try:
-            answers = rows_of(self._compute(images))
+            batch.answers.update(zip(rows, rows_of(self._compute(images)), strict=True))
+        except torch.AcceleratorError:
+            raise
         except Exception as error:
             if len(rows) == 1:
                 batch.answers[rows[0]] = described(error)
                 return
             for k, row in enumerate(rows):
                 self._answer(batch, [row], images[k : k + 1])
-            return
-        batch.answers.update(zip(rows, answers, strict=True))
+            if rows[0] not in batch.loose and all(batch.answers[row] == described(error) for row in rows):
+                raise

@@ -49,7 +49,8 @@ def test_the_committed_report_is_of_these_kernels(chip: str, mode: str, report: 
     assert present == reported
 
 
-@pytest.mark.parametrize("chip", thorough_where(CHIPS, lambda chip: chip in ("sm_80", "sm_100")))
+# Of these very kernels and compiler, the committed report says the same; one chip shows that it is said truly.
+@pytest.mark.parametrize("chip", thorough_where(CHIPS, lambda chip: chip != "gfx942"))
 def test_a_share_of_the_kernels_compiles_well(chip: str) -> None:
     """Each kernel for one of the chips, in float16."""
     rows = compile_report.rows_of((chip, "float16", list(CHIPS).index(chip), len(CHIPS)))
@@ -57,7 +58,8 @@ def test_a_share_of_the_kernels_compiles_well(chip: str) -> None:
     assert compile_report.problems(rows) == []
 
 
-@pytest.mark.parametrize("mode", thorough_where(["bfloat16", "float32", "tf32"], lambda mode: mode != "bfloat16"))
+@pytest.mark.thorough
+@pytest.mark.parametrize("mode", ["bfloat16", "float32", "tf32"])
 def test_some_kernels_of_other_types_compile_well(mode: str) -> None:
     rows = [inspect("sm_90", mode, one).to_dict() for one in distinct(model_launches("sm_90", mode, [256], ["small"]))]
     assert compile_report.problems(rows) == []

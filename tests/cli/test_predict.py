@@ -294,13 +294,16 @@ def test_too_many_failures_end_it(classifier: Path, photos: Path, out: Path) -> 
     assert "expected at most 1 images to fail" in result.stderr
 
 
+PHOTOS = 200  # seconds of decoding, of which the signal comes in the first
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_what_it_has(classifier: Path, tmp_path: Path, out: Path, sent: int) -> None:
     photos = tmp_path / "many"
     photos.mkdir()
     content = encoded(picture(600, 800), "PNG")
-    written(photos, {"000.png": b"broken"} | {f"{i:03}.png": content for i in range(1, 400)})
+    written(photos, {"000.png": b"broken"} | {f"{i:03}.png": content for i in range(1, PHOTOS)})
     command = [sys.executable, "-m", "mobilevit_fast", "predict", str(photos), "--model", str(classifier)]
     command += ["--out", str(out), "--format", "jsonl", "--batch-size", "1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -314,8 +317,8 @@ def test_a_signal_ends_it_with_what_it_has(classifier: Path, tmp_path: Path, out
     assert "the same command goes on from there" in stderr
     assert "Traceback" not in stderr
     done = len(rows(out))
-    assert 0 < done < 400
+    assert 0 < done < PHOTOS
     result = run(*command[4:])
     assert result.exit_code == 1  # for the broken image, though it failed in the run before
     assert f"({done} were there already, 1 of them failed: --retry-failed)" in result.stdout
-    assert len(rows(out)) == 400
+    assert len(rows(out)) == PHOTOS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from mobilevit_fast.images.resizing import resize_and_crop, rows_come_first, supports_pillow
 from mobilevit_fast.ops import resize_crop, resize_crop_batch
 from mobilevit_fast.ops.resize_crop import CHANNELS, FILTERS
+from testing.tiers import thorough, thorough_where
 from tests.cuda.conftest import EMULATED
 from tests.resizes import FIXED, MARK, REFUSED, Case, by_pillow, image_of, outputs, random_case, refused, strided
 
@@ -61,7 +63,7 @@ def is_small(case: Case) -> bool:
     return max(*case.size, *case.resized, *case.crop) <= LONGEST_EMULATED
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", thorough_where(range(CHUNKS), lambda chunk: chunk >= CHUNKS // 2))
 def test_random_sizes_are_resized_as_pillow_does(chunk: int, device: torch.device) -> None:
     generator = np.random.default_rng(chunk)
     checked = 0
@@ -72,8 +74,10 @@ def test_random_sizes_are_resized_as_pillow_does(chunk: int, device: torch.devic
             checked += 1
 
 
-@pytest.mark.parametrize("resample", FILTERS)
-@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize(
+    ("channels", "resample"),
+    thorough_where(itertools.product(CHANNELS, FILTERS), lambda case: case[0] == 1 and case[1] != Resampling.BILINEAR),
+)
 def test_chosen_sizes_are_resized_as_pillow_does(channels: int, resample: int, device: torch.device) -> None:
     for i, sizes in enumerate(FIXED):
         case = Case(*sizes, channels, resample)
@@ -88,7 +92,7 @@ WAYS = {
     "enlarged": Case((20, 24), (45, 53), (44, 52), 3, Resampling.BILINEAR),
     "box": Case((33, 21), (44, 66), (40, 64), 3, Resampling.BOX),
     "bicubic": Case((40, 50), (31, 39), (32, 36), 3, Resampling.BICUBIC),
-    "long windows": Case((150, 130), (20, 17), (20, 16), 3, Resampling.LANCZOS),
+    "long windows": Case((76, 65), (10, 8), (8, 8), 3, Resampling.LANCZOS),
     "more rows than a ring": Case((300, 40), (3, 31), (3, 32), 3, Resampling.BILINEAR),
     "the longest ring": Case((250, 20), (4, 19), (4, 16), 3, Resampling.BILINEAR),
     "tall": Case((120, 30), (50, 20), (48, 24), 3, Resampling.BILINEAR),
@@ -122,10 +126,11 @@ def test_every_way_at_every_address(way: str, channels: int, device: torch.devic
                 assert bool((memory == MARK).all())
 
 
+@pytest.mark.parametrize("seed", [0, thorough(1)])
 @pytest.mark.parametrize("resample", [Resampling.BILINEAR, Resampling.BICUBIC, Resampling.BOX])
-def test_both_orders_of_passes_are_those_of_the_cpu_library(resample: int, device: torch.device) -> None:
-    generator = np.random.default_rng(0)
-    for i in range(30):
+def test_both_orders_of_passes_are_those_of_the_cpu_library(resample: int, seed: int, device: torch.device) -> None:
+    generator = np.random.default_rng(seed)
+    for i in range(15):
         case = random_case(generator)._replace(resample=resample)
         if not is_small(case):
             continue
@@ -190,8 +195,15 @@ def resize_batch(images: Sequence[Tensor], cases: Sequence[Case], out: Tensor, *
     overload(list(images), sizes, offsets, cases[0].resample, orders, flip, out)
 
 
-@pytest.mark.parametrize("resample", [Resampling.BILINEAR, Resampling.BICUBIC])
-@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize(
+    ("channels", "resample"),
+    [
+        (1, Resampling.BILINEAR),
+        (3, Resampling.BICUBIC),
+        thorough((1, Resampling.BICUBIC)),
+        thorough((3, Resampling.BILINEAR)),
+    ],
+)
 def test_images_of_many_sizes_go_together(channels: int, resample: int, device: torch.device) -> None:
     """In every way through the kernel at once, at every address, into layouts of words and bytes."""
     for height, width in ((20, 24), (19, 17)):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mobilevit_fast as mvf
-from testing.pairs import shortened
+from testing.pairs import abridged
 from testing.paths import REPOSITORY
 from testing.tolerance import close
 from tests.checkpoints.helpers import randomised
@@ -35,7 +35,7 @@ torch.save([program(x).logits for x in torch.load(images)], logits)
 def test_python_of_the_page_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled ahead of time, run in another process, which has to import the operators, with other batches."""
     config = mvf.MobileViTConfig(**SMALL, num_labels=3)
-    small = shortened(randomised(mvf.MobileViTForImageClassification(config)))
+    small = abridged(randomised(mvf.MobileViTForImageClassification(config)))
     monkeypatch.setattr(mvf, "MobileViTForImageClassification", lambda _: small)
     # The wrapper's speed is not tested, and optimising it takes a third of the time.
     monkeypatch.setattr(torch._inductor.config.aot_inductor, "compile_wrapper_opt_level", "O0")

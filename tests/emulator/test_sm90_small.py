@@ -9,6 +9,7 @@ import torch
 
 from emulator.run import check, run
 from testing.shapes import OperatorCall
+from testing.tiers import thorough, thorough_but
 from tests.regions import arguments, regions
 
 KERNELS = {
@@ -17,6 +18,15 @@ KERNELS = {
     "mobilevit_transformer": "StackKernel",
     "classifier_head": "HeadKernel",
 }
+
+
+CONVOLUTIONS = ("80-8-8-80-3-1", "64-16-16-64-64-3-1", "96-32-32-96-3-1")
+"""Ends of names: of each number of pixels, over one input and over two."""
+RESIDUALS = ("16-128-128-32-24-3-2", "48-64-64-192-48-3-1", "128-16-16-512-160-3-2")
+"""Of both strides, with the addition and without, narrow and wide."""
+STACKS = ("48-32-32-2-64-128-48", "64-16-16-4-80-160-64", "80-8-8-3-96-192-80", "160-8-8-3-240-480-160")
+"""Of each number of tokens, and the widest: a sequence by one block and by four, warps that share out depth or keys."""
+SHORT_STACK, HEAD = "80-8-8-3-96-192-80", "80-8-8-320-1000"
 
 
 def few(*ops: str) -> list[Any]:
@@ -34,32 +44,36 @@ def sized(call: OperatorCall, batch: int, height: int, width: int) -> tuple[Any,
     return tuple(given)
 
 
-@pytest.mark.parametrize("call", few())
+@pytest.mark.parametrize("call", thorough_but(few(), *CONVOLUTIONS, *RESIDUALS, *STACKS, HEAD))
 def test_one_image(call: OperatorCall) -> None:
-    (launch,) = check(call.op, arguments(call, 1), capability=90)
+    """In an order that leaves most warps behind, and lets copies arrive late."""
+    (launch,) = check(call.op, arguments(call, 1), capability=90, seed=6)
     assert launch.name == KERNELS[call.op]
 
 
-@pytest.mark.parametrize("call", few("mobilevit_transformer", "classifier_head"))
+@pytest.mark.parametrize("call", thorough_but(few("mobilevit_transformer", "classifier_head"), SHORT_STACK, HEAD))
 def test_two_images(call: OperatorCall) -> None:
     check(call.op, arguments(call, 2, seed=1), capability=90, seed=5)
 
 
-ORDERS = ("240-480-160", "80-160-64", "320-1000", "512-160-3-2", "160-160-3-1")
+ORDERS = ("240-480-160", "80-160-64", SHORT_STACK, "320-1000", "512-160-3-2", "160-160-3-1")
 """Ends of names: stacks of one block and of four, a cluster for an image, one for a tile, a convolution."""
 
 
-@pytest.mark.parametrize("seed", range(3, 9))
-@pytest.mark.parametrize("call", [region for region in few() if str(region.id).endswith(ORDERS)])
-def test_results_do_not_depend_on_the_order_of_threads(call: OperatorCall, seed: int) -> None:
+@pytest.mark.parametrize("seeds", [range(4, 8, 2), pytest.param(range(3, 9), marks=pytest.mark.thorough)], ids=str)
+@pytest.mark.parametrize(
+    "call", thorough_but([region for region in few() if str(region.id).endswith(ORDERS)], *ORDERS[2:])
+)
+def test_results_do_not_depend_on_the_order_of_threads(call: OperatorCall, seeds: range) -> None:
     given = arguments(call, 1)
     expected, _ = run(call.op, given, capability=90)
-    result, _ = run(call.op, given, capability=90, seed=seed)
-    assert torch.equal(result, expected)
+    for seed in seeds:
+        result, _ = run(call.op, given, capability=90, seed=seed)
+        assert torch.equal(result, expected), seed
 
 
-@pytest.mark.parametrize("size", [(7, 9), (13, 6)])
-@pytest.mark.parametrize("call", few("conv2d_bias_act", "inverted_residual"))
+@pytest.mark.parametrize("size", [pytest.param((7, 9), marks=pytest.mark.thorough), (13, 6)])
+@pytest.mark.parametrize("call", thorough_but(few("conv2d_bias_act", "inverted_residual"), *CONVOLUTIONS, *RESIDUALS))
 def test_images_of_other_sizes(call: OperatorCall, size: tuple[int, int]) -> None:
     """Of which tiles hang over the edge."""
     (launch,) = check(call.op, sized(call, 1, *size), capability=90, seed=size[0])
@@ -67,7 +81,7 @@ def test_images_of_other_sizes(call: OperatorCall, size: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("ends", "images"), [("64-256-64-3-1", 6), ("64-256-96-3-2", 5), ("96-384-128-3-2", 8), ("640-1000", 5)]
+    ("ends", "images"), [("64-256-64-3-1", 6), ("64-256-96-3-2", 5), ("16-512-160-3-2", 8), ("640-1000", 5)]
 )
 def test_where_few_images_end(ends: str, images: int) -> None:
     """Beyond it the kernel for every chip runs, which was faster."""
@@ -76,8 +90,13 @@ def test_where_few_images_end(ends: str, images: int) -> None:
     assert [name == KERNELS[call.op] for name in names] == [True, False]
 
 
-@pytest.mark.parametrize("factor", [30.0, 600.0])
-@pytest.mark.parametrize("call", [region for region in few() if str(region.id).endswith(("240-480-160", "160-64"))])
+@pytest.mark.parametrize("factor", [thorough(30.0), 600.0])
+@pytest.mark.parametrize(
+    "call",
+    thorough_but(
+        [region for region in few() if str(region.id).endswith((SHORT_STACK, "240-480-160", "160-64"))], SHORT_STACK
+    ),
+)
 def test_large_attention_scores(call: OperatorCall, factor: float) -> None:
     """Up to about a million: the largest one of a row is subtracted before anything is rounded."""
     given = list(arguments(call, 1))
@@ -86,7 +105,12 @@ def test_large_attention_scores(call: OperatorCall, factor: float) -> None:
     check(call.op, tuple(given), capability=90)
 
 
-@pytest.mark.parametrize("call", [region for region in few() if str(region.id).endswith(("240-480-160", "128-48"))])
+@pytest.mark.parametrize(
+    "call",
+    thorough_but(
+        [region for region in few() if str(region.id).endswith((SHORT_STACK, "240-480-160", "128-48"))], SHORT_STACK
+    ),
+)
 def test_tokens_whose_mean_is_far_from_zero(call: OperatorCall) -> None:
     given = list(arguments(call, 1))
     given[list(call.named).index("in_bias")] = torch.full((given[1].shape[0],), 100.0)

@@ -29,10 +29,16 @@ class MadeUpStreams:
 
     def __init__(self) -> None:
         self.compute = MadeUpStream()
+        self.copy_streams: list[MadeUpStream] = []
+        self.has_images = False
         self.events: list[MadeUpEvent] = []
 
     def copying(self) -> MadeUpStream:
-        return MadeUpStream()
+        self.copy_streams.append(MadeUpStream())
+        return self.copy_streams[-1]
+
+    def holds(self, images: Tensor) -> bool:
+        return self.has_images
 
     def on(self, stream: MadeUpStream) -> AbstractContextManager[Any]:
         return nullcontext(stream)

@@ -90,6 +90,18 @@ def test_computing_waits_for_copies_and_the_host_for_computing(engine: Engine) -
     assert done.waited
 
 
+def test_images_that_the_gpu_makes_are_waited_for(engine: Engine) -> None:
+    device = device_of(engine, Captures())
+    streams = device._streams
+    assert isinstance(streams, MadeUpStreams)
+    streams.has_images = True
+    with torch.inference_mode():
+        device(torch.zeros((2, 3, 64, 64), dtype=torch.uint8))
+    made, copied, _ = streams.events
+    assert [stream.waited_for for stream in streams.copy_streams] == [[made]]
+    assert streams.compute.waited_for == [copied]
+
+
 def test_images_of_floating_point_or_of_another_size_are_no_graphs(engine: Engine) -> None:
     captures = Captures()
     device = device_of(engine, captures)

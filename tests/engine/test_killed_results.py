@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mobilevit_fast.engine.results.manifest import read_manifest
+from testing.tiers import thorough_where
 from tests.checkpoints.killing import forked, killed_at_every_step, wait
 from tests.engine.rows import FORMATS, files_of, row, rows_of, run
 
@@ -27,6 +28,7 @@ def _a_disk_that_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
+@pytest.mark.thorough  # every step has tests below
 @pytest.mark.parametrize("kind", FORMATS)
 def test_killed_at_random_moments(tmp_path: Path, kind: str) -> None:
     """Of the opening, of a row and of a part; inside of calls, too."""
@@ -76,7 +78,7 @@ def told(names: list[str], pipe: int) -> Iterator[str]:
         yield name
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", thorough_where(FORMATS, lambda kind: kind == "csv"))  # lines, as JSON lines are
 def test_killed_at_every_step_of_a_run(tmp_path: Path, kind: str) -> None:
     names = NAMES[:5]
     run(tmp_path, names[:1], format=kind)

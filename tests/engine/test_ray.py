@@ -243,25 +243,17 @@ def answered(images: Path, classifier: type[Classifier], actors: int, cpus: floa
 
 
 @pytest.mark.slow
-def test_two_actors_answer_as_one_engine_does(cluster: Path, tmp_path: Path) -> None:
+def test_two_actors_one_of_which_dies_answer_every_image_once_as_one_engine_does(cluster: Path, tmp_path: Path) -> None:
     files = {**every_kind(), **BAD}
     paths = map(str, written(tmp_path, files))
-    rows = by_path(answered(tmp_path, Classifier, 2, 1, outputs=EVERY, top_k=2).take_all())
+    rows = by_path(answered(tmp_path, Crashing, 2, 1, outputs=EVERY, top_k=2).take_all())
+    assert (cluster / CRASHED).exists()
     expected = expected_rows(dict(zip(paths, files.values(), strict=True)))
     assert rows.keys() == expected.keys()
     for path, row in rows.items():
         plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
+        assert plain.pop("threads") == 1  # of the cores that this machine has, those that Ray gave
         assert plain == expected[path]
-
-
-@pytest.mark.slow
-def test_a_worker_that_dies_is_started_again_and_every_image_answered_once(cluster: Path, tmp_path: Path) -> None:
-    files = {f"{i}.png": encoded(picture(20, 20, i), "PNG") for i in range(12)}
-    paths = map(str, written(tmp_path, files))
-    rows = by_path(answered(tmp_path, Crashing, 1, 2).take_all())
-    assert (cluster / CRASHED).exists()
-    assert sorted(rows) == sorted(paths)
-    assert all(row["error"] is None and row["threads"] == 2 for row in rows.values())
 
 
 GATED_EXAMPLE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration import fused, layouts
-from testing.pairs import shortened
+from testing.pairs import abridged, shortened
+from testing.tiers import thorough, thorough_where
 from tests.integrations import zoo
 from tests.integrations.output_properties import IMAGES, MODELS, channels_last, pair, properties
 
@@ -36,8 +38,16 @@ def _hidden(name: str) -> dict[str, Any]:
     return {} if name.startswith("timm") else {"output_hidden_states": True}
 
 
-@pytest.mark.parametrize("weights", LAYOUTS)
-@pytest.mark.parametrize("name", MODELS)
+# Weights of the other layout for one model with and one without features of each library, and what ends otherwise.
+BOTH_LAYOUTS = {"native", "native-backbone", "native-segmentation", "transformers", "timm", "timm-features", "timm-fx"}
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    thorough_where(
+        itertools.product(MODELS, LAYOUTS), lambda case: case[1] == "channels_last" and case[0] not in BOTH_LAYOUTS
+    ),
+)
 def test_of_every_output(name: str, weights: str) -> None:
     plain, model = pair(name, weights)
     for layout, images in IMAGES.items():
@@ -261,16 +271,32 @@ def _strides(output: Any) -> list[Any]:
     return [leaf.strides for leaf in properties(output)[1:]]
 
 
-@pytest.mark.parametrize("name", ["native-backbone", "timm-features"])
+SHORT: dict[str, Callable[[], nn.Module]] = {
+    "native-backbone": lambda: abridged(MODELS["native-backbone"]()),
+    "timm-features": lambda: shortened(zoo.timm(features_only=True, out_indices=(0, 2))),
+}
+
+
+@pytest.mark.parametrize("name", ["native-backbone", thorough("timm-features")])
 def test_in_a_compiled_graph(name: str) -> None:
     torch._dynamo.reset()
-    plain, model = map(shortened, pair(name))
+    plain, model = SHORT[name](), mvf.accelerate(SHORT[name]())
     graph: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     assert _strides(_call(graph, zoo.images(2))) == _strides(_call(plain, zoo.images(2)))
 
 
-@pytest.mark.parametrize("weights", LAYOUTS)
-@pytest.mark.parametrize("name", ["native-segmentation", "transformers-backbone", "timm-features"])
+# Export traces what `test_of_every_output` runs: of its cases one of each kind.
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("native-segmentation", "channels_last"),
+        ("transformers-backbone", "contiguous"),
+        ("timm-features", "channels_last"),
+        thorough(("native-segmentation", "contiguous")),
+        thorough(("transformers-backbone", "channels_last")),
+        thorough(("timm-features", "contiguous")),
+    ],
+)
 def test_in_an_exported_graph(name: str, weights: str) -> None:
     plain, model = map(shortened, pair(name, weights))
     x = zoo.images(2)

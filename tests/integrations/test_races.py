@@ -16,11 +16,12 @@ from torch import nn
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration.class_swap import give_back
 from mobilevit_fast.acceleration.fused import Fused
+from testing.tiers import thorough
 from testing.tolerance import close
 from tests.integrations import zoo
 
 
-@pytest.mark.parametrize("name", ["native", "transformers", "timm", "native-segmentation"])
+@pytest.mark.parametrize("name", [thorough("native"), thorough("transformers"), "timm", "native-segmentation"])
 def test_calls_while_it_is_accelerated_and_restored(name: str) -> None:
     model, x = zoo.SMALL[name](), zoo.images(1, 32, 32)
     expected = zoo.run(model, x)

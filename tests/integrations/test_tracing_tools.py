@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mobilevit_fast as mvf
 from mobilevit_fast import ops
-from testing.pairs import shortened
+from testing.pairs import abridged, shortened
 from testing.samples import SAMPLES
 from tests.integrations import zoo
 
@@ -28,10 +28,12 @@ pytestmark = [
 
 
 def _build(name: str) -> nn.Module:
-    model: Any = zoo.timm(features_only=True) if name == "timm-features" else zoo.SMALL[name]()
+    if name == "timm-features":
+        return shortened(zoo.timm(features_only=True, out_indices=(0, 2)))
+    model: Any = zoo.SMALL[name]()
     if name.startswith("native"):
         model.config.return_dict = False  # a trace returns no objects of classes
-    return shortened(model)
+    return shortened(model) if "segmentation" in name else abridged(model)
 
 
 MODELS = [*zoo.SMALL, "timm-features"]
@@ -131,7 +133,7 @@ def test_feature_extractors(library: str) -> None:
         from timm.layers import create_feature_extractor, get_graph_node_names
     else:
         from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
-    plain, model = _pair("timm")
+    plain, model = zoo.SMALL["timm"](), mvf.accelerate(zoo.SMALL["timm"]())
     if library == "torchvision":
         plain, model = plain.stages[0], model.stages[0]
     names = get_graph_node_names(model)[1]

@@ -12,7 +12,7 @@ from mobilevit_fast.models import (
     MobileViTLayer,
 )
 from mobilevit_fast.models.outputs import ImageClassifierOutput, SemanticSegmenterOutput
-from testing.pairs import assert_same, give_real_signal, images, tiny_config
+from testing.pairs import assert_same, give_real_signal, images, shortened, tiny_config
 
 CLASSES = {
     MobileViTForImageClassification: ImageClassifierOutput,
@@ -25,7 +25,7 @@ def model(request: pytest.FixtureRequest) -> torch.nn.Module:
     torch.compiler.reset()
     model = request.param(tiny_config(hidden_dropout_prob=0.0, classifier_dropout_prob=0.0)).eval()
     give_real_signal(model)
-    return model
+    return shortened(model)
 
 
 def test_compile_without_graph_breaks(model: torch.nn.Module) -> None:

@@ -17,7 +17,7 @@ import torch
 import mobilevit_fast as mvf
 from mobilevit_fast import export
 from mobilevit_fast.export import ExportError, OnnxExport
-from testing.pairs import give_real_signal, images, shortened, tiny_config
+from testing.pairs import abridged, give_real_signal, images, shortened, tiny_config
 from testing.paths import REPOSITORY
 from testing.tolerance import assert_within_twice, rms_error
 
@@ -25,7 +25,7 @@ from testing.tolerance import assert_within_twice, rms_error
 def classifier(seed: int = 0) -> mvf.MobileViTForImageClassification:
     model = mvf.MobileViTForImageClassification(tiny_config(image_size=64)).eval()
     give_real_signal(model, seed)
-    return shortened(model)
+    return abridged(model)
 
 
 def segmenter() -> mvf.MobileViTForSemanticSegmentation:

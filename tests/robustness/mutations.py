@@ -1,7 +1,8 @@
-"""Damaged files of every kind a user may hand over, and what becomes of them: `python -m tests.robustness.mutations`.
+"""Damaged files of every kind a user may hand over, and what becomes of them.
 
-A process of its own, so that its memory can be bounded and a crash be seen. It prints one JSON object: for each kind
-how many cases were answered and refused, and what is wrong with any that was neither.
+`python -m tests.robustness.mutations [CASES [KIND]]`: a process of its own, so that its memory can be bounded and a
+crash be seen. It prints one JSON object: for each kind how many cases were answered and refused, and what is wrong with
+any that was neither.
 """
 
 import csv
@@ -315,4 +316,4 @@ def main(names: list[str], cases: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(KINDS), CASES)
+    main(sys.argv[2:] or list(KINDS), int(sys.argv[1]) if sys.argv[1:] else CASES)

@@ -107,6 +107,22 @@ def _is_pipe(name: str) -> bool:
     return os.path.exists(name) and stat.S_ISFIFO(os.stat(name).st_mode)
 
 
+def take(sources: Iterator[Source], into: list[Source], count: int, held: int) -> bool:
+    """Add the next sources to a list until it has ``count``, or these hold ``held`` bytes; whether they came to an end.
+
+    Raises:
+        Exception: the iterator's own; what came before it is in the list.
+    """
+    size = 0
+    while len(into) < count and size < held:
+        source = next(sources, None)
+        if source is None:
+            return True
+        into.append(source)
+        size += source.held
+    return False
+
+
 def is_missing(name: str) -> bool:
     """Whether a path or pattern that a user named stands for nothing on this machine. URLs are not looked up."""
     if name == _STANDARD_INPUT or storage.is_url(name):

@@ -27,6 +27,11 @@ class Source:
     name: str
     content: Content | Callable[[], Content]
 
+    @property
+    def held(self) -> int:
+        """Bytes of an encoded image that it holds in memory already, as those in tar files are."""
+        return len(self.content) if isinstance(self.content, bytes | bytearray | memoryview) else 0
+
     def read(self) -> Content:
         """The image, read now; any thread may call it.
 
