@@ -2,6 +2,10 @@
 
 import io
 import os
+import random
+import signal
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -21,6 +25,8 @@ from mobilevit_fast.engine.sources import Source, iterate, take
 from mobilevit_fast.engine.statistics import Statistics
 from mobilevit_fast.engine.writing import Writer
 from testing.pairs import tiny_config
+from testing.paths import REPOSITORY
+from testing.tiers import thorough
 from tests.engine.engines import KEEPING, PROCESSOR
 from tests.engine.pictures import encoded, picture, written
 from tests.integrations import zoo
@@ -224,3 +230,40 @@ def test_answers_are_written_by_a_thread_of_its_own_in_order() -> None:
     assert results.names == names
     assert results.threads == {"mobilevit_fast write"}
     assert writer.watch.images == 1000
+
+
+KILLED = """
+import functools, os, sys
+from mobilevit_fast.engine import Engine, engine
+from tests.engine.engines import KEEPING
+from tests.integrations import zoo
+
+engine.ResultsFolder = functools.partial(engine.ResultsFolder, part_rows=7)
+made = Engine(zoo.SMALL["native"](), KEEPING, batch_sizes=(4,), decode_threads=2)
+made.run(sys.argv[1], sys.argv[2], format="jsonl", progress=lambda one: os.write(1, b"."))
+"""
+"""A run that writes small parts and says each answer."""
+
+
+@pytest.mark.parametrize("kills", [3, thorough(30)])
+def test_a_run_that_is_killed_again_and_again_answers_everything_once(kills: int, tmp_path: Path) -> None:
+    """A folder of which each 20th image is broken."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    files = {f"{i:04}.png": PHOTOS[i % 4] if i % 20 else b"broken" for i in range(60 * kills)}
+    written(photos, files)
+    moments = random.Random(0)
+    for _ in range(kills):
+        command = [sys.executable, "-c", KILLED, str(photos), str(out)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) as process:
+            assert process.stdout is not None
+            said = process.stdout.read(moments.randrange(20, 100))
+            process.kill()
+        assert said
+        assert process.returncode == -signal.SIGKILL
+    engine = Engine(zoo.SMALL["native"](), KEEPING)
+    report = engine.run(photos, out, format="jsonl")
+    assert report.skipped > 0
+    rows = [*mvf.engine.read_results(out)]
+    assert sorted(row["source"] for row in rows) == sorted(str(photos / name) for name in files)
+    assert {Path(row["source"]).name for row in rows if row["error"]} == {n for n in files if files[n] == b"broken"}
