@@ -127,6 +127,7 @@ def _measured(
                 times[name].append(watch.seconds)
     count = len(case.sources)
     return {
+        "kind": "engine",
         "case": case.name,
         "images": count,
         "images_per_second": {name: round(count / statistics.median(taken), 2) for name, taken in times.items()},
