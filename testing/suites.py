@@ -82,7 +82,7 @@ SUITES = {
         ),
         slices=3,
     ),
-    "benchmarks": Suite(("benchmarks",), options=("--benchmark-disable",), slices=1),
+    "benchmarks": Suite(("benchmarks",), options=("--benchmark-disable",)),
 }
 
 
