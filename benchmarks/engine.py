@@ -4,7 +4,7 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -18,11 +18,11 @@ from PIL import Image
 
 from benchmarks import environment, freshness
 from benchmarks.cpu.table import commit_text, grid, machine_text
+from benchmarks.loops import LABELS, LOOPS, Classifier, Way, interleaved, loops
 from mobilevit_fast.checkpoints import build_model, read_checkpoint
 from mobilevit_fast.cli.console import note, percent, usage_error
 from mobilevit_fast.engine import PREPROCESSING_MODES, Engine
 from mobilevit_fast.engine.benchmark import agreement, measure
-from mobilevit_fast.engine.statistics import Stopwatch
 from mobilevit_fast.images import MobileViTImageProcessor
 from testing.peers import import_transformers
 
@@ -34,10 +34,6 @@ CASES = {
     "megapixels": "JPEG of 1.3 to 3.9 megapixels",
 }
 """Cases that are answered; all but `photos` is made from them."""
-LABELS = {"pipeline": "transformers' pipeline", "dataloader-compile": "DataLoader and torch.compile"}
-"""Other ways: in the second the workers decode and resize by transformers' image processor."""
-PEERS = tuple(LABELS)
-
 _QUALITY = 90
 _SIDES = (1000, 1400, 1700)
 _BATCH = 8
@@ -56,12 +52,12 @@ def engine(
     model: Annotated[Path, typer.Option(help="Folder of a classification model with its image processor.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     case: Annotated[list[str] | None, typer.Option(help=f"Among {', '.join(CASES)}; by default all.")] = None,
-    peers: Annotated[list[str] | None, typer.Option(help=f"Among {', '.join(PEERS)}; by default all.")] = None,
+    peers: Annotated[list[str] | None, typer.Option(help=f"Among {', '.join(LOOPS)}; by default all.")] = None,
     limit: Annotated[int, typer.Option(help="Photos at most.", min=1)] = 210,
     rounds: Annotated[int, typer.Option(help="Measurements of each.", min=1)] = 5,
 ) -> None:
     """Measure the engine from files to answers, its stages alone, and other ways to do the same."""
-    for option, values, known in (("--case", case, CASES), ("--peers", peers, PEERS)):
+    for option, values, known in (("--case", case, CASES), ("--peers", peers, LOOPS)):
         for value in values or ():
             if value not in known:
                 raise usage_error(f"{option}: expected some of {', '.join(known)}, got {value}")
@@ -71,7 +67,7 @@ def engine(
     results: dict[str, Any] = environment.head(torch.get_num_threads(), photos=len(files), rounds=rounds)
     results["rows"] = []
     ours = [_ours(model, mode) for mode in PREPROCESSING_MODES]
-    others = {name: _peer(name, model) for name in peers or PEERS}
+    others = loops(_theirs(model), peers or LOOPS)
     with tempfile.TemporaryDirectory() as folder:
         for one in cases_of(files, [*(case or CASES)], Path(folder)):
             row = _measured(one, ours, others if one.name != "arrays" else {}, rounds)
@@ -109,22 +105,10 @@ def _rate_text(rate: float | None, ours: float | None) -> str:
     return f"{rate:.1f}" if ours is None else f"{rate:.1f} ({ours / rate:.1f}×)"
 
 
-def _measured(
-    case: Workload, ours: Sequence[Engine], others: dict[str, Callable[[list[Any]], int]], rounds: int
-) -> dict:
-    ways: dict[str, Callable[[list[Any]], int]] = {
-        f"engine, {one.preprocessing.mode}": partial(_answered, one) for one in ours
-    }
+def _measured(case: Workload, ours: Sequence[Engine], others: dict[str, Way], rounds: int) -> dict:
+    ways: dict[str, Way] = {f"engine, {one.preprocessing.mode}": partial(answered, one) for one in ours}
     ways |= others
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(-1, rounds):  # the first one warms everything up
-        for name, way in ways.items():
-            with Stopwatch() as watch:
-                answered = way(case.sources)
-            if answered != len(case.sources):
-                raise RuntimeError(f"{name}: expected {len(case.sources)} answers, got {answered}")
-            if number >= 0:
-                times[name].append(watch.seconds)
+    times = interleaved(ways, case.sources, rounds)
     count = len(case.sources)
     return {
         "kind": "engine",
@@ -138,7 +122,8 @@ def _measured(
     }
 
 
-def _answered(engine: Engine, sources: list[Any]) -> int:
+def answered(engine: Engine, sources: list[Any]) -> int:
+    """Answer sources in a stream; returns how many there were."""
     return sum(1 for _ in engine.stream(sources))
 
 
@@ -174,53 +159,8 @@ def _ours(model: Path, mode: str) -> Engine:
     return Engine(module, MobileViTImageProcessor.from_pretrained(model), preprocessing=mode, top_k=1)
 
 
-def _theirs(model: Path) -> tuple[Any, Any]:
+def _theirs(model: Path) -> Classifier:
     transformers = import_transformers()
     module = transformers.MobileViTForImageClassification.from_pretrained(model).eval()
-    return module, transformers.AutoImageProcessor.from_pretrained(model)
-
-
-def _peer(name: str, model: Path) -> Callable[[list[Any]], int]:
-    module, processor = _theirs(model)
-    if name == "pipeline":
-        transformers = import_transformers()
-        pipeline = transformers.pipeline(
-            "image-classification", model=module, image_processor=processor, device="cpu", batch_size=_BATCH
-        )
-
-        def by_pipeline(sources: list[Any]) -> int:
-            return len(pipeline([*map(str, sources)], top_k=1))
-
-        return by_pipeline
-    compiled = torch.compile(module)
-
-    def by_loader(sources: list[Any]) -> int:
-        loader: Any = torch.utils.data.DataLoader(
-            _Files(sources, processor),  # type: ignore[arg-type]
-            batch_size=_BATCH,
-            num_workers=len(os.sched_getaffinity(0)),
-        )
-        count = 0
-        with torch.inference_mode():
-            for images in loader:
-                missing = _BATCH - len(images)  # another size would be compiled anew
-                filled = torch.cat((images, images[:1].expand(missing, -1, -1, -1))) if missing else images
-                count += len(compiled(filled).logits.argmax(-1)[: len(images)].tolist())
-        return count
-
-    return by_loader
-
-
-class _Files:
-    """Data set of files for a DataLoader."""
-
-    def __init__(self, files: Sequence[Path], processor: Any) -> None:
-        self.files, self.processor = files, processor
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        torch.set_num_threads(1)
-        with Image.open(self.files[index]) as picture:
-            return self.processor(picture.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+    processor = transformers.AutoImageProcessor.from_pretrained(model)
+    return Classifier(module, processor, _BATCH, len(os.sched_getaffinity(0)))

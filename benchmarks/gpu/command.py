@@ -15,6 +15,7 @@ import typer
 
 from benchmarks.environment import head
 from benchmarks.gpu import device
+from benchmarks.gpu.engine import LOOPS
 from benchmarks.gpu.plan import STAGES, Allowance, budgets, planned
 from benchmarks.gpu.process import Background
 from benchmarks.gpu.report import short, tables
@@ -74,7 +75,7 @@ def run(
             finally:
                 summary["stages"][stage] = {"seconds": round(time.monotonic() - start, 1), "reason": reason}
                 summary["models"] += [short(row) for row in results.rows if row["kind"] == "model"]
-                summary["engine"] += [short(row) for row in results.rows if row["kind"] == "engine"]
+                summary["engine"] += [short(row) for row in results.rows if row["kind"] in ("engine", LOOPS)]
                 summary["operators"] += [short(row) for row in results.rows if row["kind"] == "operator"]
                 _write(summary, out / "summary.json")
             note(f"{stage}: {'done' if reason is None else reason} ({summary['stages'][stage]['seconds']:.0f} s)")

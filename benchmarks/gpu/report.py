@@ -7,13 +7,14 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.gpu.providers import ANCHOR
+from benchmarks.loops import LABELS
 from benchmarks.registry import COMPILED_OPERATORS, OPERATOR_BACKENDS
 
 REASON_CHARACTERS = 120
 _KEPT = (
     *("model", "operator", "shape", "dtype", "batch", "provider", "images_s", "median_ms", "p20_ms", "p80_ms"),
     *("latency_ms", "ours_beside_ms", "max_error", "top1_agreement", "peak_mb", "share_of_floor", "error", "reason"),
-    *("case", "preprocessing", "graph_images_s", "share_of_graph", "bound_by"),
+    *("case", "preprocessing", "graph_images_s", "share_of_graph", "bound_by", "images_per_second"),
 )
 
 Rows = list[dict[str, Any]]
@@ -28,7 +29,8 @@ def tables(summary: dict[str, Any]) -> Iterator[Table]:
     """Operators, the engine, stages, models."""
     yield _operators(summary["operators"])
     if summary.get("engine"):
-        yield _engine(summary["engine"])
+        yield _engine([row for row in summary["engine"] if "images_per_second" not in row])
+        yield _loops([row for row in summary["engine"] if "images_per_second" in row])
     yield _stages(summary)
     yield _models(summary)
 
@@ -41,6 +43,16 @@ def _engine(rows: Rows) -> Table:
             share = f"{100 * row['share_of_graph']:.0f} %"
             rates = (f"{row['images_s']:.0f}", f"{row['graph_images_s']:.0f}")
             table.add_row(row["case"], row["preprocessing"], *rates, share, row.get("bound_by", ""))
+    return table
+
+
+def _loops(rows: Rows) -> Table:
+    """Images a second of the engine and of other loops over the same files."""
+    table = Table("case", "way", "images/s", "ours")
+    for row in rows:
+        ours, *_ = row["images_per_second"].values()
+        for way, rate in row["images_per_second"].items():
+            table.add_row(row["case"], LABELS.get(way, way), f"{rate:.0f}", f"{ours / rate:.2f}×")
     return table
 
 

@@ -1,10 +1,13 @@
 """Tables of a GPU for docs/benchmarks.md, from results; `python -m benchmarks report` writes them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import freshness
 from benchmarks.cpu.table import Rows, commit_text, grid, shape_text
 from benchmarks.gpu.engine import CASES as ENGINE_CASES
+from benchmarks.gpu.engine import LOOPS
+from benchmarks.loops import LABELS
 from benchmarks.registry import OPERATOR_BACKENDS, SIZES, providers_on
 from mobilevit_fast.engine.statistics import COPY, DECODE, FORWARD, READ, RESIZE
 
@@ -95,7 +98,7 @@ def engine(results: dict[str, Any]) -> str:
     """The table of the engine, and what it was measured on."""
     measured = [row for row in results["rows"] if not row["reason"]]
     lines = []
-    for row in measured:
+    for row in (row for row in measured if row["kind"] == "engine"):
         alone = row.get("alone", {})
         stages = [f"{alone[stage]:,.0f}" if stage in alone else _MISSING for stage in _ENGINE_STAGES]
         slowest = f"{100 * row['together_by_slowest']:.0f} %" if "together_by_slowest" in row else _MISSING
@@ -112,4 +115,17 @@ def engine(results: dict[str, Any]) -> str:
         f"{photos}{freshness.remark('cuda', results)}"
     )
     header = ["", "together", "CUDA graph", "share", *_ENGINE_STAGES, "together / slowest alone"]
-    return f"{conditions}\n\n{grid(header, lines)}"
+    tables = [grid(header, lines), *_beside_loops([row for row in measured if row["kind"] == LOOPS])]
+    return "\n\n".join((conditions, *tables))
+
+
+def _beside_loops(rows: Rows) -> Iterator[str]:
+    """The engine beside other loops, in images a second; in brackets how many times as fast the engine is."""
+    if rows:
+        lines = []
+        for row in rows:
+            ours, *others = row["images_per_second"].values()
+            cells = [f"{rate:,.0f} ({ours / rate:.1f}×)" for rate in others]
+            lines.append([ENGINE_CASES[row["case"]], f"{ours:,.0f}", *cells])
+        first, *names = rows[0]["images_per_second"]
+        yield grid(["in turns", first, *(LABELS[name] for name in names)], lines)

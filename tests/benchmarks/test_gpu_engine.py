@@ -67,6 +67,23 @@ def test_photos_that_are_given_are_measured(results: Results, tmp_path: Path) ->
     assert (row["images"], row["photos"], row["preprocessing"], row["reason"]) == (2, "given", "fast", None)
 
 
+def test_other_loops_answer_the_same_files_in_turns(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr("torch.compile", lambda module: compiled.append(module) or module)  # which takes a minute
+    monkeypatch.setattr(engine, "_BATCH_OF_LOOPS", 3)  # the last one is filled
+    monkeypatch.setattr(engine, "_ROUNDS", 2)
+    task = TASK._replace(cases=("jpeg256",), kind=engine.LOOPS)
+    engine.measure(task, results, Host(), 60.0, image_size=SIZE)
+    (found,) = results.rows
+    assert found["reason"] is None, found
+    assert (found["kind"], found["case"], found["images"]) == ("loops", "jpeg256", 8)
+    assert [*found["images_per_second"]] == ["engine, exact", "pipeline", "dataloader-compile"]
+    assert all(len(taken) == 2 for taken in found["seconds"].values())
+    assert len(compiled) == 1
+    assert not hasattr(compiled[0], "_mvf_request")  # the peers' model is as it was
+    assert [*engine.missing(task, results.rows)] == []
+
+
 def test_what_goes_wrong_is_the_reason_of_its_row(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("out of memory")
@@ -118,7 +135,9 @@ STAGES = {"alone": {"read": 9e5, "decode": 5e4, "forward": 59000.0}, "bound_by":
 
 
 def test_the_tables_show_what_was_measured(results: Results) -> None:
-    rows = [row("batch"), row("jpeg256", **STAGES), {**row("photos"), "reason": "no time was left for it"}]
+    rates = {"engine, exact": 9000.0, "pipeline": 600.0, "dataloader-compile": 1800.0}
+    beside = row("jpeg256", kind="loops", images_per_second=rates)
+    rows = [row("batch"), row("jpeg256", **STAGES), {**row("photos"), "reason": "no time was left for it"}, beside]
     stamp = {"device": "H200", "driver": "580", "torch": "2.13.0", "date": "2026-11-28"}
     environment = {"git": {"commit": "0123456789", "dirty": False}, "kernels": None}
     text = table.engine({"rows": rows, "stamp": stamp, "environment": environment})
@@ -126,7 +145,10 @@ def test_the_tables_show_what_was_measured(results: Results) -> None:
     assert "made of smooth noise" in text
     assert "| one uint8 array of many images, exact | 45,000 | 60,000 | 75 % | – | – | – | – | – | – |" in text
     assert "| JPEG of 256 px, exact | 45,000 | 60,000 | 75 % | 900,000 | 50,000 | – | – | 59,000 | 90 % |" in text
+    assert "| in turns | engine, exact | transformers' pipeline | DataLoader and torch.compile |" in text
+    assert "| JPEG of 256 px | 9,000 | 600 (15.0×) | 1,800 (5.0×) |" in text
     summary = {"environment": {"gpu": {"name": "H200"}}, "stages": {}, "models": [], "operators": [], "engine": rows}
     shown = json.dumps([[*column.cells] for made in report.tables(summary) for column in made.columns])
     assert "75 %" in shown
+    assert "5.00\\u00d7" in shown  # as JSON writes the sign
     assert "1 of engine" in shown

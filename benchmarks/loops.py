@@ -1,0 +1,144 @@
+"""Loops that people write from files to classes, with transformers' image processor, to compare the engine with."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mobilevit_fast.engine.statistics import Stopwatch
+from testing.peers import import_transformers
+
+LABELS = {"pipeline": "transformers' pipeline", "dataloader-compile": "DataLoader and torch.compile"}
+"""In the second, workers decode and resize."""
+LOOPS = tuple(LABELS)
+
+Way = Callable[[list[Any]], int]
+"""Answers files, and says how many."""
+
+
+class Classifier(NamedTuple):
+    """A classification model of transformers, its image processor, and how it is fed.
+
+    Attributes:
+        module: on the device to compute on.
+        processor: of transformers.
+        batch: images of one call.
+        workers: processes of a DataLoader.
+        pipeline_workers: those of transformers' pipeline, whose own choice is none.
+    """
+
+    module: nn.Module
+    processor: Any
+    batch: int
+    workers: int
+    pipeline_workers: int = 0
+
+
+def loops(classifier: Classifier, names: Sequence[str] = LOOPS) -> dict[str, Way]:
+    """Ways of these names."""
+    made = {"pipeline": _pipeline, "dataloader-compile": _loader}
+    return {name: made[name](classifier) for name in names}
+
+
+def interleaved(
+    ways: Mapping[str, Way], sources: list[Any], rounds: int, seconds: float = float("inf")
+) -> dict[str, list[float]]:
+    """Seconds of each way over the same sources, turn by turn, behind a first turn that warms everything up.
+
+    Args:
+        ways: by their names.
+        sources: what each answers.
+        rounds: turns at most.
+        seconds: no turn begins after these, but for the first that counts.
+
+    Raises:
+        RuntimeError: a way left something unanswered.
+    """
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    end = time.monotonic() + seconds
+    for number in range(-1, rounds):
+        if number > 0 and time.monotonic() > end:
+            break
+        for name, way in ways.items():
+            with Stopwatch() as watch:
+                answered = way(sources)
+            if answered != len(sources):
+                raise RuntimeError(f"{name}: expected {len(sources)} answers, got {answered}")
+            if number >= 0:
+                times[name].append(watch.seconds)
+    return times
+
+
+def _pipeline(classifier: Classifier) -> Way:
+    pipeline = import_transformers().pipeline(
+        "image-classification",
+        model=classifier.module,
+        image_processor=classifier.processor,
+        device=_device_of(classifier.module),
+        batch_size=classifier.batch,
+        num_workers=classifier.pipeline_workers,
+    )
+
+    def answer(sources: list[Any]) -> int:
+        return len(pipeline([*map(str, sources)], top_k=1))
+
+    return answer
+
+
+def _loader(classifier: Classifier) -> Way:
+    """Of the last batch, rows are repeated: a batch of another size would be compiled anew."""
+    first = next(classifier.module.parameters())
+    compiled = torch.compile(classifier.module)
+    kept: dict[tuple[Any, ...], Any] = {}  # loaders with their processes, which a job of a day starts once
+
+    def answer(sources: list[Any]) -> int:
+        key = tuple(sources)
+        if key not in kept:
+            kept.clear()
+            kept[key] = torch.utils.data.DataLoader(
+                _Files(sources, classifier.processor),  # type: ignore[arg-type]
+                batch_size=classifier.batch,
+                num_workers=classifier.workers,
+                pin_memory=first.is_cuda,
+                persistent_workers=True,
+            )
+        classes = itertools.chain.from_iterable(
+            compiled(images.to(first.device, first.dtype, non_blocking=True)).logits.argmax(-1)[:count].tolist()
+            for images, count in _filled(kept[key], classifier.batch)
+        )
+        with torch.inference_mode():
+            return sum(1 for _ in classes)
+
+    return answer
+
+
+def _filled(batches: Any, size: int) -> Iterator[tuple[Tensor, int]]:
+    """Batches of one size, with the number of their images that count."""
+    for images in batches:
+        missing = size - len(images)
+        yield (torch.cat((images, images[:1].expand(missing, -1, -1, -1))) if missing else images), len(images)
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+class _Files:
+    """Data set of files for a DataLoader."""
+
+    def __init__(self, files: Sequence[Path], processor: Any) -> None:
+        self.files, self.processor = files, processor
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        torch.set_num_threads(1)
+        with Image.open(self.files[index]) as picture:
+            values: Tensor = self.processor(picture.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+            return values
