@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from benchmarks import engine, freshness, speedups
+from benchmarks.cpu import resize
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.table import machine_text, replaced, slug
 from benchmarks.fusion import fusion
@@ -25,8 +26,6 @@ from mobilevit_fast.files import write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"cpu": ("*-cpu-*.json",), "cuda": ("*-cuda-*.json", "gpu-*/gpu-*.json")}
 """Where the results of a device are: those of `run`, and the folders of `session`."""
-ENGINE = {"cpu": "engine-*.json", "cuda": "gpu-*/gpu-engine.json"}
-"""Where the results of engines are."""
 REGIONS = "gpu-*/gpu-sm90-regions.json"
 """Where the results of regions on compute capability 9.0 are."""
 
@@ -119,11 +118,12 @@ def blocks(found: list[Sources], regions: dict[str, Any] | None, plots: str) -> 
 
 def engine_blocks(results: Path) -> Iterator[tuple[str, str, str]]:
     """Tables of the page of the engine, of which a machine without results has none, and their markers."""
-    for device, (table, begin, end) in {
-        "cpu": (engine.markdown, engine.BEGIN, engine.END),
-        "cuda": (gpu_table.engine, gpu_table.ENGINE_BEGIN, gpu_table.ENGINE_END),
+    for pattern, (table, begin, end) in {
+        "engine-*.json": (engine.markdown, engine.BEGIN, engine.END),
+        "gpu-*/gpu-engine.json": (gpu_table.engine, gpu_table.ENGINE_BEGIN, gpu_table.ENGINE_END),
+        "resize-*.json": (resize.markdown, resize.BEGIN, resize.END),
     }.items():
-        found = newest_of(results, ENGINE[device])
+        found = newest_of(results, pattern)
         if found is not None and found["rows"]:
             yield table(found), begin, end
 

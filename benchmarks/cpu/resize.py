@@ -4,16 +4,22 @@ On one thread, turn by turn. Both resize RGB to a shortest edge and keep the mid
 keeps, Pillow everything. Before anything is timed, results are compared bit for bit.
 """
 
+import itertools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import PIL
 import torch
 import typer
 from PIL import Image
 from PIL.Image import Resampling
 
+from benchmarks import environment, freshness
+from benchmarks.cpu.table import commit_text, grid, machine_text
 from benchmarks.timing import HostClock, interleaved
 from mobilevit_fast.images import MobileViTImageProcessor, pipeline, resizing
 from mobilevit_fast.images.resizing import centred_slices, resize_and_crop, supports_pillow
@@ -21,6 +27,7 @@ from mobilevit_fast.images.transforms import resized_shape
 from mobilevit_fast.kernels import Support
 from testing.threads import using_threads
 
+BEGIN, END = "<!-- resize-table:begin -->", "<!-- resize-table:end -->"
 SHORTEST, CROP = 288, 256
 PHOTOS = ((256, 256), (500, 375), (640, 480), (1920, 1080), (4000, 3000))
 """Widths and heights."""
@@ -86,26 +93,58 @@ def _calls(width: int, height: int, resample: Resampling) -> dict[str, Callable[
     }
 
 
+def measured(width: int, height: int, resample: Resampling, seconds: float) -> dict[str, Any]:
+    """Milliseconds of one photo, medians of turns on one thread.
+
+    Raises:
+        RuntimeError: pixels differ, or something could not be timed.
+    """
+    with using_threads(1):
+        timed = interleaved(_calls(width, height, resample), HostClock(0.0), seconds)
+    if timed.reasons:
+        raise RuntimeError(str(timed.reasons))
+    size = resized_shape(height, width, {"shortest_edge": SHORTEST})
+    return {
+        "kind": "resize",
+        "width": width,
+        "height": height,
+        "resample": resample.name.lower(),
+        "products_millions": round(products((height, width), size, resample), 3),
+        "ms": {name: round(1e3 * float(np.median(timed.seconds[name])), 4) for name in timed.seconds},
+    }
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table of a file of results, and what they were measured on."""
+    facts, stamp = results["environment"], results["stamp"]
+    conditions = (
+        f"{machine_text(facts)}, of which one is used; Pillow {facts['pillow']}; {stamp['date']}, commit "
+        f"{commit_text(facts)}. Milliseconds of an RGB image, to a shortest edge of {SHORTEST} of which {CROP}×{CROP} "
+        f"are kept; medians of turns; in brackets how many times as fast.{freshness.remark('cpu', results)}"
+    )
+    lines = []
+    for row in results["rows"]:
+        ms = row["ms"]
+        cells = [f"{ms['Pillow']:.3f}"]
+        cells += [f"{ms[name]:.3f} ({ms['Pillow'] / ms[name]:.1f}×)" for name in ("planes", "interleaved")]
+        before, after = ms["processor by Pillow"], ms["processor"]
+        cells += [f"{before:.3f}", f"{after:.3f} ({before / after:.1f}×)"]
+        lines.append([f"{row['width']}×{row['height']}, {row['resample']}", *cells])
+    kernel = ("kernel, (3, H, W)", "kernel, (H, W, 3)")
+    return f"{conditions}\n\n{grid(['', 'Pillow', *kernel, 'processor with Pillow', 'with the kernel'], lines)}"
+
+
 def resize(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
     seconds: Annotated[float, typer.Option(help="For each size and filter.", min=0.1)] = 8.0,
 ) -> None:
     """Resize photos by the kernel and by Pillow."""
     support = supports_pillow()
     if not support.ok:
         raise typer.BadParameter(support.reason)
-    names = ("Pillow", "planes", "interleaved", "processor by Pillow", "processor")
-    print(f"ms of an image on one thread: shortest edge {SHORTEST}, crop {CROP}; ratios are to Pillow's\n")
-    print("| photo | filter | M products |", " | ".join(names), "| ratio | of the processor |")
-    print("|---|---|" + "---:|" * (len(names) + 3))
-    with using_threads(1):
-        for width, height in PHOTOS:
-            for resample in FILTERS:
-                size = resized_shape(height, width, {"shortest_edge": SHORTEST})
-                timed = interleaved(_calls(width, height, resample), HostClock(0.0), seconds)
-                if timed.reasons:
-                    raise RuntimeError(str(timed.reasons))
-                best = {name: 1e3 * float(np.median(timed.seconds[name])) for name in names}
-                count = products((height, width), size, resample)
-                ratio, whole = best["Pillow"] / best["planes"], best["processor by Pillow"] / best["processor"]
-                numbers = [f"{count:.2f}", *(f"{best[name]:.3f}" for name in names), f"{ratio:.1f}", f"{whole:.1f}"]
-                print(f"| {width}x{height} | {resample.name.lower()} |", " | ".join(numbers), "|")
+    results: dict[str, Any] = environment.head(torch.get_num_threads(), pillow=PIL.__version__)
+    results["rows"] = []
+    for (width, height), resample in itertools.product(PHOTOS, FILTERS):
+        results["rows"].append(measured(width, height, resample, seconds))
+        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    typer.echo(markdown(results))

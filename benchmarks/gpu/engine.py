@@ -164,7 +164,6 @@ class _Case(NamedTuple):
         found = self.sources()
         return [found[i % len(found)] for i in range(count)]
 
-
     def files(self, count: int) -> list[Path]:
         """As many files: copies, since a source is answered once."""
         found: list[Path] = self.sources()

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks import engine, freshness, plots, report, speedups
 from benchmarks.__main__ import app
+from benchmarks.cpu import resize
 from benchmarks.cpu import table as cpu_table
 from benchmarks.gpu import table as gpu_table
 
@@ -34,6 +35,7 @@ def places(tmp_path: Path) -> list[str]:
     page.write_text("\n".join(["before", *markers, "after"]), encoding="utf-8")
     of_engine = tmp_path / "engine.md"
     markers = [engine.BEGIN, engine.END, gpu_table.ENGINE_BEGIN, gpu_table.ENGINE_END]
+    markers += [resize.BEGIN, resize.END]
     of_engine.write_text("\n".join(["before", *markers, "after"]), encoding="utf-8")
     return ["--page", str(page), "--engine-page", str(of_engine), "--plots", str(tmp_path / "docs" / "plots")]
 
@@ -69,7 +71,9 @@ def test_what_is_written_passes_the_check_until_it_is_changed(places: list[str],
 
 def test_the_page_of_the_engine_has_its_tables(places: list[str], tmp_path: Path) -> None:
     results, page = tmp_path / "results", tmp_path / "engine.md"
-    shutil.copytree(report.ROOT / "benchmarks" / "results", results, ignore=shutil.ignore_patterns("*engine*"))
+    shutil.copytree(
+        report.ROOT / "benchmarks" / "results", results, ignore=shutil.ignore_patterns("*engine*", "resize-*")
+    )
     chosen = ["--results", str(results), *places]
     before = page.read_text(encoding="utf-8")
     assert invoke("--update", *chosen).exit_code == 0
@@ -104,6 +108,36 @@ def test_the_page_of_the_engine_has_its_tables(places: list[str], tmp_path: Path
     assert invoke("--check", *chosen).exit_code == 0
     page.write_text("no markers", encoding="utf-8")
     assert invoke("--check", *chosen).exit_code == 1
+
+
+def test_photos_are_resized_by_both_and_the_page_has_the_table(
+    places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, page = tmp_path / "results", tmp_path / "engine.md"
+    shutil.copytree(report.ROOT / "benchmarks" / "results", results, ignore=shutil.ignore_patterns("*engine*"))
+    monkeypatch.setattr(resize, "PHOTOS", ((300, 260),))
+    monkeypatch.setattr(resize, "SHORTEST", 40)
+    monkeypatch.setattr(resize, "CROP", 32)
+    out = results / "resize-cpu.json"
+    outcome = CliRunner().invoke(app, ["resize", "--out", str(out), "--seconds", "0.1"])
+    assert outcome.exit_code == 0, outcome.output
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    assert [(row["width"], row["height"], row["resample"]) for row in rows] == [
+        (300, 260, "bilinear"),
+        (300, 260, "bicubic"),
+    ]
+    for row in rows:
+        assert [*row["ms"]] == ["Pillow", "planes", "interleaved", "processor by Pillow", "processor"]
+        assert min(row["ms"].values()) > 0
+    for earlier in results.glob("resize-*.json"):
+        if earlier != out:
+            earlier.unlink()
+    rows[0]["ms"] |= {"Pillow": 8.0, "planes": 2.0, "processor by Pillow": 9.0, "processor": 6.0}
+    out.write_text(json.dumps(json.loads(out.read_text(encoding="utf-8")) | {"rows": rows}), encoding="utf-8")
+    assert invoke("--update", "--results", str(results), *places).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "| 300×260, bilinear | 8.000 | 2.000 (4.0×) |" in text
+    assert "| 9.000 | 6.000 (1.5×) |" in text
 
 
 def test_without_results_or_markers_it_says_so(places: list[str], tmp_path: Path) -> None:
