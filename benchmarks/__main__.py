@@ -34,6 +34,7 @@ COMMANDS = {
     "counts": Command("benchmarks.counts:main", "What the CUDA kernels do for an image, counted by the emulator."),
     "traffic": Command("benchmarks.triton_traffic:traffic", "Bytes that the Triton kernels move."),
     "compile-report": Command("benchmarks.compile_report:report", "What the compilers make of the Triton kernels."),
+    "order": Command("benchmarks.order:order", "Which backend comes first on a GPU, by committed results."),
     "tune": Command("benchmarks.tune:tune", "Find the fastest tiles of the Triton kernels on this GPU."),
 }
 

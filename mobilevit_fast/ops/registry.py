@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mobilevit_fast.kernels import Kernel, Packing, Support
+from mobilevit_fast.kernels.order import order_on_gpu
 from mobilevit_fast.kernels.packed import in_rows
 from mobilevit_fast.ops.checks import check_parameter, check_stored
 from mobilevit_fast.ops.declaration import Declaration
@@ -29,8 +30,7 @@ LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 """Every backend there can be."""
 
-_AUTO_ON_CPU = ("cpu", "reference")
-_AUTO_ON_GPU = ("cuda", "triton", "reference")
+_ON_CPU = ("cpu", "reference")
 
 OPS: dict[str, Op] = {}
 """Every operator by name."""
@@ -187,13 +187,19 @@ class Op:
         """
         check_backend(backend)
         passed_over: list[str] = []
-        automatic = _AUTO_ON_CPU if device.type == "cpu" else _AUTO_ON_GPU
-        for name in automatic if backend == "auto" else (backend,):
+        for name in self._order(device, dtype, arguments) if backend == "auto" else (backend,):
             support = self.supports(name, device, dtype, arguments)
             if support.ok:
                 return Choice(self.overload(name), name, tuple(passed_over))
             passed_over.append(f"{name}: {support.reason}")
         raise BackendError(f"{NAMESPACE}.{self.name}: {'; '.join(passed_over)}")
+
+    def _order(self, device: torch.device, dtype: torch.dtype, arguments: dict[str, Any]) -> tuple[str, ...]:
+        """The backends to be asked, best first."""
+        if device.type == "cpu":
+            return _ON_CPU
+        weights = [arguments[name] for name in self.declaration.names]
+        return order_on_gpu(device, self.name, dtype, self.declaration.sizes(self.name, None, weights))
 
     def supports(self, backend: str, device: torch.device, dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
         """Whether one backend takes this device, type and these arguments."""
