@@ -1,8 +1,8 @@
 """The tiers of the tests: ``python -m testing.suites quick|test|all|rest`` and single suites by their names.
 
-A suite is cut into parts, processes of their own, of which as many run as there are cores: emulated CUDA kernels need
-AddressSanitizer in the process from its start, Triton's interpreter a variable. The output of a part appears when it
-ends, and at the end come the times of all parts and the slowest tests.
+A suite is cut into parts, processes of their own: emulated CUDA kernels need AddressSanitizer in the process from its
+start, Triton's interpreter a variable. One more runs at once than there are cores, since some wait for processes of
+theirs. The output of a part appears when it ends, and at the end come the times of all parts and the slowest tests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Suite(NamedTuple):
 
     Attributes:
         paths: where they are.
-        cuts: folders and files with a process of their own, the longest first; another has the rest.
+        seconds: that those take which are not cut off; the longest parts begin first.
+        cuts: folders and files with a process of their own, by the seconds that they take.
         quick: those of `make test-quick`, as pytest's arguments.
         options: further arguments.
         environment: "", "interpreted" or "sanitized".
@@ -44,7 +45,8 @@ class Suite(NamedTuple):
     """
 
     paths: tuple[str, ...]
-    cuts: tuple[tuple[str, ...], ...] = ()
+    seconds: int
+    cuts: Mapping[tuple[str, ...], int] = {}
     quick: tuple[str, ...] = ()
     options: tuple[str, ...] = ("-p", "no:benchmark")
     environment: str = ""
@@ -54,27 +56,31 @@ class Suite(NamedTuple):
 SUITES = {
     "triton": Suite(
         ("tests/triton",),
-        cuts=(("tests/triton/test_models.py",),),
+        seconds=50,
+        cuts={("tests/triton/test_models.py",): 25},
         quick=("tests/triton/test_operators.py", "-k", "inputs_are_not_changed or empty_batch or tf32"),
         environment="interpreted",
         slices=2,
     ),
     "emulator": Suite(
         ("tests/emulator", "tests/cuda"),
-        cuts=(("tests/cuda",),),
+        seconds=230,
+        cuts={("tests/cuda",): 110},
         quick=("tests/cuda/test_operators.py", "-k", "registration or empty"),
         environment="sanitized",
         slices=6,
     ),
     "package": Suite(
         ("tests",),
-        cuts=(
-            ("tests/native",),
-            ("tests/integrations",),
-            ("tests/checkpoints", "tests/cli", "tests/engine"),
-            ("tests/docs", "tests/models", "tests/nn"),
-            ("tests/benchmarks", "tests/packaging"),
-        ),
+        seconds=160,
+        cuts={
+            ("tests/integrations",): 270,
+            ("tests/cli", "tests/engine"): 200,
+            ("tests/native",): 150,
+            ("tests/docs", "tests/models", "tests/nn"): 110,
+            ("tests/benchmarks", "tests/packaging"): 100,
+            ("tests/checkpoints",): 80,  # by itself: a fork takes as long as the process is large
+        },
         quick=(
             *("tests/cli", "tests/nn", "tests/ops/test_operators.py", "tests/ops/test_supports.py", "tests/packaging"),
             *("tests/models/test_config.py", "tests/images/test_inputs.py", "tests/test_layers.py"),
@@ -82,16 +88,17 @@ SUITES = {
         ),
         slices=3,
     ),
-    "benchmarks": Suite(("benchmarks",), options=("--benchmark-disable",)),
+    "benchmarks": Suite(("benchmarks",), seconds=15, options=("--benchmark-disable",)),
 }
 
 
 class Part(NamedTuple):
-    """A process: its name, its command and what it adds to the environment."""
+    """A process: its name, its command, what it adds to the environment and the seconds that it takes, roughly."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = {}
+    seconds: int = 0
 
 
 class Result(NamedTuple):
@@ -125,9 +132,9 @@ def _environment(kind: str) -> dict[str, str]:
     return {"LD_PRELOAD": " ".join(found), "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0"}
 
 
-def _pytest(name: str, suite: Suite, arguments: Sequence[str]) -> Part:
+def _pytest(name: str, suite: Suite, arguments: Sequence[str], seconds: int = 0) -> Part:
     command = (sys.executable, "-m", "pytest", "-q", f"--durations={SLOWEST}", "--durations-min=2")
-    return Part(name, (*command, *suite.options, *arguments), _environment(suite.environment))
+    return Part(name, (*command, *suite.options, *arguments), _environment(suite.environment), seconds)
 
 
 def lint() -> list[Part]:
@@ -149,11 +156,12 @@ def lint() -> list[Part]:
 def parts(name: str, marker: str) -> Iterator[Part]:
     """Those of a suite, with the tests that a marker's expression chooses."""
     suite = SUITES[name]
-    for cut in suite.cuts:
-        yield _pytest(f"{name}: {' '.join(cut)}", suite, (*cut, "-m", marker))
+    for cut, seconds in suite.cuts.items():
+        yield _pytest(f"{name}: {' '.join(cut)}", suite, (*cut, "-m", marker), seconds)
     cut_off = (f"--ignore={path}" for cut in suite.cuts for path in cut)
     paths = (path for path in _all_of(suite) if (path,) not in suite.cuts)  # what is named is not ignored
-    yield _pytest(f"{name}: the rest" if suite.cuts else name, suite, (*paths, *cut_off, "-m", marker))
+    rest = f"{name}: the rest" if suite.cuts else name
+    yield _pytest(rest, suite, (*paths, *cut_off, "-m", marker), suite.seconds)
 
 
 def _all_of(suite: Suite) -> Iterator[str]:
@@ -201,12 +209,12 @@ def run(part: Part) -> Result:
 
 
 def run_all(several: Sequence[Part], until: float) -> list[Result]:
-    """All of them, as many at once as there are cores; none is begun after a time."""
+    """All of them, one more at once than there are cores; none is begun after a time."""
 
     def begin(part: Part) -> Result | None:
         return run(part) if time.monotonic() < until else None
 
-    with ThreadPoolExecutor(CORES) as pool:
+    with ThreadPoolExecutor(CORES + 1) as pool:
         return [result for result in pool.map(begin, several) if result is not None]
 
 
@@ -241,7 +249,7 @@ def chosen(tier: str, begin: int) -> list[Part]:
     if tier == "rest":
         return slices(begin)
     names = list(SUITES) if tier in ("test", "all") else [tier]
-    found = [part for name in names for part in parts(name, "not thorough")]
+    found = sorted((part for name in names for part in parts(name, "not thorough")), key=lambda part: -part.seconds)
     return found + lint() * (len(names) > 1) + slices(begin) * (tier == "all")
 
 

@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import gc
 import os
 
 import pytest
@@ -40,6 +41,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         begin, end = (len(items) * i // of for i in (number, number + 1))
         config.hook.pytest_deselected(items=items[:begin] + items[end:])
         items[:] = items[begin:end]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection during the tests has to look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 # No deadline: the time of one example depends on what else the machine does. Derandomised: a run can be repeated.

@@ -268,6 +268,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # an actor is killed, and retried, in a test of this file; a run goes on in tests of results
 def test_the_example_goes_on_after_it_was_killed(start: Callable[..., Started], tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
