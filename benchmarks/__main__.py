@@ -26,14 +26,18 @@ COMMANDS = {
     "run": Command("benchmarks.run:run", "Measure models or operators against every other way to run them."),
     "session": Command("benchmarks.gpu.command:session", "Build, test and measure on a GPU, all in so many minutes."),
     "report": Command("benchmarks.report:report", "Tables and pictures of the pages, from committed results."),
-    "compare": Command("benchmarks.compare:main", "What moved between two files of results."),
+    "compare": Command("benchmarks.compare:main", "Differences between two files of results."),
     "roofline": Command("benchmarks.roofline:roofline", "The least time of a model on a chip, region by region."),
     "engine": Command("benchmarks.engine:engine", "Files to answers: the engine, its stages, and other ways."),
     "memory": Command("benchmarks.cpu.memory:memory", "Peak memory of a forward on the CPU."),
     "resize": Command("benchmarks.cpu.resize:resize", "Resizing photos, by the kernel and by Pillow."),
-    "counts": Command("benchmarks.counts:main", "What the CUDA kernels do for an image, counted by the emulator."),
+    "counts": Command(
+        "benchmarks.counts:main", "Bytes, products and exponentials of the CUDA kernels for an image, by the emulator."
+    ),
     "traffic": Command("benchmarks.triton_traffic:traffic", "Bytes that the Triton kernels move."),
-    "compile-report": Command("benchmarks.compile_report:report", "What the compilers make of the Triton kernels."),
+    "compile-report": Command(
+        "benchmarks.compile_report:report", "Registers, spills and instructions of the compiled Triton kernels."
+    ),
     "order": Command("benchmarks.order:order", "Which backend comes first on a GPU, by committed results."),
     "tune": Command("benchmarks.tune:tune", "Find the fastest tiles of the Triton kernels on this GPU."),
 }

@@ -122,9 +122,9 @@ def _measured(case: Workload, ours: Sequence[Engine], others: dict[str, Way], ro
     }
 
 
-def answered(engine: Engine, sources: list[Any]) -> int:
-    """Answer sources in a stream; returns how many there were."""
-    return sum(1 for _ in engine.stream(sources))
+def answered(engine: Engine, sources: list[Any]) -> list[int]:
+    """Classes of sources, by a stream; -1 of those that failed."""
+    return [prediction.indices[0] if prediction.indices else -1 for prediction in engine.stream(sources)]
 
 
 def photos_in(folder: Path) -> list[Path]:

@@ -17,8 +17,10 @@ LABELS = {"pipeline": "transformers' pipeline", "dataloader-compile": "DataLoade
 """In the second, workers decode and resize."""
 LOOPS = tuple(LABELS)
 
-Way = Callable[[list[Any]], int]
-"""Answers files, and says how many."""
+Way = Callable[[list[Any]], list[int]]
+"""Classes of files."""
+MIN_AGREEMENT = 0.9
+"""Share of the files whose class every way has to have like the first: of those between two classes it may differ."""
 
 
 class Classifier(NamedTuple):
@@ -48,7 +50,7 @@ def loops(classifier: Classifier, names: Sequence[str] = LOOPS) -> dict[str, Way
 def interleaved(
     ways: Mapping[str, Way], sources: list[Any], rounds: int, seconds: float = float("inf")
 ) -> dict[str, list[float]]:
-    """Seconds of each way over the same sources, turn by turn, behind a first turn that warms everything up.
+    """Seconds of each way over the same sources, turn by turn, behind a first turn that warms up and is compared.
 
     Args:
         ways: by their names.
@@ -57,9 +59,10 @@ def interleaved(
         seconds: no turn begins after these, but for the first that counts.
 
     Raises:
-        RuntimeError: a way left something unanswered.
+        RuntimeError: a way left something unanswered, or has other answers than the first.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
+    expected: list[int] = []
     end = time.monotonic() + seconds
     for number in range(-1, rounds):
         if number > 0 and time.monotonic() > end:
@@ -67,8 +70,11 @@ def interleaved(
         for name, way in ways.items():
             with Stopwatch() as watch:
                 answered = way(sources)
-            if answered != len(sources):
-                raise RuntimeError(f"{name}: expected {len(sources)} answers, got {answered}")
+            expected = expected or answered
+            same = sum(a == b for a, b in zip(expected, answered, strict=False))
+            if len(answered) != len(sources) or same < MIN_AGREEMENT * len(sources):
+                first, count = next(iter(ways)), len(sources)
+                raise RuntimeError(f"{name}: expected {count} answers as by {first}, got {len(answered)}, {same} alike")
             if number >= 0:
                 times[name].append(watch.seconds)
     return times
@@ -84,19 +90,20 @@ def _pipeline(classifier: Classifier) -> Way:
         num_workers=classifier.pipeline_workers,
     )
 
-    def answer(sources: list[Any]) -> int:
-        return len(pipeline([*map(str, sources)], top_k=1))
+    indices: dict[str, int] = classifier.module.config.label2id  # type: ignore[union-attr,assignment]
+
+    def answer(sources: list[Any]) -> list[int]:
+        return [indices[best["label"]] for (best,) in pipeline([*map(str, sources)], top_k=1)]
 
     return answer
 
 
 def _loader(classifier: Classifier) -> Way:
-    """Of the last batch, rows are repeated: a batch of another size would be compiled anew."""
     first = next(classifier.module.parameters())
     compiled = torch.compile(classifier.module)
     kept: dict[tuple[Any, ...], Any] = {}  # loaders with their processes, which a job of a day starts once
 
-    def answer(sources: list[Any]) -> int:
+    def answer(sources: list[Any]) -> list[int]:
         key = tuple(sources)
         if key not in kept:
             kept.clear()
@@ -112,13 +119,13 @@ def _loader(classifier: Classifier) -> Way:
             for images, count in _filled(kept[key], classifier.batch)
         )
         with torch.inference_mode():
-            return sum(1 for _ in classes)
+            return list(classes)
 
     return answer
 
 
 def _filled(batches: Any, size: int) -> Iterator[tuple[Tensor, int]]:
-    """Batches of one size, with the number of their images that count."""
+    """Batches of one size, since another would be compiled anew, with the number of their images that count."""
     for images in batches:
         missing = size - len(images)
         yield (torch.cat((images, images[:1].expand(missing, -1, -1, -1))) if missing else images), len(images)

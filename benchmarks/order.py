@@ -7,79 +7,65 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.report import ROOT
+from benchmarks.cpu.table import shape_text
+from benchmarks.gpu.ops import works
+from benchmarks.registry import SIZES
+from benchmarks.run import RESULTS
 from mobilevit_fast.cli.console import FAILURE, note
 from mobilevit_fast.files import write_atomically
 from mobilevit_fast.kernels.order import FILE
 from mobilevit_fast.ops import OPS
 
-CHIPS = {"gpu-h200": "9.0"}
-"""Compute capability of the GPU that a folder of results is from."""
 MANY = 256
+"""Images of the measurements."""
 _BACKENDS = {"plain": "reference"}
-_NAMES = {
-    "channels": "inputs",
-    "width": "hidden_size",
-    "hidden units": "mlp_size",
-    "expanded channels": "expanded",
-    "kernel height": "kernel",
-    "kernel width": "kernel",
-    "classes": "outputs",
-}
-"""Names of sizes in the rows of regions, where they are not those of the declaration."""
 
 Row = dict[str, Any]
 
 
-def rows(folder: Path, name: str) -> list[Row]:
-    """What was measured, in a file of results."""
-    found: list[Row] = json.loads((folder / name).read_text(encoding="utf-8"))["rows"]
-    return [row for row in found if row.get("reason") is None]
-
-
-def sizes_of(row: Row) -> dict[str, int]:
-    """Sizes of the weights of a region, by their declared names."""
-    shape = row["shape"] | {"inputs": row["shape"]["inputs"] + row["shape"].get("second_inputs", 0)}
-    return {name: shape[_NAMES.get(name, name)] for name in OPS[row["operator"]].declaration.size_names}
-
-
-def text_of(row: Row) -> str:
-    """Channels and size of a region, as the rows of operators write them."""
-    shape = row["shape"]
-    inputs = f"{shape['inputs']}+{shape['second_inputs']}" if "second_inputs" in shape else str(shape["inputs"])
-    middle = shape.get("expanded", shape.get("hidden_size"))
-    channels = [inputs, *([] if middle is None else [str(middle)]), str(shape["outputs"])]
-    return f"{'→'.join(channels)}, {shape['height']}×{shape['width']}"
-
-
-def measured(folder: Path) -> dict[str, list[Row]]:
-    """Microseconds of each backend for many images, by operator, where more than one was measured.
-
-    A region's time stands for that of the CUDA kernel, which the rows of operators may have from an earlier day.
-    """
-    others: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
-    for row in rows(folder, "gpu-ops.json"):
-        if row["kind"] == "operator" and row["batch"] == MANY:
-            shape = row["shape"].partition(", kernel")[0].partition(", layers")[0]
-            provider: str = row["provider"]
-            others[row["operator"], row["dtype"], shape][_BACKENDS.get(provider, provider)] = round(
-                1e3 * row["median_ms"], 2
-            )
-    found: dict[str, list[Row]] = defaultdict(list)
-    for row in rows(folder, "gpu-sm90-regions.json"):
-        times = others.get((row["operator"], row["dtype"], text_of(row)))
-        if times and row["batch"] == MANY:
-            entry = {"dtype": row["dtype"], "sizes": sizes_of(row), "microseconds": {**times, "cuda": row["us"]}}
-            if entry["sizes"] not in [other["sizes"] for other in found[row["operator"]]]:
-                found[row["operator"]].append(entry)
+def sizes_by_shape() -> dict[tuple[str, str], dict[str, int]]:
+    """Sizes of the weights of every operator of the models, by its name and its shape in results."""
+    found = {}
+    for size in SIZES:
+        for work in works(size, 1):
+            op = OPS[work.call.op]
+            _, weights, _ = op.split(work.call.arguments)
+            found[op.name, shape_text(work.call.shape)] = op.declaration.sizes(op.name, None, weights)
     return found
+
+
+def measured(folder: Path) -> tuple[str, dict[str, list[Row]]]:
+    """Compute capability of a session's results, and microseconds of each backend by operator, where there are several.
+
+    The file of regions, where there is one, has newer times of the CUDA kernels than that of operators.
+    """
+    results = json.loads((folder / "gpu-ops.json").read_text(encoding="utf-8"))
+    rows = [row for row in results["rows"] if row["kind"] == "operator" and row["batch"] == MANY and not row["reason"]]
+    times: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        provider: str = row["provider"]
+        key = row["operator"], row["dtype"], row["shape"]
+        times[key].setdefault(_BACKENDS.get(provider, provider), round(1e3 * row["median_ms"], 2))
+    regions = folder / "gpu-sm90-regions.json"
+    for row in json.loads(regions.read_text(encoding="utf-8"))["rows"] if regions.exists() else ():
+        key = row["operator"], row["dtype"], shape_text(row["shape"])
+        if row["batch"] == MANY and key in times:
+            times[key]["cuda"] = row["us"]
+    sizes = sizes_by_shape()
+    found: dict[str, dict[tuple[Any, ...], Row]] = defaultdict(dict)
+    for (op, dtype, shape), microseconds in times.items():
+        if len(microseconds) > 1:
+            own = sizes[op, shape]
+            row = {"dtype": dtype, "sizes": own, "microseconds": microseconds}
+            found[op].setdefault((dtype, *own.values()), row)
+    capability: str = results["environment"]["gpu"]["capability"]
+    return capability, {op: list(rows.values()) for op, rows in found.items()}
 
 
 def text(results: Path) -> str:
     """The table."""
-    chips = {capability: measured(results / folder) for folder, capability in CHIPS.items()}
     lines = []
-    for capability, operators in chips.items():
+    for capability, operators in (measured(file.parent) for file in sorted(results.glob("gpu-*/gpu-ops.json"))):
         parts = []
         for operator, entries in operators.items():
             inner = ",\n    ".join(json.dumps(entry) for entry in entries)
@@ -90,7 +76,7 @@ def text(results: Path) -> str:
 
 def order(
     update: Annotated[bool, typer.Option("--update", help="Write the package's table.")] = False,
-    results: Annotated[Path, typer.Option(help="Folder of results.")] = ROOT / "benchmarks" / "results",
+    results: Annotated[Path, typer.Option(help="Folder of results.")] = RESULTS,
     out: Annotated[Path, typer.Option(help="The table.", show_default="the package's")] = FILE,
 ) -> None:
     """Print the order of backends by committed results, or write it; exit status 1 where the table is another."""

@@ -225,7 +225,7 @@ def evaluate(
 
 
 def settings() -> dict[str, object]:
-    """What the model card tells of this script and of the machine."""
+    """Settings of this script and of the machine, for the model card."""
     return {
         "image_size": IMAGE_SIZE,
         "batch_size": BATCH_SIZE,

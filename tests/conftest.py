@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: no collection during the tests has to look at it."""
+    """Leave what was imported out of later collections, which take a twentieth of the time else."""
     gc.collect()
     gc.freeze()
 

@@ -46,8 +46,9 @@ _MEASUREMENTS = 7
 """Measurements of a case: five stages, all together, the graph."""
 _LONGEST = 2.0
 _ROUNDS = 5
-_BATCH_OF_LOOPS = 64
-"""Images of one call of another loop: few enough that every worker has some to prepare."""
+_BATCH_OF_LOOPS = 32
+_IMAGES_OF_LOOPS = 4096
+"""So many that starting their processes counts for little, in so small batches that all workers have some."""
 
 
 class Task(NamedTuple):
@@ -71,7 +72,7 @@ def tasks() -> list[Task]:
     """Everything, in order of importance."""
     return [
         Task("S", "exact", tuple(CASES), 50),
-        Task("S", "exact", ("jpeg256", "photos"), 120, kind=LOOPS),
+        Task("S", "exact", ("jpeg256", "photos"), 100, kind=LOOPS),
         Task("S", "fast", ("photos",), 25),
     ]
 
@@ -121,7 +122,7 @@ def measure(
                     raise TimeoutError("no time was left for it")
                 case = _Case(key["case"], files, Path(folder), image_size)
                 if others:
-                    row = _beside(engine, others, case.files(IMAGES), share)
+                    row = _beside(engine, others, case.files(_IMAGES_OF_LOOPS), share)
                 else:
                     row = _measured(engine, gpu, case, min(_LONGEST, share / _MEASUREMENTS))
                 results.append({**key, **row, "photos": "made" if photos is None else "given", "reason": None})

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 STAGES: dict[str, tuple[float, str]] = {
     "build": (20, "builds the package's libraries in place, for this GPU, and loads them"),
-    "test": (22, "the tests of the CUDA and of the Triton kernels on the GPU"),
-    "models": (40, "whole models: this package, transformers, timm, torch.compile, ResNet-50"),
-    "ops": (8, "every operator by itself against its floor, and what the GPU does at best"),
-    "engine": (8, "the engine from files to answers, beside its own CUDA graph"),
+    "test": (20, "the tests of the CUDA and of the Triton kernels on the GPU"),
+    "models": (35, "whole models: this package, transformers, timm, torch.compile, ResNet-50"),
+    "ops": (7, "every operator by itself against its floor, and what the GPU does at best"),
+    "engine": (16, "the engine from files to answers, beside its own CUDA graph and other people's loops"),
     "sanitize": (6, "the CUDA kernels under compute-sanitizer: memcheck, racecheck"),
     "counters": (4, "hardware counters of the CUDA kernels, by ncu"),
 }

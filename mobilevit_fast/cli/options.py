@@ -17,7 +17,7 @@ Processor = Annotated[
 Accelerate = Annotated[
     bool, typer.Option("--accelerate/--no-accelerate", help="Run fused operators, or plain PyTorch.")
 ]
-Dtype = Annotated[str, typer.Option(help="Of weights and computation: float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="Type of weights and computation: float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; by default the GPU if there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Preprocessing = Annotated[

@@ -49,12 +49,12 @@ def predict_command(
     out: Annotated[
         Path, typer.Option(help="Folder of results; what is there of the same work is gone on with.")
     ] = Path("results"),
-    format: Annotated[str, typer.Option(help=f"Of the results: {', '.join(FORMATS)}.")] = FORMATS[0],
+    format: Annotated[str, typer.Option(help=f"Format of the results: {', '.join(FORMATS)}.")] = FORMATS[0],
     top_k: Annotated[int, typer.Option(help="Classes to name for each image.")] = 5,
     output: Annotated[
         str | None,
         typer.Option(
-            help=f"What to write, such as label,score; of {', '.join(OUTPUTS)}. By default what the model has."
+            help=f"Answers to write, such as label,score; of {', '.join(OUTPUTS)}. By default what the model has."
         ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in one call of the model.")] = None,

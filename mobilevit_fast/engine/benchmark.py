@@ -50,7 +50,7 @@ class Agreement(NamedTuple):
 
     @property
     def share(self) -> float | None:
-        """Of 1; None where there is nothing to compare."""
+        """Between 0 and 1; None where there is nothing to compare."""
         return self.same / self.images if self.images else None
 
 

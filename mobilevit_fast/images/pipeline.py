@@ -104,7 +104,7 @@ def _stays_bytes(image: np.ndarray, settings: ImageSettings) -> bool:
 
 
 class _Geometry(NamedTuple):
-    """Of a resize and a crop: (height, width) of the whole image after it, of the result, and Pillow's filter."""
+    """Sizes of a resize and a crop: (height, width) of the whole image after it, of the result, and Pillow's filter."""
 
     size: tuple[int, int]
     crop: tuple[int, int]
@@ -112,7 +112,7 @@ class _Geometry(NamedTuple):
 
 
 def _geometry(shape: tuple[int, int], settings: ImageSettings) -> _Geometry:
-    """What settings with a resize, a crop, or both make of an image of (height, width).
+    """Sizes and filter by which settings with a resize, a crop, or both treat an image of (height, width).
 
     Raises:
         ImageError: the result would have too many pixels.

@@ -105,12 +105,12 @@ def test_time_that_is_left_goes_to_those_after() -> None:
 
 def test_steps_take_what_they_need_in_order() -> None:
     usual = plan.budgets(plan.STAGES, plan.USUAL_SECONDS)["ops"]
-    assert plan.planned("ops", usual, [40, 10, 60, 10]) == pytest.approx([40, 10, usual - 50, 0])
+    assert plan.planned("ops", usual, [30, 10, 60, 10]) == pytest.approx([30, 10, usual - 40, 0])
     assert plan.planned("ops", usual / 2, [20, 20]) == pytest.approx([20, usual / 2 - 20])
-    assert plan.planned("ops", 3 * usual, [20, 30]) == pytest.approx([60, 90])
+    assert plan.planned("ops", 3 * usual, [20, 25]) == pytest.approx([60, 75])
     clock = Ticking()
     queue = plan.Queue("ops", usual, clock)
-    assert queue.limit(50) == 50
+    assert queue.limit(40) == 40
     clock.time = usual - 10
     assert queue.limit(50) == pytest.approx(10)
 

@@ -71,6 +71,7 @@ def test_other_loops_answer_the_same_files_in_turns(results: Results, monkeypatc
     compiled: list[Any] = []
     monkeypatch.setattr("torch.compile", lambda module: compiled.append(module) or module)  # which takes a minute
     monkeypatch.setattr(engine, "_BATCH_OF_LOOPS", 3)  # the last one is filled
+    monkeypatch.setattr(engine, "_IMAGES_OF_LOOPS", 8)
     monkeypatch.setattr(engine, "_ROUNDS", 2)
     task = TASK._replace(cases=("jpeg256",), kind=engine.LOOPS)
     engine.measure(task, results, Host(), 60.0, image_size=SIZE)

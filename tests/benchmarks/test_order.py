@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,11 @@ EARLIER = {(64, 256, 96), (64, 256, 64), (160, 640, 1000)}
 """Channels of regions that were slower with 8 images by the kernel for few of them, which takes fewer since."""
 
 
+def rows(name: str) -> list[dict[str, Any]]:
+    found = json.loads((FOLDER / name).read_text(encoding="utf-8"))["rows"]
+    return [row for row in found if row.get("reason") is None]
+
+
 @pytest.fixture
 def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU of compute capability 9.0, as far as anybody asks."""
@@ -33,7 +39,7 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_kernels_of_compute_capability_9_are_not_slower_than_those_for_every_chip() -> None:
-    slower = [row for row in order.rows(FOLDER, "gpu-sm90-regions.json") if row["us"] > NOISE * row["before_us"]]
+    slower = [row for row in rows("gpu-sm90-regions.json") if row["us"] > NOISE * row["before_us"]]
     assert {row["batch"] for row in slower} <= {8}
     assert {tuple(row["shape"].get(n) for n in ("inputs", "expanded", "outputs")) for row in slower} == EARLIER
 
@@ -45,9 +51,11 @@ def test_the_table_is_that_of_the_committed_results() -> None:
 
 
 @pytest.mark.usefixtures("hopper")
-def test_no_region_that_was_measured_runs_by_a_slower_backend() -> None:
+def test_no_region_that_was_measured_runs_by_a_slower_kernel() -> None:
     compared = 0
-    for operator, entries in order.measured(FOLDER).items():
+    capability, found = order.measured(FOLDER)
+    assert capability == "9.0"
+    for operator, entries in found.items():
         for entry in entries:
             dtype, times = getattr(torch, entry["dtype"]), entry["microseconds"]
             first, *_ = chosen.order_on_gpu(GPU, operator, dtype, entry["sizes"])
@@ -56,29 +64,66 @@ def test_no_region_that_was_measured_runs_by_a_slower_backend() -> None:
     assert compared == 13
 
 
+def test_the_table_follows_what_is_measured(tmp_path: Path) -> None:
+    """Of another chip too, for which there is no file of regions, and of another type."""
+    folder = tmp_path / "gpu-other"
+    folder.mkdir()
+    content = json.loads((FOLDER / "gpu-ops.json").read_text(encoding="utf-8"))
+    content["environment"]["gpu"]["capability"] = "8.6"
+    content["rows"] += [{**row, "dtype": "bfloat16"} for row in content["rows"] if row["kind"] == "operator"]
+    (folder / "gpu-ops.json").write_text(json.dumps(content), encoding="utf-8")
+    made = chosen.orders(json.loads(order.text(tmp_path))["chips"])
+    assert {(capability, dtype) for capability, _, dtype, _ in made} == {
+        ((8, 6), torch.float16),
+        ((8, 6), torch.bfloat16),
+    }
+    key = (8, 6), "conv2d_bias_act", torch.float16
+    assert made[*key, (128, 128, 3, 3)] == ("triton", "cuda", "reference")  # by the kernels for every chip
+    assert made[*key, (16, 3, 3, 3)] == chosen.USUAL
+    assert len(made) == 26
+
+
+ENTRY = {"dtype": "float16", "sizes": {"outputs": 4, "inputs": 6, "kernel height": 3, "kernel width": 3}}
+
+
+def table_of(**microseconds: float) -> chosen.Orders:
+    return chosen.orders({"9.0": {"conv2d_bias_act": [{**ENTRY, "microseconds": microseconds}]}})
+
+
 @pytest.mark.usefixtures("hopper")
-def test_what_was_faster_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_faster_kernel_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     op = OPS["conv2d_bias_act"]
     weights = (torch.zeros(4, 6, 3, 3, dtype=torch.float16), None, None)
     arguments = dict(zip(op.argument_names, (None, None, *weights, 1, 1, 1, "silu"), strict=True))
-    sizes = op.declaration.sizes(op.name, None, weights)
     assert op._order(GPU, torch.float16, arguments) == chosen.USUAL
-    entry = {"dtype": "float16", "sizes": sizes, "microseconds": {"cuda": 3.0, "triton": 1.0}}
-    monkeypatch.setattr(chosen, "ORDERS", chosen.orders({"9.0": {op.name: [entry]}}))
+    monkeypatch.setattr(chosen, "ORDERS", table_of(cuda=3.0, triton=1.0, reference=0.5))
     assert op._order(GPU, torch.float16, arguments) == ("triton", "cuda", "reference")
     assert op._order(GPU, torch.bfloat16, arguments) == chosen.USUAL
     assert op._order(torch.device("cpu"), torch.float16, arguments) == ("cpu", "reference")
-    entry["microseconds"] = {"reference": 1.0}
-    monkeypatch.setattr(chosen, "ORDERS", chosen.orders({"9.0": {op.name: [entry]}}))
-    assert op._order(GPU, torch.float16, arguments) == ("reference", "cuda", "triton")
+    monkeypatch.setattr(chosen, "ORDERS", table_of(cuda=1.01, triton=1.0))
+    assert op._order(GPU, torch.float16, arguments) == chosen.USUAL
+
+
+@pytest.mark.usefixtures("hopper")
+def test_a_graph_is_not_bound_to_the_sizes_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weights whose sizes are symbols: to look them up makes them numbers."""
+
+    class Symbols(dict[str, int]):
+        def values(self) -> Any:
+            raise AssertionError("read in a trace")
+
+    monkeypatch.setattr(chosen, "ORDERS", table_of(triton=1.0, cuda=3.0))
+    sizes = Symbols(ENTRY["sizes"])
+    with pytest.raises(AssertionError, match="read in a trace"):
+        chosen.order_on_gpu(GPU, "conv2d_bias_act", torch.float16, sizes)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert chosen.order_on_gpu(GPU, "conv2d_bias_act", torch.float16, sizes) == chosen.USUAL
 
 
 def test_on_other_chips_the_usual_order_holds(monkeypatch: pytest.MonkeyPatch, hopper: None) -> None:
-    (entry, *_) = order.measured(FOLDER)["conv2d_bias_act"]
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8, minor=0))
-    reverse = {**entry, "microseconds": {"cuda": 2.0, "triton": 1.0}}
-    monkeypatch.setattr(chosen, "ORDERS", chosen.orders({"9.0": {"conv2d_bias_act": [reverse]}}))
-    assert chosen.order_on_gpu(GPU, "conv2d_bias_act", torch.float16, entry["sizes"]) == chosen.USUAL
+    monkeypatch.setattr(chosen, "ORDERS", table_of(triton=1.0, cuda=3.0))
+    assert chosen.order_on_gpu(GPU, "conv2d_bias_act", torch.float16, ENTRY["sizes"]) == chosen.USUAL
 
 
 def test_a_table_of_other_results_is_told_and_replaced(tmp_path: Any) -> None:

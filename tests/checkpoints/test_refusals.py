@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mobilevit_fast.checkpoints import CheckpointError, load_model, read_checkpoint, write_checkpoint
+from mobilevit_fast.checkpoints import CheckpointError, io, load_model, read_checkpoint, write_checkpoint
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models import MobileViTForImageClassification, MobileViTForSemanticSegmentation
 from tests.checkpoints.helpers import assert_one_line
@@ -133,3 +133,15 @@ def test_what_cannot_be_written(
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="expected a folder to write to, got a file"):
         write_checkpoint(classifier, tmp_path / "file")
+
+
+def test_a_configuration_that_no_model_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(config: MobileViTConfig) -> None:
+        raise ValueError("expected another width, got 7")
+
+    model = MobileViTForImageClassification(MobileViTConfig(num_labels=2))
+    write_checkpoint(model, tmp_path)
+    monkeypatch.setitem(io._MODELS, "MobileViTForImageClassification", refuses)
+    with pytest.raises(CheckpointError, match=f"{tmp_path}.*: expected another width, got 7") as error:
+        load_model(tmp_path)
+    assert_one_line(error)

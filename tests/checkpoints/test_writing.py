@@ -322,3 +322,22 @@ def test_a_process_forked_during_a_save_keeps_nobody_waiting(tmp_path: Path) -> 
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_a_temporary_file_that_another_writer_took_for_a_leftover_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its creation and its lock."""
+    lock, made = files.lock, set()
+
+    def locked(descriptor: int, **options: bool) -> bool | None:
+        for path in tmp_path.glob(".a.*.tmp"):
+            if not made:
+                path.unlink()
+            made.add(path.name)
+        return lock(descriptor, **options)
+
+    monkeypatch.setattr(files, "lock", locked)
+    write_atomically(tmp_path / "a", b"1")
+    assert len(made) == 2
+    assert contents(tmp_path) == {"a": b"1"}

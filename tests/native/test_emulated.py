@@ -22,7 +22,7 @@ from testing.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-MIN_PASSED = 1900
+MIN_PASSED = 1950
 """Tests that run for these variants, all of them together."""
 VARIANTS = ("portable", "avx2", "avx512", "avx512_bf16", "avx512_amx")
 EXTENSION = native.extension()

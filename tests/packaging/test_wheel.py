@@ -68,6 +68,7 @@ def test_a_wheel_has_the_package_and_no_more(tree: Path, wheel: Path) -> None:
     assert {folder for folder in folders if not folder.endswith(".dist-info")} == {"mobilevit_fast"}
     python_files = {str(path.relative_to(tree)) for path in (tree / "mobilevit_fast").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == python_files
+    assert set(names) >= {f"mobilevit_fast/kernels/{name}" for name in ("order.json", "triton/tiles.json")}
 
 
 def test_it_is_for_every_python_and_no_library_is_missing_but_those_of_torch(wheel: Path, repaired: Path) -> None:
