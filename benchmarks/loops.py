@@ -48,7 +48,11 @@ def loops(classifier: Classifier, names: Sequence[str] = LOOPS) -> dict[str, Way
 
 
 def interleaved(
-    ways: Mapping[str, Way], sources: list[Any], rounds: int, seconds: float = float("inf")
+    ways: Mapping[str, Way],
+    sources: list[Any],
+    rounds: int,
+    seconds: float = float("inf"),
+    like: Mapping[str, str] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of each way over the same sources, turn by turn, behind a first turn that warms up and is compared.
 
@@ -57,12 +61,14 @@ def interleaved(
         sources: what each answers.
         rounds: turns at most.
         seconds: no turn begins after these, but for the first that counts.
+        like: the way whose answers another one has to have; of ways that it does not name, the first of all.
 
     Raises:
-        RuntimeError: a way left something unanswered, or has other answers than the first.
+        RuntimeError: a way left something unanswered, or has other answers than it should.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
-    expected: list[int] = []
+    answers: dict[str, list[int]] = {}
+    references = {name: next(iter(ways)) for name in ways} | dict(like or {})
     end = time.monotonic() + seconds
     for number in range(-1, rounds):
         if number > 0 and time.monotonic() > end:
@@ -70,11 +76,12 @@ def interleaved(
         for name, way in ways.items():
             with Stopwatch() as watch:
                 answered = way(sources)
-            expected = expected or answered
-            same = sum(a == b for a, b in zip(expected, answered, strict=False))
-            if len(answered) != len(sources) or same < MIN_AGREEMENT * len(sources):
-                first, count = next(iter(ways)), len(sources)
-                raise RuntimeError(f"{name}: expected {count} answers as by {first}, got {len(answered)}, {same} alike")
+            expected = answers.setdefault(references[name], answered)
+            same, count = sum(a == b for a, b in zip(expected, answered, strict=False)), len(sources)
+            if len(answered) != count or same < MIN_AGREEMENT * count:
+                raise RuntimeError(
+                    f"{name}: expected {count} answers as by {references[name]}, got {len(answered)}, {same} alike"
+                )
             if number >= 0:
                 times[name].append(watch.seconds)
     return times

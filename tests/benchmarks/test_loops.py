@@ -75,3 +75,5 @@ def test_other_answers_are_no_measurement(answers: list[int]) -> None:
         loops.interleaved(ways, [*range(20)], 1)
     ways["theirs"] = lambda sources: [1] * 18 + [2] * 2  # between two classes
     loops.interleaved(ways, [*range(20)], 1)
+    ways |= {"theirs": lambda sources: [3] * 20, "others": lambda sources: [3] * 20}  # by another treatment of images
+    loops.interleaved(ways, [*range(20)], 1, like={"theirs": "theirs", "others": "theirs"})
