@@ -27,6 +27,7 @@ from mobilevit_fast.cli.options import Accelerate, Device, Dtype, Json, Model, P
 from mobilevit_fast.engine import FORMATS, OUTPUTS, PREPROCESSING_MODES, EngineError, Prediction, RunReport
 from mobilevit_fast.engine.errors import described
 from mobilevit_fast.engine.loading import DIGITS
+from mobilevit_fast.engine.results import checked_folder
 from mobilevit_fast.engine.results.formats import format_of
 from mobilevit_fast.engine.sources import count, is_missing
 from mobilevit_fast.files import user_path, write_atomically
@@ -74,7 +75,7 @@ def predict_command(
 ) -> None:
     """Classify or segment any number of images into a folder of results, and go on after an interruption.
 
-    The exit status is 1 if any image failed, now or in an earlier run into the folder; its row says why.
+    The exit status is 1 if any image that is named failed, now or in an earlier run into the folder; its row says why.
     """
     for option, value in (("--top-k", top_k), ("--batch-size", batch_size), ("--decode-threads", decode_threads)):
         if value is not None and value < 1:
@@ -102,6 +103,10 @@ def predict_command(
         raise usage_error("expected paths, got an empty one")
     if all(map(is_missing, sources)):
         raise usage_error(f"expected images, found no file, folder or match of {', '.join(sources)}")
+    try:
+        checked_folder(out)
+    except ValueError as error:
+        raise usage_error(f"--out: {error}") from error
     if user_path(out).exists() and not user_path(out).is_dir():
         raise usage_error(f"--out: expected a folder, got a file: {out}")
     if stats is not None and (user_path(stats).is_dir() or not user_path(stats).absolute().parent.is_dir()):

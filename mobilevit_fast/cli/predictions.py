@@ -190,7 +190,7 @@ def classify(
         loaded.model, loaded.processor, (batch_size,), outputs=("label", "score"), top_k=top_k, acceleration=False
     )
     try:
-        predictions = engine.stream([photo.path for photo in photos])
+        predictions = engine.each(photo.path for photo in photos)
         for photo, prediction in zip(photos, predictions, strict=True):
             label = None if labels is None else labels.of(photo)
             classes = tuple(zip(prediction.indices, prediction.scores, strict=True))

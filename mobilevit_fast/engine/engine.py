@@ -21,7 +21,7 @@ from mobilevit_fast.engine.model import Answers, EngineModel, Wanted, default_ou
 from mobilevit_fast.engine.predictions import Prediction, RunReport
 from mobilevit_fast.engine.preprocessing import EXACT, Preprocessing
 from mobilevit_fast.engine.results import ResultsFolder
-from mobilevit_fast.engine.sources import Source, iterate, take
+from mobilevit_fast.engine.sources import Source, each, iterate, take
 from mobilevit_fast.engine.statistics import DECODE, FORWARD, READ, RESIZE, WRITE, Statistics
 from mobilevit_fast.engine.stream import Answer, Plan, Stream
 from mobilevit_fast.engine.writing import Writer
@@ -125,8 +125,13 @@ class Engine:
         for source, answer in self.answers(found, Statistics(), peek=_is_at_hand(sources)):
             yield self._prediction(source, answer)
 
+    def each(self, images: Any) -> Iterator[Prediction]:
+        """One prediction for each image, in their order, however often it comes; images as those of `__call__`."""
+        for source, answer in self.answers(each(images), Statistics(), peek=True):
+            yield self._prediction(source, answer)
+
     def __call__(self, images: Any) -> Tensor:
-        """Logits of images that are held in memory.
+        """Logits of images, a row for each.
 
         Args:
             images: one of, a list of, or a batch of what the image processor takes: arrays and tensors (N, height,
@@ -145,7 +150,7 @@ class Engine:
         if together is not None:
             return together
         found: list[Tensor] = []
-        for source, answer in self.answers(iterate(images), Statistics(), peek=True, compute=compute):
+        for source, answer in self.answers(each(images), Statistics(), peek=True, compute=compute):
             if isinstance(answer, str):
                 raise ValueError(f"{source.name}: {answer}")
             assert answer.logits is not None

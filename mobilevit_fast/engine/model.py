@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -109,8 +110,8 @@ class EngineModel:
         unknown = [name for name in wanted.outputs if name not in OUTPUTS]
         if unknown or not wanted.outputs:
             raise ValueError(f"outputs: expected some of {', '.join(OUTPUTS)}, got {', '.join(unknown) or 'none'}")
-        if wanted.top_k < 1:
-            raise ValueError(f"top_k: expected a positive number, got {wanted.top_k}")
+        if isinstance(wanted.top_k, bool) or not isinstance(wanted.top_k, int) or wanted.top_k < 1:
+            raise ValueError(f"top_k: expected a positive whole number, got {wanted.top_k!r}")
         if _is_segmentation(model):
             _refuse(wanted.outputs, _OF_SEGMENTATION)
         elif has_embedding(model):
@@ -121,7 +122,7 @@ class EngineModel:
         self._embedded = embedding_of(model) if "embedding" in wanted.outputs else None
         self.wanted = wanted
         config = getattr(model, "config", None)
-        self.id2label = dict(id2label or getattr(config, "id2label", None) or {})
+        self.id2label = _names_of_classes(id2label or getattr(config, "id2label", None) or {})
         first = next(model.parameters(), None)
         self.dtype = torch.float32 if first is None else first.dtype
         self.device = torch.device("cpu") if first is None else first.device
@@ -182,10 +183,25 @@ class EngineModel:
     def fingerprint(self) -> str:
         """Digest of the parameters and buffers."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        for name, value in sorted(self.module.state_dict().items()):
+            if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+                continue
+            saved = io.BytesIO()  # packed weights of quantised modules, and what modules add of their own
+            torch.save(value, saved)
+            digest.update(f"{name}\n".encode() + saved.getvalue())
         return digest.hexdigest()
+
+
+def _names_of_classes(id2label: Any) -> dict[int, str]:
+    """Names by number, which JSON writes as text."""
+    if not isinstance(id2label, Mapping) or not all(isinstance(name, str) for name in id2label.values()):
+        raise TypeError(f"id2label: expected names of classes by their numbers, got {id2label!r:.200}")
+    try:
+        return {int(number): name for number, name in id2label.items()}
+    except (TypeError, ValueError):
+        raise TypeError(f"id2label: expected whole numbers of classes, got {[*id2label]!r:.200}") from None
 
 
 _NO_SETTINGS = ("training", "name_or_path")

@@ -31,6 +31,8 @@ _CHUNK = 8
 """Files that a thread reads and decodes before it asks for others."""
 _MAX_HELD = 1 << 26
 """Bytes of encoded images, of tar files or tables, that a batch holds before it is read: it is smaller then."""
+_PATIENCE = 1.0
+"""Seconds that the end waits for threads that read: somebody's server may never answer."""
 _FORWARD, _DECODE = 0, 1
 """Urgency: a batch that is computed frees its slot."""
 
@@ -133,7 +135,8 @@ class Stream:
             self._slots.put(None)  # for the thread of the sources, which may wait for one
             for _ in range(plan.readers):
                 self._release()
-            for workers in {self._readers, self._workers, self._computers}:
+            self._readers.close(_PATIENCE)
+            for workers in {self._workers, self._computers}:
                 workers.close()
 
     def _next(self, index: int) -> _Batch | None:

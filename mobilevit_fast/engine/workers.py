@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+import time
 from collections.abc import Callable
 
 import torch
@@ -46,14 +47,19 @@ class Workers:
             heapq.heappush(self._tasks, (urgency, next(self._order), task))
             self._changed.notify()
 
-    def close(self) -> None:
-        """Drop what waits, and end the threads when they are done with what they do."""
+    def close(self, patience: float | None = None) -> None:
+        """Drop what waits, and end the threads when they are done with what they do.
+
+        Args:
+            patience: seconds to wait for all of them, after which they end by themselves; None: until they do.
+        """
         with self._changed:
             self._closed = True
             self._tasks.clear()
             self._changed.notify_all()
+        end = None if patience is None else time.monotonic() + patience
         for thread in self._threads:
-            thread.join()
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
     def _work(self, started: threading.Barrier, alone: bool) -> None:
         if alone:

@@ -175,6 +175,18 @@ def test_a_broken_photo_does_not_keep_others_waiting(classifier: Path, photos: P
     assert "b.png" not in table.stdout
 
 
+def test_a_list_is_no_photo(classifier: Path, photos: Path, tmp_path: Path) -> None:
+    """Nor do its photos take the place of those beside it."""
+    table = tmp_path / "list.txt"
+    table.write_text(f"{photos / 'a.jpg'}\n{photos / 'b.png'}\n", encoding="utf-8")
+    result = run(table, photos / "b.png", "--model", classifier, "--json")
+    assert result.exit_code == 1
+    of_list, of_photo = json.loads(result.stdout)["images"]
+    assert of_list["error"]
+    (alone,) = json.loads(run(photos / "b.png", "--model", classifier, "--json").stdout)["images"]
+    assert of_photo == alone
+
+
 def test_only_broken_photos(classifier: Path, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no image")
     assert_refused(run(tmp_path, "--model", classifier), 1, "x.png", "expected an image")

@@ -239,6 +239,7 @@ def test_a_folder_below_a_file_is_said_in_one_line(photos: Path, out: Path) -> N
         ),
         ([""], "expected paths, got an empty one"),
         (["--out", __file__], "--out: expected a folder, got a file"),
+        (["--out", "s3://bucket/results"], "--out: expected a folder of this machine for results"),
         (["--output", "mask"], "outputs: expected label, score, embedding, logits of a classification model, got mask"),
         (["--decode-threads", "100000"], "decode_threads: expected at most 1024, got 100000"),
         (["--batch-size", "0"], "--batch-size: expected a positive number, got 0"),
@@ -322,3 +323,22 @@ def test_a_signal_ends_it_with_what_it_has(classifier: Path, tmp_path: Path, out
     assert result.exit_code == 1  # for the broken image, though it failed in the run before
     assert f"({done} were there already, 1 of them failed: --retry-failed)" in result.stdout
     assert len(rows(out)) == PHOTOS
+
+
+@pytest.mark.slow
+def test_a_signal_ends_it_though_the_standard_input_is_open(classifier: Path, out: Path) -> None:
+    command = [sys.executable, "-m", "mobilevit_fast", "predict", "-", "--model", str(classifier)]
+    command += ["--out", str(out), "--format", "jsonl", "--batch-size", "1"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("none.jpg\nnone either.jpg\n" * 20)
+        process.stdin.flush()
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+        stderr = process.stderr.read()
+    assert "none.jpg" in first
+    assert process.returncode == 130, stderr
+    assert "Fatal" not in stderr

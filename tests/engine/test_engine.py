@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import mobilevit_fast as mvf
 from mobilevit_fast.engine import Engine, EngineError, Prediction
+from mobilevit_fast.engine.sources import Source
 from testing.pairs import tiny_config
 from tests.engine.engines import CLASSIFIERS, PROCESSOR, expected_logits
 from tests.engine.pictures import encoded, every_kind, picture, written
@@ -180,7 +181,8 @@ def test_masks_are_the_processors(kind: str) -> None:
         ({"outputs": ("mask",)}, "expected label, score, embedding, logits of a classification model, got mask"),
         ({"outputs": ("class",)}, "expected some of label, score, embedding, logits, mask, got class"),
         ({"outputs": ()}, "got none"),
-        ({"top_k": 0}, "top_k: expected a positive number, got 0"),
+        ({"top_k": 0}, "top_k: expected a positive whole number, got 0"),
+        ({"top_k": 1.5}, "top_k: expected a positive whole number, got 1.5"),
         ({"batch_sizes": ()}, "batch_sizes: expected at least one"),
         ({"batch_sizes": (0,)}, "batch_sizes: expected a positive whole number, got 0"),
         ({"decode_threads": -1}, "decode_threads: expected a positive whole number"),
@@ -338,3 +340,69 @@ def test_a_run_says_which_stage_bounds_it(tmp_path: Path) -> None:
     for model, source, stage in ((Counting(), large, "decode"), (Slow(), small, "forward")):
         engine = Engine(model, PROCESSOR, acceleration=False, decode_threads=1)
         assert engine.run([source] * 4, tmp_path / stage, format="csv").bound_by == stage
+
+
+def test_logits_have_a_row_for_each_image_however_often_it_comes(files: list[Path]) -> None:
+    engine = names("native")
+    one, other = files[0], files[1]
+    given = [one, str(one), other, one]
+    expected = torch.cat([engine([image]) for image in given])
+    assert torch.equal(engine(given), expected)
+    assert [prediction.source for prediction in engine.each(given)] == [*map(str, given)]
+
+
+def test_a_table_is_no_image_where_every_image_has_a_row(files: list[Path], tmp_path: Path) -> None:
+    table = tmp_path / "list.txt"
+    table.write_text(f"{files[0]}\n{files[1]}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"list\.txt: expected an image"):
+        names("native")([table])
+
+
+def test_the_end_does_not_wait_for_a_source_that_never_comes(files: list[Path]) -> None:
+    """Of a server that took the connection and says nothing."""
+    released = threading.Event()
+
+    def never() -> bytes:
+        released.wait(60)
+        return b""
+
+    answered = names("native", batch_sizes=(1,)).stream([str(files[0]), Source("never", never)])
+    next(answered)
+    start = time.monotonic()
+    try:
+        answered.close()  # type: ignore[attr-defined]
+        assert time.monotonic() - start < 20
+    finally:
+        released.set()
+
+
+def test_names_of_classes_may_be_those_of_json() -> None:
+    engine = names("native", id2label={str(number): f"class {number}" for number in range(10)})
+    assert engine.model.label(3) == "class 3"
+    for wrong in (["a", "b"], {"one": "a"}, {0: 1}):
+        with pytest.raises(TypeError, match="id2label: expected"):
+            names("native", id2label=wrong)
+
+
+def test_weights_that_are_no_plain_tensors_have_a_fingerprint() -> None:
+    """Packed ones of quantised modules, sparse ones, and what modules add of their own."""
+
+    class Extra(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.state: Any = {"scale": 1}
+
+        def get_extra_state(self) -> Any:
+            return self.state
+
+        def set_extra_state(self, state: Any) -> None:
+            self.state = state
+
+    model = zoo.SMALL["native"]()
+    model.extra = Extra()
+    model.register_buffer("sparse", torch.eye(3).to_sparse())
+    engine = Engine(model, PROCESSOR)
+    before = engine.fingerprint()
+    assert engine.fingerprint() == before
+    model.extra.state = {"scale": 2}
+    assert engine.fingerprint()["weights"] != before["weights"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mobilevit_fast.engine.predictions import Prediction
-from mobilevit_fast.engine.results import read_results
+from mobilevit_fast.engine.results import ResultsFolder, read_results
 from tests.engine.rows import FORMATS, assert_same_row, files_of, opened, prediction, row, rows_of, run
 
 NAMES = [f"{number}.jpg" for number in range(8)]
@@ -230,6 +230,25 @@ def test_a_damaged_part(tmp_path: Path) -> None:
         (tmp_path / kind / f"part-000001.{kind}").write_bytes(b'"x\xff\x00')
         with pytest.raises(ValueError, match=rf"part-000001\.{kind}: expected a part of results, got a damaged file"):
             run(tmp_path / kind, NAMES, format=kind)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_part_that_was_cut_off(tmp_path: Path, kind: str) -> None:
+    run(tmp_path, NAMES, format=kind)
+    part = tmp_path / f"part-000001.{kind}"
+    part.write_bytes(part.read_bytes()[:-7])
+    message = rf"part-000001\.{kind}: expected a part of results, got a damaged file"
+    with pytest.raises(ValueError, match=message):
+        list(read_results(tmp_path))
+    if kind != "csv":  # whose sources and errors are whole
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path, NAMES, format=kind)
+
+
+@pytest.mark.parametrize("path", ["", "s3://bucket/results", "memory://results", Path("s3://bucket/results")])
+def test_results_are_on_this_machine(path: Any) -> None:
+    with pytest.raises(ValueError, match="expected a folder of this machine for results, got"):
+        ResultsFolder(path, fingerprint={})
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

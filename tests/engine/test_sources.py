@@ -172,6 +172,19 @@ def test_patterns(tmp_path: Path) -> None:
     assert names(tmp_path / "a/*.jpg") == [f"{tmp_path}/a/*.jpg"]  # a Path is never a pattern
 
 
+def test_a_pattern_of_everything_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "a/1.jpg", "2.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert names("**") == names(".") == ["./2.jpg", "./a/1.jpg"]
+
+
+def test_patterns_leave_the_masks_of_results_out(tmp_path: Path) -> None:
+    put(tmp_path, "1.png", "results/_manifest.json", "results/masks/1.png", "results/2.png", "masks/3.png")
+    found = ["1.png", "masks/3.png", "results/2.png"]
+    for pattern in ("**/*.png", "**", "*"):
+        assert sorted(name.removeprefix(f"{tmp_path}/") for name in names(f"{tmp_path}/{pattern}")) == found, pattern
+
+
 def test_images_in_memory() -> None:
     array = np.zeros((4, 4, 3), np.uint8)
     items: list[Any] = [array, torch.zeros(3, 4, 4), Image.new("RGB", (2, 2)), b"png", bytearray(b"x"), None, {"a": 1}]

@@ -1,6 +1,7 @@
 """A folder of results that is written part by part, by runs that may be killed at any moment."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 from mobilevit_fast.engine.names import digest_of_text, to_text
 from mobilevit_fast.engine.predictions import Prediction
-from mobilevit_fast.engine.results.formats import format_of
+from mobilevit_fast.engine.results.formats import damage_named, format_of
 from mobilevit_fast.engine.results.holding import Holding, holding, opening, taken
 from mobilevit_fast.engine.results.manifest import (
     MANIFEST,
@@ -26,8 +27,22 @@ from mobilevit_fast.engine.results.parts import Part, Shard, parts_in
 from mobilevit_fast.engine.results.rows import MASK, Row, checked_outputs, row_of, size_of
 from mobilevit_fast.files import remove_leftovers, sync_folder, user_path, write_atomically
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/")
+"""Begin of one, of whose slashes a `Path` leaves one."""
 _MAX_PART_BYTES = 1 << 26
 """Memory of the rows in hand; beyond it a part is written, however few rows it has."""
+
+
+def checked_folder(path: str | os.PathLike[str]) -> Path:
+    """The path of a folder for results.
+
+    Raises:
+        ValueError: it is empty or a URL.
+    """
+    text = os.fspath(path)
+    if not text or _URL.match(text):
+        raise ValueError(f"expected a folder of this machine for results, got {text!r}")
+    return user_path(path)
 
 
 class ResultsFolder:
@@ -79,7 +94,7 @@ class ResultsFolder:
             raise ValueError(f"expected a shard (index, count) with 0 <= index < count, got {shard}")
         if part_rows < 1 or top_k < 1:
             raise ValueError(f"expected part_rows and top_k of at least 1, got {part_rows} and {top_k}")
-        self.path = user_path(path)
+        self.path = checked_folder(path)
         self._outputs = checked_outputs(outputs)
         self._format = format_of(format, self._outputs, top_k)
         self._manifest = manifest_of(fingerprint, format, self._outputs, top_k)
@@ -269,12 +284,9 @@ class ResultsFolder:
         return part.shard == self._shard or part.shard.count != self._shard.count
 
     def _outcomes(self, part: Part) -> Iterator[tuple[str, bool]]:
-        try:
-            yield from self._format.outcomes(self.path / part.name)
-        except FileNotFoundError:  # a sibling took the last of its rows away
-            return
-        except Exception as error:  # of three readers
-            raise ValueError(f"{self.path / part.name}: expected a part of results, got a damaged file") from error
+        path = self.path / part.name
+        with suppress(FileNotFoundError), damage_named(path):  # a sibling took the last of its rows away
+            yield from self._format.outcomes(path)
 
     def _drop_failed(self, rows: Sequence[Row]) -> None:
         """Take away the failed rows of the sources that these rows answer again.

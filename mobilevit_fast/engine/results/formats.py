@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,17 @@ class Format(Protocol):
 
     def outcomes(self, path: Path) -> Iterator[tuple[str, bool]]:
         """The source of each row and whether it has an error, without the rest."""
+
+
+@contextmanager
+def damage_named(part: Path) -> Iterator[None]:
+    """Whatever a reader finds wrong with a part is a ValueError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of three readers
+        raise ValueError(f"{part}: expected a part of results, got a damaged file") from error
 
 
 class Jsonl:
@@ -57,7 +69,7 @@ class Jsonl:
         decode = json.JSONDecoder().raw_decode
         with path.open(encoding="utf-8") as file:
             for line in file:
-                if not line.startswith(self._START):  # somebody rewrote it
+                if not (line.startswith(self._START) and line.endswith("}\n")):  # rewritten, or cut off
                     row = json.loads(line)
                     yield row["source"], row["error"] is not None
                     continue

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mobilevit_fast.engine.names import from_text
-from mobilevit_fast.engine.results.formats import format_of
+from mobilevit_fast.engine.results.formats import damage_named, format_of
 from mobilevit_fast.engine.results.manifest import MANIFEST, read_manifest
 from mobilevit_fast.engine.results.parts import parts_in
 from mobilevit_fast.files import user_path
@@ -20,7 +20,7 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there are no results.
-        ValueError: what is there are no results of this package.
+        ValueError: what is there are no results of this package, or a part of them is damaged.
         ImportError: pyarrow is missing.
     """
     folder = user_path(path)
@@ -31,5 +31,6 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         return
     form = format_of(manifest.format, manifest.outputs, manifest.top_k)
     for part in parts_in(folder, [manifest.format]):
-        for row in form.rows(folder / part.name):
-            yield row | {"source": from_text(row["source"])}
+        with damage_named(folder / part.name):
+            for row in form.rows(folder / part.name):
+                yield row | {"source": from_text(row["source"])}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePath
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -70,6 +70,19 @@ def iterate(
     if not isinstance(sources, (str, os.PathLike, Source, Image.Image, *_ENCODED, Iterable)) or _is_no_item(sources):
         raise TypeError(f"expected paths, images, or an iterable of them, got {type(sources).__name__}")
     return _selected(_candidates(sources), index, count, limit, skip)
+
+
+def each(images: Any) -> Iterator[Source]:
+    """One source for each image, however often it comes: a path or URL is that of an image, and nothing else.
+
+    Args:
+        images: one of, or any iterable of: paths, URLs, arrays, tensors, PIL images, encoded images as bytes.
+    """
+    for position, item in enumerate(_flat(images)):
+        if isinstance(item, (str, os.PathLike)):
+            yield _file(os.fsdecode(item))
+        else:
+            yield _in_memory(item, position)
 
 
 def count(sources: Sequence[str], *, shard: tuple[int, int] | None = None, limit: int | None = None) -> int | None:
@@ -155,19 +168,24 @@ def _candidates(sources: Any) -> Iterator[_Candidate]:
             yield from _paths(item, may_be_pattern=True)
         elif isinstance(item, os.PathLike):
             yield from _paths(os.fsdecode(item), may_be_pattern=False)
-        elif isinstance(item, Source):
-            yield item
-        elif isinstance(item, np.ndarray):
-            yield Source(f"array {position}", item)
-        elif isinstance(item, torch.Tensor):
-            yield Source(f"tensor {position}", item)
-        elif isinstance(item, Image.Image):
-            yield Source(f"image {position}", item)
-        elif isinstance(item, _ENCODED):
-            yield Source(f"bytes {position}", bytes(item))
         else:
-            expected = "a path, a numpy array, a torch tensor, a PIL image or bytes"
-            yield failing(f"source {position}", f"expected {expected}, got {type(item).__name__}")
+            yield _in_memory(item, position)
+
+
+def _in_memory(item: Any, position: int) -> Source:
+    """The source of what is no path, named by its kind and its position among what was given."""
+    if isinstance(item, Source):
+        return item
+    if isinstance(item, np.ndarray):
+        return Source(f"array {position}", item)
+    if isinstance(item, torch.Tensor):
+        return Source(f"tensor {position}", item)
+    if isinstance(item, Image.Image):
+        return Source(f"image {position}", item)
+    if isinstance(item, _ENCODED):
+        return Source(f"bytes {position}", bytes(item))
+    expected = "a path, a numpy array, a torch tensor, a PIL image or bytes"
+    return failing(f"source {position}", f"expected {expected}, got {type(item).__name__}")
 
 
 def _flat(sources: Any) -> Iterator[Any]:
@@ -264,8 +282,11 @@ def _base_of(table: str) -> Callable[[str], str]:
 
 def _lines_of_input() -> Iterator[str | Source]:
     found = False
+    if sys.stdin is None:
+        yield failing(_STANDARD_INPUT, "expected a standard input to read from, found it closed")
+        return
     try:
-        for path in rows_of_lines(sys.stdin.buffer):
+        for path in rows_of_lines(_input()):
             found = True
             yield path
     except (OSError, ValueError) as error:
@@ -273,6 +294,14 @@ def _lines_of_input() -> Iterator[str | Source]:
         return
     if not found:
         yield failing(_STANDARD_INPUT, "expected paths of images on the standard input, found none")
+
+
+def _input() -> BinaryIO:
+    """The standard input by a reader of its own: a thread that waits in sys.stdin's aborts the end of the process."""
+    try:
+        return open(os.dup(sys.stdin.fileno()), "rb")
+    except OSError:  # what stands in its place is no file
+        return sys.stdin.buffer
 
 
 def _file(name: str) -> Source:

@@ -82,7 +82,7 @@ def matches(pattern: str) -> Iterator[str]:
         parts.pop()
     last = os.path.splitext(parts[-1])[1] if parts else ""
     any_suffix = bool(last) and not _MAGIC.search(last)
-    for name, is_folder in _expand(root, parts):
+    for name, is_folder in _expand(root, parts) if parts or root else [(".", True)]:
         if any_suffix or is_folder or is_image(name) or (not storage.is_url(name) and os.path.isdir(name)):
             yield name
 
@@ -102,10 +102,11 @@ def _expand(base: str, parts: list[str]) -> Iterator[tuple[str, bool]]:
         return
     if head == _ANY_DEPTH:
         yield from _expand(base, rest)
-        for one in _shown(below):
+        for one in _shown(_without_results(below)):
             if one.is_folder:
                 yield from _expand(storage.join(base, one.name), parts)
         return
+    below = _without_results(below)
     match = re.compile(fnmatch.translate(head)).match
     for one in below if head.startswith(".") else _shown(below):
         if match(one.name):
