@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePath
 from typing import Any, BinaryIO, TypeAlias
@@ -286,9 +287,10 @@ def _lines_of_input() -> Iterator[str | Source]:
         yield failing(_STANDARD_INPUT, "expected a standard input to read from, found it closed")
         return
     try:
-        for path in rows_of_lines(_input()):
-            found = True
-            yield path
+        with _input() as file:
+            for path in rows_of_lines(file):
+                found = True
+                yield path
     except (OSError, ValueError) as error:
         yield failing(_STANDARD_INPUT, error)
         return
@@ -296,12 +298,16 @@ def _lines_of_input() -> Iterator[str | Source]:
         yield failing(_STANDARD_INPUT, "expected paths of images on the standard input, found none")
 
 
-def _input() -> BinaryIO:
+@contextmanager
+def _input() -> Iterator[BinaryIO]:
     """The standard input by a reader of its own: a thread that waits in sys.stdin's aborts the end of the process."""
     try:
-        return open(os.dup(sys.stdin.fileno()), "rb")
+        number = sys.stdin.fileno()
     except OSError:  # what stands in its place is no file
-        return sys.stdin.buffer
+        yield sys.stdin.buffer
+        return
+    with open(os.dup(number), "rb") as file:
+        yield file
 
 
 def _file(name: str) -> Source:
