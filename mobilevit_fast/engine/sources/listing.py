@@ -81,7 +81,8 @@ def each(images: Any) -> Iterator[Source]:
     """
     for position, item in enumerate(_flat(images)):
         if isinstance(item, (str, os.PathLike)):
-            yield _file(os.fsdecode(item))
+            name = os.fsdecode(item)
+            yield Source(name, partial(storage.read, _normal(name)))
         else:
             yield _in_memory(item, position)
 
