@@ -25,6 +25,7 @@ def state_of_three(folder: Path) -> int:
     return int(state)
 
 
+@pytest.mark.thorough  # every step of two writers one after the other; of one, and of one beside another, below
 def test_the_next_writer_is_killed_too(folder: Path) -> None:
     write_three(folder, 0)
     torn = {}

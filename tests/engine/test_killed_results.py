@@ -91,6 +91,7 @@ def test_killed_at_every_step_of_a_run(tmp_path: Path, kind: str) -> None:
     assert set(counts) == {1, 4, 5}
 
 
+@pytest.mark.thorough  # the steps of a run that begins, goes on or tries again are in make test
 def test_killed_at_every_step_of_an_overwriting(tmp_path: Path) -> None:
     """The old results are whole, or those of the new run are there as far as it came."""
     names = NAMES[:5]

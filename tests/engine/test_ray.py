@@ -268,7 +268,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.slow
-@pytest.mark.thorough  # an actor is killed, and retried, in a test of this file; a run goes on in tests of results
+@pytest.mark.thorough  # two clusters, half a minute each; that a killed actor is retried has a test above
 def test_the_example_goes_on_after_it_was_killed(start: Callable[..., Started], tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
@@ -308,6 +308,7 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # its requests are batches as those of the tests above; Ray Serve takes half a minute to begin
 def test_the_example_of_a_service_answers_over_http(start: Callable[..., Started]) -> None:
     port = free_port()
     service, said = start(REPOSITORY / "examples" / "ray_serve.py", "--port", port, "--top-k", 2)

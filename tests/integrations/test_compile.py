@@ -22,7 +22,7 @@ def operators(graph: torch.fx.Graph) -> list[str]:
 # Inductor compiles the native one below.
 @pytest.mark.parametrize(
     ("name", "regions"),
-    [("transformers", 8), ("timm", 8), *(thorough((name, 18)) for name in CLASSIFIERS)],
+    [("transformers", 8), thorough(("timm", 8)), *(thorough((name, 18)) for name in CLASSIFIERS)],
 )
 def test_compile_in_one_graph(name: str, regions: int) -> None:
     """Stem, three inverted residuals, a block of three, head; or seven and three blocks."""
