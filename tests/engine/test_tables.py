@@ -195,6 +195,8 @@ def test_the_standard_input_is_answered_as_it_comes(monkeypatch: pytest.MonkeyPa
             assert next(found).name == name  # and the pipe is still open
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     assert answers("-") == {"-": "expected paths of images on the standard input, found none"}
+    monkeypatch.setattr(sys, "stdin", None)
+    assert answers("-") == {"-": "expected a standard input to read from, found it closed"}
 
 
 @pytest.mark.parametrize("kind", [".txt", ".csv", ".parquet"])
