@@ -88,11 +88,12 @@ def interleaved(
 
 
 def _pipeline(classifier: Classifier) -> Way:
+    device = next(classifier.module.parameters()).device
     pipeline = import_transformers().pipeline(
         "image-classification",
         model=classifier.module,
         image_processor=classifier.processor,
-        device=_device_of(classifier.module),
+        device=device,
         batch_size=classifier.batch,
         num_workers=classifier.pipeline_workers,
     )
@@ -136,10 +137,6 @@ def _filled(batches: Any, size: int) -> Iterator[tuple[Tensor, int]]:
     for images in batches:
         missing = size - len(images)
         yield (torch.cat((images, images[:1].expand(missing, -1, -1, -1))) if missing else images), len(images)
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
 
 
 class _Files:

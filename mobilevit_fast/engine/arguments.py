@@ -25,14 +25,19 @@ def checked_batch_sizes(given: Sequence[int] | None, kind: str, shape: tuple[int
     sizes = BATCH_SIZES[kind] if given is None else tuple(given)
     if not sizes:
         raise ValueError("batch_sizes: expected at least one, got none")
-    sizes = tuple(sorted({_positive("batch_sizes", size) for size in sizes}))
+    sizes = tuple(sorted({positive("batch_sizes", size) for size in sizes}))
     if kind == "cuda" or shape is None:
         return sizes
     most = max(1, limits.MAX_PIXELS // (shape[0] * shape[1]))
     return tuple(size for size in sizes if size <= most) or (most,)
 
 
-def _positive(name: str, value: int) -> int:
+def positive(name: str, value: int) -> int:
+    """A number of things, at least one.
+
+    Raises:
+        ValueError: it is none.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name}: expected a positive whole number, got {value!r}")
     return value
@@ -54,6 +59,6 @@ def checked_threads(count: int | None) -> int:
     """A number of threads that a process may have; None for one on each core."""
     if count is None:
         return len(os.sched_getaffinity(0))
-    if _positive("decode_threads", count) > _MAX_THREADS:
+    if positive("decode_threads", count) > _MAX_THREADS:
         raise ValueError(f"decode_threads: expected at most {_MAX_THREADS}, got {count}")
     return count

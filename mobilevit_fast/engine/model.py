@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilevit_fast.acceleration import PixelNormalization, pixels_of
+from mobilevit_fast.engine.arguments import positive
 from mobilevit_fast.engine.embedding import embedding_of, has_embedding
 
 OUTPUTS = ("label", "score", "embedding", "logits", "mask")
@@ -110,8 +111,7 @@ class EngineModel:
         unknown = [name for name in wanted.outputs if name not in OUTPUTS]
         if unknown or not wanted.outputs:
             raise ValueError(f"outputs: expected some of {', '.join(OUTPUTS)}, got {', '.join(unknown) or 'none'}")
-        if isinstance(wanted.top_k, bool) or not isinstance(wanted.top_k, int) or wanted.top_k < 1:
-            raise ValueError(f"top_k: expected a positive whole number, got {wanted.top_k!r}")
+        positive("top_k", wanted.top_k)
         if _is_segmentation(model):
             _refuse(wanted.outputs, _OF_SEGMENTATION)
         elif has_embedding(model):

@@ -9,7 +9,7 @@ it is many launches.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def orders(table: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> Orders:
 ORDERS = orders(json.loads(FILE.read_text(encoding="utf-8"))["chips"])
 
 
-def order_on_gpu(device: torch.device, op: str, dtype: torch.dtype, sizes: Mapping[str, int]) -> tuple[str, ...]:
+def order_on_gpu(
+    device: torch.device, op: str, dtype: torch.dtype, sizes: Callable[[], Iterable[int]]
+) -> tuple[str, ...]:
     """The backends of an operator on a GPU, best first.
 
     In a trace it is the usual order: sizes may be symbols there, and a table would bind the graph to their values.
@@ -51,10 +53,10 @@ def order_on_gpu(device: torch.device, op: str, dtype: torch.dtype, sizes: Mappi
         device: of the weights.
         op: the operator's name.
         dtype: in which it computes.
-        sizes: of its weights, in the order of their declaration.
+        sizes: gives those of its weights, in the order of their declaration; not asked in a trace.
     """
     is_nvidia = device.type == "cuda" and torch.version.cuda and torch.cuda.is_available()
     if is_nvidia and not torch.compiler.is_compiling():
         properties = torch.cuda.get_device_properties(device)
-        return ORDERS.get(((properties.major, properties.minor), op, dtype, tuple(sizes.values())), USUAL)
+        return ORDERS.get(((properties.major, properties.minor), op, dtype, tuple(sizes())), USUAL)
     return USUAL

@@ -8,7 +8,7 @@ overloads that are defined here, so that schema, shape rule and documentation of
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -198,8 +198,12 @@ class Op:
         """The backends to be asked, best first."""
         if device.type == "cpu":
             return _ON_CPU
-        weights = [arguments[name] for name in self.declaration.names]
-        return order_on_gpu(device, self.name, dtype, self.declaration.sizes(self.name, None, weights))
+
+        def sizes() -> Iterable[int]:
+            weights = [arguments[name] for name in self.declaration.names]
+            return self.declaration.sizes(self.name, None, weights).values()
+
+        return order_on_gpu(device, self.name, dtype, sizes)
 
     def supports(self, backend: str, device: torch.device, dtype: torch.dtype, arguments: dict[str, Any]) -> Support:
         """Whether one backend takes this device, type and these arguments."""

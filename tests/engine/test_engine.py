@@ -382,27 +382,3 @@ def test_names_of_classes_may_be_those_of_json() -> None:
     for wrong in (["a", "b"], {"one": "a"}, {0: 1}):
         with pytest.raises(TypeError, match="id2label: expected"):
             names("native", id2label=wrong)
-
-
-def test_weights_that_are_no_plain_tensors_have_a_fingerprint() -> None:
-    """Packed ones of quantised modules, sparse ones, and what modules add of their own."""
-
-    class Extra(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.state: Any = {"scale": 1}
-
-        def get_extra_state(self) -> Any:
-            return self.state
-
-        def set_extra_state(self, state: Any) -> None:
-            self.state = state
-
-    model = zoo.SMALL["native"]()
-    model.extra = Extra()
-    model.register_buffer("sparse", torch.eye(3).to_sparse())
-    engine = Engine(model, PROCESSOR)
-    before = engine.fingerprint()
-    assert engine.fingerprint() == before
-    model.extra.state = {"scale": 2}
-    assert engine.fingerprint()["weights"] != before["weights"]

@@ -267,3 +267,27 @@ def test_a_run_that_is_killed_again_and_again_answers_everything_once(kills: int
     rows = [*mvf.engine.read_results(out)]
     assert sorted(row["source"] for row in rows) == sorted(str(photos / name) for name in files)
     assert {Path(row["source"]).name for row in rows if row["error"]} == {n for n in files if files[n] == b"broken"}
+
+
+def test_weights_that_are_no_plain_tensors_have_a_fingerprint() -> None:
+    """Packed ones of quantised modules, sparse ones, and what modules add of their own."""
+
+    class Extra(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.state: Any = {"scale": 1}
+
+        def get_extra_state(self) -> Any:
+            return self.state
+
+        def set_extra_state(self, state: Any) -> None:
+            self.state = state
+
+    model = zoo.SMALL["native"]()
+    model.extra = Extra()
+    model.register_buffer("sparse", torch.eye(3).to_sparse())
+    engine = Engine(model, PROCESSOR)
+    before = engine.fingerprint()
+    assert engine.fingerprint() == before
+    model.extra.state = {"scale": 2}
+    assert engine.fingerprint()["weights"] != before["weights"]
