@@ -34,6 +34,9 @@ COMMANDS = {
     "counts": Command(
         "benchmarks.counts:main", "Bytes, products and exponentials of the CUDA kernels for an image, by the emulator."
     ),
+    "predict": Command(
+        "benchmarks.predictions:predict", "Times of the kernels for Hopper by what the emulator counts."
+    ),
     "traffic": Command("benchmarks.triton_traffic:traffic", "Bytes that the Triton kernels move."),
     "compile-report": Command(
         "benchmarks.compile_report:report", "Registers, spills and instructions of the compiled Triton kernels."

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from benchmarks import engine, freshness, speedups
+from benchmarks import engine, freshness, predictions, speedups
 from benchmarks.cpu import resize
 from benchmarks.cpu import table as cpu_table
 from benchmarks.cpu.table import machine_text, replaced, slug
@@ -113,7 +113,7 @@ def blocks(found: list[Sources], regions: dict[str, Any] | None, plots: str) -> 
         if texts:
             yield "\n\n".join(texts), table.BEGIN, table.END
     if regions is not None:
-        yield gpu_table.regions(regions), gpu_table.REGIONS_BEGIN, gpu_table.REGIONS_END
+        yield gpu_table.regions(regions, predictions.beside()), gpu_table.REGIONS_BEGIN, gpu_table.REGIONS_END
 
 
 def engine_blocks(results: Path) -> Iterator[tuple[str, str, str]]:

@@ -138,7 +138,8 @@ py::list take_launches() {
     entry["shared_bytes"] = one.shared_bytes, entry["arrays"] = arrays;
     entry["products"] = one.counts.products, entry["exponentials"] = one.counts.exponentials;
     entry["wavefronts"] = one.counts.wavefronts, entry["conflicts"] = one.counts.conflicts;
-    entry["sectors"] = one.counts.sectors;
+    entry["sectors"] = one.counts.sectors, entry["instructions"] = one.counts.instructions;
+    entry["waits"] = one.counts.waits;
     entry["wgmma_macs"] = one.counts.wgmma_macs, entry["wgmma_clocks"] = one.counts.wgmma_clocks;
     result.append(entry);
   }

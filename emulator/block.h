@@ -112,6 +112,7 @@ class Block {
 
   MVF_OUT_OF_LINE void barrier(const Place& place) {
     Thread& thread = self();
+    ++device.counts.waits;
     thread.what = "barrier", thread.place = place;
     if (!at_barrier_.empty() && !(at_barrier_.front()->place == place)) {
       throw Error("divergent barrier: " + thread.text() + ", " + at_barrier_.front()->text());
@@ -129,6 +130,7 @@ class Block {
   template <class Payload, class Perform>
   void collective(const char* what, const Place& place, Payload& payload, Perform perform) {
     Thread& thread = self();
+    ++device.counts.instructions;
     thread.state = State::in_warp, thread.what = what, thread.place = place, thread.payload = &payload;
     Warp& warp = warps_[thread.index / kWarp];
     if (warp.arrived == 0) {
@@ -199,6 +201,7 @@ class Block {
   // The array of an access of the calling thread to global memory.
   MVF_OUT_OF_LINE Array& touch_global(const void* address, size_t bytes, const Place& place) {
     Array& array = device.array_of(address, bytes, place);
+    ++device.counts.instructions;
     if (!self().sees_global && !array.constant) {
       throw Error("global memory: " + array.name + " before grid_wait at " + place.text());
     }
@@ -233,6 +236,7 @@ class Block {
         return;
       }
     }
+    if (const char* window = shared_window(at, bytes)) return watch(static_cast<size_t>(at - window), bytes, place);
     throw Error("shared memory: " + std::to_string(bytes) + " bytes outside of every array at " + place.text());
   }
 
@@ -278,6 +282,8 @@ class Block {
   virtual void end(Thread&) {}
   // Takes out of those about to run, in their order, those that shall run later.
   virtual void hold_back(std::vector<Thread*>&) {}
+  // The beginning of shared memory that is one array, if this lies in it.
+  virtual const char* shared_window(const char*, size_t) { return nullptr; }
 
   void watch(size_t offset, size_t bytes, const Place& place) {
     const unsigned thread = self().index;

@@ -68,6 +68,7 @@ template <class T>
 void store_async(uint32_t address, T value, uint32_t barrier, MVF_PLACE) {
   emulated::Sm90Block& target = sm90_block().cluster.block_of(address, MVF_HERE);
   const size_t at = target.window.offset(address, sizeof(T), sizeof(T), MVF_HERE);
+  ++sm90_block().device.counts.instructions;
   fly_to_shared(target, target, address, sizeof(T), sizeof(T), barrier, MVF_HERE, [&target, at, value](char* data) {
     std::memcpy(data, &value, sizeof(T));
     target.stored_by_others(at, sizeof(T));

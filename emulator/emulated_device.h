@@ -84,12 +84,14 @@ void store_global(T* target, T value, MVF_PLACE) {
 template <class T>
 T load_shared(const T* source, MVF_PLACE) {
   expect_aligned(source, MVF_HERE);
+  ++block().device.counts.instructions;
   block().touch_shared(source, sizeof(T), MVF_HERE);
   return *source;
 }
 template <class T>
 void store_shared(T* target, T value, MVF_PLACE) {
   expect_aligned(target, MVF_HERE);
+  ++block().device.counts.instructions;
   block().touch_shared(target, sizeof(T), MVF_HERE);
   *target = value;
 }

@@ -8,6 +8,7 @@ namespace mobilevit_fast::cuda {
 // Of both halves of words.
 template <class Compute>
 uint32_t by_halves(uint32_t a, uint32_t b, uint32_t c, const Compute& compute) {
+  ++block().device.counts.instructions;
   const auto low = [](uint32_t word) { return emulated::float_of_half(static_cast<uint16_t>(word)); };
   const uint32_t first = compute(low(a), low(b), low(c));
   return first | static_cast<uint32_t>(compute(low(a >> 16), low(b >> 16), low(c >> 16))) << 16;
@@ -36,6 +37,7 @@ MVF_OUT_OF_LINE inline uint32_t exp2_half2(uint32_t x) {
   });
 }
 inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+  ++block().device.counts.instructions;
   const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
   uint32_t result = 0;
   for (uint32_t i = 0; i < 4; ++i) {

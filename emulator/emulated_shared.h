@@ -13,6 +13,7 @@ inline uint32_t shared_memory_begin() { return shared_address(sm90_block().windo
 template <class T>
 T load_shared_at(uint32_t address, MVF_PLACE) {
   T value;
+  ++sm90_block().device.counts.instructions;
   sm90_block().load(address, &value, sizeof(T), MVF_HERE);
   return value;
 }
@@ -22,6 +23,7 @@ T load_shared_constant(uint32_t address, MVF_PLACE) {
 }
 template <class T>
 void store_shared_at(uint32_t address, T value, MVF_PLACE) {
+  ++sm90_block().device.counts.instructions;
   sm90_block().store(address, &value, sizeof(T), MVF_HERE);
 }
 

@@ -42,6 +42,8 @@ class Launch(NamedTuple):
         exponentials: instructions of the special-function unit, of a thread each.
         wavefronts, conflicts: of shared memory, where they are watched; those beyond what the bytes need.
         sectors: of 32 bytes of global memory that warps ask for, where they are watched; lanes share them.
+        instructions: of a thread each, but for float32 arithmetic and addresses.
+        waits: of a thread each, for barriers.
         wgmma_macs, wgmma_clocks: multiply-adds of warpgroups' products, and the cycles that a matrix unit takes for
             them, summed over the launch.
     """
@@ -56,6 +58,8 @@ class Launch(NamedTuple):
     wavefronts: int
     conflicts: int
     sectors: int
+    instructions: int
+    waits: int
     wgmma_macs: int
     wgmma_clocks: int
 

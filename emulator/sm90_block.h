@@ -142,6 +142,7 @@ class Sm90Block : public Block {
   }
   void wait_barrier(Barrier& barrier, int parity, const Place& place) {
     if (parity != 0 && parity != 1) throw Error("barrier_wait: expected a parity, got " + std::to_string(parity));
+    ++device.counts.waits;
     int& last = barrier.last[self().index];
     const bool over = barrier.phase % 2 != parity;
     const int phase = over ? barrier.phase - 1 : barrier.phase;
@@ -176,6 +177,7 @@ class Sm90Block : public Block {
                   " arrives twice in one phase, at " + place.text());
     }
     named.arrived.push_back(self_index);
+    if (waits) ++device.counts.waits;
     if (static_cast<int>(named.arrived.size()) == threads) {
       for (Thread* thread : named.waiters) wake(*thread);
       named = Named{};
@@ -292,6 +294,10 @@ class Sm90Block : public Block {
 
   void end(Thread& thread) override;
   void hold_back(std::vector<Thread*>& order) override;
+  const char* shared_window(const char* at, size_t bytes) override {
+    const char* begin = window.data();
+    return at >= begin && at + bytes <= begin + window.bytes() ? begin : nullptr;
+  }
 
   std::vector<Sm90Thread> more_;
   uint32_t all_fences_ = 0;

@@ -78,6 +78,7 @@ class Cluster {
       throw Error("cluster_wait without cluster_arrive at " + place.text());
     }
     const int phase = waited_[&block.self()]++;
+    ++block.device.counts.waits;
     if (phase_ > phase) return;
     waiters_.push_back({&block, &block.self()});
     block.wait("cluster_wait", place);

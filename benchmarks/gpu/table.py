@@ -1,6 +1,6 @@
 """Tables of a GPU for docs/benchmarks.md, from results; `python -m benchmarks report` writes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks import freshness
@@ -8,6 +8,7 @@ from benchmarks.cpu.table import Rows, commit_text, grid, shape_text
 from benchmarks.gpu.engine import CASES as ENGINE_CASES
 from benchmarks.gpu.engine import LOOPS
 from benchmarks.loops import LABELS
+from benchmarks.predictions import Beside, Region, region_of
 from benchmarks.registry import OPERATOR_BACKENDS, SIZES, providers_on
 from mobilevit_fast.engine.statistics import COPY, DECODE, FORWARD, READ, RESIZE
 
@@ -72,8 +73,8 @@ def _operators(rows: Rows) -> str:
     return grid([*header, "floor / cuda"], lines)
 
 
-def regions(results: dict[str, Any]) -> str:
-    """The table of regions on compute capability 9.0, and what they were measured on."""
+def regions(results: dict[str, Any], beside: Mapping[Region, Beside]) -> str:
+    """The table of regions on compute capability 9.0, what they were measured on, and what stands beside each."""
     groups: dict[tuple[str, int], Rows] = {}
     for row in results["rows"]:
         groups.setdefault((row["model"], row["batch"]), []).append(row)
@@ -83,14 +84,22 @@ def regions(results: dict[str, Any]) -> str:
             twice = " (twice)" if row["calls"] > 1 else ""
             error = f"{row['error']:.1e} / {row['pytorch_error']:.1e}"
             shape = f"`{row['operator']}` {shape_text(row['shape'])}{twice}"
-            lines.append([f"{model}, {batch}", shape, f"{row['us']:.1f}", f"{row['before_us']:.1f}", error])
+            other = beside.get(region_of(row))
+            predicted = f"{other.predicted:.1f}, {other.busiest}" if other else _MISSING
+            prototype = f"{other.prototype:.1f}" if other and other.prototype else _MISSING
+            times = f"{row['us']:.1f}", f"{row['before_us']:.1f}", predicted, prototype
+            lines.append([f"{model}, {batch}", shape, *times, error])
         now, before = (sum(row[name] * row["calls"] for row in rows) for name in ("us", "before_us"))
-        lines.append([f"**{model}, {batch}**", "**all**", f"**{now:,.0f}**", f"**{before:,.0f}**", ""])
+        found = [(beside[region_of(row)].predicted, row["calls"]) for row in rows if region_of(row) in beside]
+        sums = now, before, *([sum(us * calls for us, calls in found)] if len(found) == len(rows) else [])
+        cells = [*(f"**{us:,.0f}**" for us in sums), *[""] * (5 - len(sums))]
+        lines.append([f"**{model}, {batch}**", "**all**", *cells])
     stamp, commit = results["stamp"], commit_text(results["environment"])
     conditions = (
         f"{stamp['device']}, driver {stamp['driver']}; torch {stamp['torch']}; {stamp['date']}, commit {commit}."
     )
-    table = grid(["model, images", "region", "µs", "µs before", "error / PyTorch's"], lines)
+    header = ["model, images", "region", "µs", "µs before", "predicted, busiest", "prototype", "error / PyTorch's"]
+    table = grid(header, lines)
     return f"{conditions}{freshness.remark('cuda', results)}\n\n{table}"
 
 
