@@ -102,9 +102,21 @@ def test_without_biases(channels: int, features: int, layers: int, size: int) ->
 
 @SHAPES
 def test_images_that_are_not_square(channels: int, features: int, layers: int, size: int) -> None:
-    """As many tokens as those of the square ones, and others, which no kernel of compute capability 9.0 takes."""
+    """As many tokens as those of the square ones, and more, which no kernel of compute capability 9.0 takes."""
     for height, width in ((size // 2, 2 * size), (2 * size, size // 2), (size, size + 2)):
         check(make(channels, features, layers, (200, height, width)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@SHAPES
+def test_fewer_tokens_than_there_is_room_for(
+    channels: int, features: int, layers: int, size: int, dtype: torch.dtype
+) -> None:
+    """Those of 224 pixels among them, and all but one, for few and for many images; large scores too."""
+    images = [(256, size - size // 8, size - size // 8), (200, size - 2, size), (37, size - 2, size - 2)]
+    for image in images:
+        check(make(channels, features, layers, image, dtype))
+    check(make(channels, features, layers, images[0], dtype, sharpness=30.0), count=32, measure=rms_error)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

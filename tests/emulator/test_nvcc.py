@@ -46,12 +46,14 @@ SM90_KERNELS = {
     "small_stack_sm90.cu": 9,
     "stem_sm90.cu": 24,
     "strips_sm90.cu": 16,
+    "transformer_stack_masked_sm90.cu": 9,
+    "transformer_stack_masked_sm90_bfloat16.cu": 9,
     "transformer_stack_sm90.cu": 9,
     "transformer_stack_sm90_bfloat16.cu": 9,
 }
 """The same of files for compute capability 9.0 alone."""
-SM90_SPILLS = {"rows_sm90.cu": 4}
-"""Bytes that a thread stores and loads again at most, where it is not 0: a word that lasts, loaded once a row."""
+SM90_SPILLS = {"rows_sm90.cu": 4, "transformer_stack_masked_sm90.cu": 40}
+"""Bytes that a thread stores and loads again at most, where it is not 0: words that last, loaded once a row or head."""
 
 
 def nvcc(source: Path, *options: object) -> str:

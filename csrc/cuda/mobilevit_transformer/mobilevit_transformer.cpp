@@ -99,7 +99,10 @@ void run_stack(const Arguments& arguments, const Tensor& x, const SmallStack& fe
                cudaStream_t stream) {
   const bool many = p.stream != nullptr && choose_transformer_stack_sm90(p);
   if (few.takes(p, many)) return arguments.launched(few.run(p, stream));
-  if (many) return arguments.launched(transformer_stack_sm90<T>(p, stream));
+  if (many) {
+    const bool whole = p.tokens == transformer_stack_sm90_tokens(p);
+    return arguments.launched((whole ? transformer_stack_sm90<T> : transformer_stack_masked_sm90<T>)(p, stream));
+  }
   arguments.expect(choose_transformer<T>(p), "channels that shared memory holds, got ", p.channels, ", ", p.features,
                    " hidden channels, ", p.hidden, " hidden units, ", p.outputs, " output channels");
   if (p.rows == 0) return arguments.launched(mobilevit_transformer_stack<T>(p, stream));

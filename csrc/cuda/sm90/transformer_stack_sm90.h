@@ -12,7 +12,13 @@ int64_t transformer_stack_sm90_bytes(const MobileViTTransformerParams& params);
 // Whether the kernel takes the call on the current device, and has work enough there: sets tiles and blocks.
 bool choose_transformer_stack_sm90(MobileViTTransformerParams& params);
 
+// Tokens that a sequence has room for; 0 where there is no kernel.
+int transformer_stack_sm90_tokens(const MobileViTTransformerParams& params);
+
+// Of sequences of as many tokens as a shape has, and of fewer.
 template <class T>
 cudaError_t transformer_stack_sm90(const MobileViTTransformerParams& params, cudaStream_t stream);
+template <class T>
+cudaError_t transformer_stack_masked_sm90(const MobileViTTransformerParams& params, cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda

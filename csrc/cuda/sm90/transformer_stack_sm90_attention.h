@@ -6,6 +6,9 @@
 
 namespace mobilevit_fast::cuda {
 
+// Far below any score: the difference of two scores is still a number.
+constexpr float kNoScore = -1e38f, kLargestHalf = 65504.0f;
+
 template <class T, class S>
 MVF_DEVICE void StackGroup<T, S>::take_turn() const {
   if (S::kTurns) named_barrier_sync(3 + group, kStackGroups * 128);
@@ -76,6 +79,13 @@ MVF_DEVICE void StackGroup<T, S>::store_keys_values(const float* sums, uint32_t 
   for (int first = 0; first < 2 * S::kHeadTiles; first += kBatch) {
     uint32_t words[2 * kBatch];
     to_words<kBatch>(sums + first * 4, bias_at + first * 32, 1.0f, words);
+    if (S::kMasked && S::kPair && first <= kMaskTile && kMaskTile < first + kBatch && lane % 4 == kMaskLane) {
+      MVF_UNROLL
+      for (int r = 0; r < 2; ++r) {
+        const bool counts = first_key + warp * 16 + lane / 4 + 8 * r < p.tokens;
+        words[2 * (kMaskTile - first) + r] = pack<T>(counts ? 0.0f : -kLargestHalf, 0.0f);
+      }
+    }
     MVF_UNROLL
     for (int i = 0; i < 2 * kBatch; ++i) {
       store_shared_at(to + (first + i / 2) * S::kKeys * 16 + i % 2 * 128, words[i]);
@@ -96,6 +106,18 @@ MVF_DEVICE void StackGroup<T, S>::scores(float (&s)[kCount], const uint32_t (&q)
     Product<2 * kCount>::rs(s, q[k], operand(at + first + 2 * k * S::kKeys, whole ? S::kKeys : 0, 8), k > 0);
   }
   wgmma_commit();
+}
+// Those of keys beyond the sequence's last token count for nothing. A pair of blocks masks them by a feature.
+template <class T, class S>
+template <int kCount>
+MVF_DEVICE void StackGroup<T, S>::mask(float (&s)[kCount], int first) const {
+  if constexpr (S::kMasked && !S::kPair) {
+    const int end = p.tokens - first - lane % 4 * 2;
+    MVF_UNROLL
+    for (int i = 0; i < kCount; ++i) {
+      if (i / 4 * kMatrixColumns + i % 2 >= end) s[i] = kNoScore;
+    }
+  }
 }
 template <class T, class S>
 MVF_DEVICE uint64_t StackGroup<T, S>::values_step(uint32_t at, int key) const {  // transposed: keys are the depth
@@ -196,6 +218,7 @@ MVF_DEVICE void StackGroup<T, S>::attend_64(uint32_t at) {
   scores(s, query, at, 0);
   wgmma_wait<0>();
   keep(s);
+  mask(s, 0);
   softmax(s, total);
   uint32_t w[4][4];
   MVF_UNROLL
@@ -247,6 +270,7 @@ MVF_DEVICE void StackGroup<T, S>::attend_warp() {
   }
   uint32_t values[2 * S::kHeadTiles];
   next_part(1.0f, values);
+  mask(s, 0);
   softmax(s, total);
   const uint32_t w[4] = {pack<T>(s[0], s[1]), pack<T>(s[2], s[3]), pack<T>(s[4], s[5]), pack<T>(s[6], s[7])};
   float o[S::kHeadWidth / 2] = {};

@@ -6,7 +6,7 @@ namespace mobilevit_fast::cuda {
 
 template <>
 cudaError_t transformer_stack_sm90<BFloat16>(const MobileViTTransformerParams& params, cudaStream_t stream) {
-  return launch_stack_sm90<BFloat16>(params, stream);
+  return launch_stack_sm90<BFloat16, false>(params, stream);
 }
 
 }  // namespace mobilevit_fast::cuda

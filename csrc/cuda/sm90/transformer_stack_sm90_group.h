@@ -74,11 +74,14 @@ class StackGroup {
     return (tile * kStackGroups + group) * kGroupRows + warp * 16 + lane / 4 + 8 * half;
   }
   // Rows beyond the last are a few of the last tile's; a pair of blocks has none.
-  MVF_DEVICE bool exists(int row) const { return S::kPair || row < p.all_sequences * S::kTokens; }
+  MVF_DEVICE bool of_a_sequence(int row) const { return S::kPair || row < p.all_sequences * S::kTokens; }
+  MVF_DEVICE bool exists(int row) const { return of_a_sequence(row) && (!S::kMasked || row % S::kTokens < p.tokens); }
   // Of patches of 2 x 2. A quotient of such small numbers is exact this way, and leaves nothing to be kept in registers
   // from tile to tile.
   MVF_DEVICE int64_t number_of(int row) const {
-    const int sequence = row / S::kTokens, token = row % S::kTokens, columns = p.width / 2;
+    const int sequence = row / S::kTokens, columns = p.width / 2;
+    int token = row % S::kTokens;
+    if (S::kMasked && token >= p.tokens) token = p.tokens - 1;
     const int token_row = static_cast<int>((static_cast<float>(token) + 0.5f) * p.inverse_columns);
     const int line = token_row * 2 + sequence % 4 / 2, column = (token - token_row * columns) * 2 + sequence % 2;
     return (static_cast<int64_t>(sequence / 4) * p.height * p.width + line * p.width + column) * S::kChannels;
@@ -89,7 +92,7 @@ class StackGroup {
     MVF_UNROLL
     for (int r = 0; r < 2; ++r) {
       const int row = row_of(tile, r);
-      const T* from = static_cast<const T*>(p.x) + number_of(exists(row) ? row : 0);
+      const T* from = static_cast<const T*>(p.x) + number_of(of_a_sequence(row) ? row : 0);
       MVF_UNROLL
       for (int i = 0; i < S::kChannels / 32; ++i) {
         const Bytes16 v = load_result(reinterpret_cast<const Bytes16*>(from + 32 * i) + lane % 4);
@@ -245,6 +248,8 @@ class StackGroup {
   MVF_DEVICE void store_keys_values(const float* sums, uint32_t bias_at, uint32_t to, int first_key);
   template <int kCount>
   MVF_DEVICE void scores(float (&s)[kCount], const uint32_t (&q)[S::kHeadSteps][4], uint32_t at, int first);
+  template <int kCount>
+  MVF_DEVICE void mask(float (&s)[kCount], int first) const;
   MVF_DEVICE uint64_t values_step(uint32_t at, int key) const;
   template <int kCount>
   static MVF_DEVICE void largest(const float (&s)[kCount], float (&most)[2]);
@@ -256,6 +261,11 @@ class StackGroup {
   MVF_DEVICE void end_projection();
   MVF_DEVICE void take_turn() const;
   MVF_DEVICE void give_turn() const;
+
+  // A pair has no registers to mask scores. There the feature behind a head's last is one in queries, and in keys zero,
+  // or what takes all weight from a key beyond the sequence's last token, whose score is that token's otherwise.
+  static constexpr int kMaskTile = S::kHeadDim / kMatrixColumns, kMaskLane = S::kHeadDim % kMatrixColumns / 2;
+  static_assert(!S::kPair || S::kHeadDim % 2 == 0);
 
   static constexpr int kQkvPieces = ceil_div(S::kSteps, Pieces::kQkv),
                        kProjPieces = ceil_div(S::kHeadSteps, Pieces::kProj);

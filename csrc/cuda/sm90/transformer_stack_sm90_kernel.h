@@ -68,11 +68,13 @@ class TransformerStackSm90 {
   }
 };
 
-template <class T>
+template <class T, bool kMasked>
 cudaError_t launch_stack_sm90(const MobileViTTransformerParams& p, cudaStream_t stream) {
   cudaError_t result = cudaErrorInvalidValue;
-  with_stack_shape(
-      p, [&](auto shape) { result = launch_sm90<TransformerStackSm90<T, typename decltype(shape)::Type>>(p, stream); });
+  with_stack_shape(p, [&](auto shape) {
+    using Shape = typename decltype(shape)::Type;
+    result = launch_sm90<TransformerStackSm90<T, std::conditional_t<kMasked, Masked<Shape>, Shape>>>(p, stream);
+  });
   return result;
 }
 

@@ -5,7 +5,6 @@
 
 namespace mobilevit_fast::cuda {
 
-constexpr float kLargestHalf = 65504.0f;
 // Keys of which scores are computed at a time. In float16 there are registers to begin the next ones before.
 template <class T>
 constexpr int kPartKeys = 128;
@@ -24,6 +23,7 @@ MVF_DEVICE void StackGroup<T, S>::hand_out(const float (&sums)[S::kQkv / 2], uin
   const uint32_t bias_at = bias + lane % 4 * 8, buffer = number % 2, first_key = rank * 128 + group * 64;
   uint32_t words[2 * S::kHeadTiles];
   to_words<S::kHeadTiles>(sums, bias_at, p.score_scale, words);
+  if (S::kMasked && lane % 4 == kMaskLane) words[2 * kMaskTile] = words[2 * kMaskTile + 1] = pack<T>(1.0f, 0.0f);
   MVF_UNROLL
   for (int j = 0; j < S::kHeadTiles; ++j) {
     store_shared_at(query_address(j), Bytes8{{words[2 * j], words[2 * j + 1]}});

@@ -28,6 +28,8 @@ struct StackShape {
   static_assert(kTokens == 256 || kTokens == 64 || kTokens == 16);
   static_assert(kChannels % 16 == 0 && kFeatures % 8 == 0 && kHidden % kHiddenPart == 0 && kHiddenPart % 16 == 0);
 
+  static constexpr bool kMasked = false;
+
   // A sequence takes two blocks of a cluster, one warpgroup, or one warp.
   static constexpr bool kPair = kTokens == 256, kWarp = kTokens == 16;
 
@@ -88,6 +90,12 @@ struct StackShape {
     return p.channels == kChannels && p.outputs == kChannels && p.features == kFeatures && p.hidden == kHidden &&
            p.layers == kLayers && p.heads == kStackHeads;
   }
+};
+
+// The same for sequences of fewer tokens. Their places beyond the last token hold copies of it, which no query sees.
+template <class Shape>
+struct Masked : Shape {
+  static constexpr bool kMasked = true;
 };
 
 // MobileViT-S, -XS and -XXS at 256 x 256 pixels; in this order in transformer_stack.py too.
