@@ -22,7 +22,6 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks import freshness
 from benchmarks.cpu.table import grid, shape_text
 from benchmarks.floors import CHIPS
 from benchmarks.registry import SIZES
@@ -191,7 +190,7 @@ def predict(
             own = [row for row in rows if (row["model"], row["batch"]) == (name, batch)]
             typer.echo(f"{name}, {batch} images: {sum(microseconds(row) * row['calls'] for row in own):,.0f} µs")
     if update:
-        head = {"about": __doc__.splitlines()[0].split(":")[0], "kernels": {"cuda": freshness.digests()["cuda"]}}
+        head = {"about": __doc__.splitlines()[0].split(":")[0]}
         body = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
         text = json.dumps(head, ensure_ascii=False)[:-1] + f', "rows": [\n  {body}\n]}}\n'
         write_atomically(OUT, text.encode())
