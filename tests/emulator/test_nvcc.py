@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import triton
 
-from testing.compiled import FOLDER, compile_once
+from testing.compiled import FOLDER, Compiled, compile_once
 from testing.paths import REPOSITORY
 
 SM90 = REPOSITORY / "csrc/cuda/sm90"
@@ -52,16 +54,31 @@ SM90_KERNELS = {
     "transformer_stack_sm90_bfloat16.cu": 9,
 }
 """The same of files for compute capability 9.0 alone."""
+WITH_PRODUCTS = ("atrous_", "conv3x3_", "rows_", "transformer_stack_")
+"""Beginnings of the names of those that multiply by warpgroups."""
 SM90_SPILLS = {"rows_sm90.cu": 4, "transformer_stack_masked_sm90.cu": 40}
 """Bytes that a thread stores and loads again at most, where it is not 0: words that last, loaded once a row or head."""
 
 
-def nvcc(source: Path, *options: object) -> str:
-    """What it prints, now or in the run that compiled the same."""
+def nvcc(source: Path, *options: object) -> Compiled:
+    """The object and what was printed, now or in the run that compiled the same."""
     command = ["nvcc", "-std=c++17", f"-I{REPOSITORY / 'csrc'}", *map(str, options)]
-    report = compile_once(command, source, FOLDER / "nvcc").report
-    assert "warning" not in report, report[-4000:]
-    return report
+    compiled = compile_once(command, source, FOLDER / "nvcc")
+    assert "warning" not in compiled.report, compiled.report[-4000:]
+    return compiled
+
+
+def sm90(name: str) -> Compiled:
+    """A source for compute capability 9.0 alone, with its PTX."""
+    return nvcc(SM90 / name, "-O3", "-Xptxas", "-v", "-gencode=arch=compute_90a,code=[sm_90a,compute_90a]")
+
+
+def products(path: Path, kind: str, kernel: str, product: str) -> dict[str, list[str]]:
+    """Widths of warpgroups' products by kernel, in an object's PTX or SASS."""
+    (tool,) = Path(triton.__file__).parent.glob("backends/nvidia/bin/cuobjdump")
+    text = subprocess.run([tool, f"-{kind}", path], check=True, capture_output=True, text=True).stdout
+    _, *parts = re.split(kernel, text)
+    return {name: sorted(re.findall(product, body)) for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
 MANY = 60
@@ -87,7 +104,7 @@ def compilations() -> list[Any]:
 def test_no_register_is_spilled(source: Path, architectures: Sequence[str]) -> None:
     codes = ",".join(f"sm_{architecture}" for architecture in architectures)
     gencode = f"-gencode=arch=compute_80,code=[{codes}]"
-    report = nvcc(source, "-O3", "-Xptxas", "-v", gencode)
+    report = nvcc(source, "-O3", "-Xptxas", "-v", gencode).report
     found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(found) == KERNELS[source.name] * len(architectures)
     assert {number for _, *spills in found for number in spills} == {"0"}
@@ -98,12 +115,23 @@ def test_no_register_is_spilled(source: Path, architectures: Sequence[str]) -> N
 @pytest.mark.parametrize("name", SM90_KERNELS)
 def test_no_register_is_spilled_on_compute_capability_9(name: str) -> None:
     """Nor does the compiler wait between products that could follow each other."""
-    source, gencode = SM90 / name, "-gencode=arch=compute_90a,code=sm_90a"
-    report = nvcc(source, "-O3", "-Xptxas", "-v", gencode)
+    report = sm90(name).report
     found = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert len(found) == SM90_KERNELS[name]
     assert max(int(number) for _, *spills in found for number in spills) <= SM90_SPILLS.get(name, 0)
     assert "C75" not in report
+
+
+@needs_nvcc
+@pytest.mark.parametrize("name", [name for name in SM90_KERNELS if name.startswith(WITH_PRODUCTS)])
+def test_the_compiler_keeps_every_product(name: str) -> None:
+    """Chains of products whose accumulators begin uninitialised it would merge."""
+    path = sm90(name).path
+    written = products(path, "ptx", r"\.entry (\w+)\(", r"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16")
+    made = products(path, "sass", r"Function : (\w+)", r"HGMMA\.64x(\d+)x16")
+    assert len(written) == SM90_KERNELS[name]
+    assert any(written.values())
+    assert made == written
 
 
 @needs_nvcc
