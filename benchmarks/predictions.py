@@ -23,6 +23,7 @@ import typer
 from benchmarks.cpu.table import grid, shape_text
 from benchmarks.registry import SIZES
 from benchmarks.run import RESULTS
+from mobilevit_fast.cli.console import usage_error
 from mobilevit_fast.files import write_atomically
 from testing.shapes import preset_calls
 
@@ -118,6 +119,10 @@ def predict(
     update: Annotated[bool, typer.Option("--update", help="Write the committed file.")] = False,
 ) -> None:
     """Count the work of every region for 256 images and for one, and print the predicted times."""
+    if unknown := [name for name in size or () if name not in SIZES]:
+        raise usage_error(f"--size: expected some of {', '.join(SIZES)}, got {', '.join(unknown)}")
+    if size and update:
+        raise usage_error("--update: expected every size, got --size")
     rows = [row for name in size or SIZES for row in rows_of(name)]
     lines = [
         [f"{r['model']}, {r['batch']}", f"`{r['operator']}` {shape_text(r['shape'])}", f"{microseconds(r):.1f}",

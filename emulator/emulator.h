@@ -54,8 +54,8 @@ struct Counts {
   uint64_t wavefronts = 0;    // that shared memory needs for the accesses of warps
   uint64_t conflicts = 0;     // wavefronts beyond those that the bytes need
   uint64_t sectors = 0;       // of 32 bytes of global memory, that the loads and stores of warps ask for
-  // Of a thread each: loads, stores, copies, shuffles, matrices to and from registers, instructions of the matrix unit
-  // and arithmetic on pairs of float16; neither float32 nor addresses, which are plain C++ here.
+  // Of a thread each: loads, stores, copies, shuffles, matrices to and from registers, a warp's products and arithmetic
+  // on pairs of float16; not warpgroups' products, and neither float32 nor addresses, which are plain C++ here.
   uint64_t instructions = 0;
   uint64_t waits = 0;  // of a thread each, for barriers of all kinds
 };

@@ -42,7 +42,7 @@ class Launch(NamedTuple):
         exponentials: instructions of the special-function unit, of a thread each.
         wavefronts, conflicts: of shared memory, where they are watched; those beyond what the bytes need.
         sectors: of 32 bytes of global memory that warps ask for, where they are watched; lanes share them.
-        instructions: of a thread each, but for float32 arithmetic and addresses.
+        instructions: of a thread each; warpgroups' products, float32 arithmetic and addresses are not among them.
         waits: of a thread each, for barriers.
         wgmma_macs, wgmma_clocks: multiply-adds of warpgroups' products, and the cycles that a matrix unit takes for
             them, summed over the launch.

@@ -1,6 +1,7 @@
 """Work of a region's kernel for compute capability 9.0, in cycles of one multiprocessor of an H200, by unit.
 
-The kernel runs at full width and size; rates are those that each unit was measured to have alone.
+The kernel runs at full width and size. Rates are those that each unit was measured to have alone, but for schedulers,
+of which what is counted is a part: neither float32 arithmetic nor addresses.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SPECIAL_RATE, ISSUE_RATE = 16, 4 * 32
 """Threads' instructions a cycle: of the special-function unit, and of all schedulers."""
 MEMORY = 4.0e12 / PROCESSORS / 1.7e9
 """Bytes a cycle from memory, at the clock under load."""
-CACHE = 40
+CACHE = 38
 """Bytes a cycle from the second-level cache by copies of 8 KB, two to four at a time."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from benchmarks.__main__ import app
 from benchmarks.run import RESULTS
 from mobilevit_fast.kernels import order as chosen
 from mobilevit_fast.ops import OPS
+from testing.paths import REPOSITORY
 
 FOLDER = RESULTS / "gpu-h200"
 NOISE = 1.02
@@ -42,6 +44,22 @@ def test_kernels_of_compute_capability_9_are_not_slower_than_those_for_every_chi
     slower = [row for row in rows("gpu-sm90-regions.json") if row["us"] > NOISE * row["before_us"]]
     assert {row["batch"] for row in slower} <= {8}
     assert {tuple(row["shape"].get(n) for n in ("inputs", "expanded", "outputs")) for row in slower} == EARLIER
+
+
+def test_short_sequences_are_left_to_kernels_for_every_chip_where_these_are_faster() -> None:
+    """Whose time falls with the tokens; the others take as long for any number of them."""
+    header = (REPOSITORY / "csrc/cuda/sm90/transformer_stack_sm90_shapes.h").read_text(encoding="utf-8")
+    ((first, last, *others),) = re.findall(
+        r"kLeastTokens = kTokens == 256 \? (\d+) : kTokens == 64 \? (\d+) : (\d+);", header
+    )
+    least = {256: int(first), 64: int(last), 16: int(others[0])}
+    equal: dict[int, list[float]] = {tokens: [] for tokens in least}
+    for row in rows("gpu-sm90-regions.json"):
+        if (row["batch"], row["operator"]) == (256, "mobilevit_transformer"):
+            tokens = row["shape"]["height"] * row["shape"]["width"] // 4
+            equal[tokens].append(tokens * row["us"] / row["before_us"])
+    assert all(len(found) == 3 for found in equal.values())
+    assert all(max(equal[tokens]) <= least[tokens] < max(equal[tokens]) + 2 for tokens in least), equal
 
 
 def test_the_table_is_that_of_the_committed_results() -> None:

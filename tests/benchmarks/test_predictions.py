@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from benchmarks import predictions, report
+from benchmarks.__main__ import app
 from benchmarks.gpu import table
 from benchmarks.registry import SIZES
 from benchmarks.run import RESULTS
@@ -27,6 +29,10 @@ def predicted() -> Rows:
 
 def off(predicted: float, measured: float) -> float:
     return max(predicted / measured, measured / predicted)
+
+
+def is_of_the_last_stack(row: dict[str, Any]) -> bool:
+    return row["shape"]["height"] < 32 or row["commit"] == "57140f3"
 
 
 def test_every_region_of_every_size_is_predicted(predicted: Rows) -> None:
@@ -50,14 +56,14 @@ def test_predictions_are_near_the_prototypes(predicted: Rows) -> None:
 
 
 def test_predictions_are_near_what_was_measured(predicted: Rows) -> None:
-    """But for stacks of one image: their kernel is another since."""
+    """But for stacks whose kernel is another since: those of one image, and those of 256 tokens but the last ones."""
     regions = report.newest_of(RESULTS, report.REGIONS)
     assert regions is not None
     ratios = {
         key: off(predictions.microseconds(predicted[key]), row["us"])
         for row in regions["rows"]
         if (key := predictions.region_of(row)) in predicted
-        and (row["batch"], row["operator"]) != (1, "mobilevit_transformer")
+        and (row["operator"] != "mobilevit_transformer" or (row["batch"] > 1 and is_of_the_last_stack(row)))
     }
     assert len(ratios) > 75
     assert median(ratios.values()) < 1.2
@@ -70,6 +76,13 @@ def test_they_stand_in_the_table_of_regions() -> None:
     text = table.regions(regions, predictions.beside())
     (line,) = (line for line in text.splitlines() if line.startswith("| S, 256 | `conv2d_bias_act` 96→96,"))
     assert "matrix | 63.8 |" in line
+
+
+@pytest.mark.parametrize("words", [["--size", "Q"], ["--size", "S", "--update"]], ids=" ".join)
+def test_wrong_options_are_one_line(words: list[str]) -> None:
+    outcome = CliRunner().invoke(app, ["predict", *words])
+    assert outcome.exit_code == 2
+    assert "expected" in outcome.output
 
 
 def test_units_that_do_more_take_more_time() -> None:

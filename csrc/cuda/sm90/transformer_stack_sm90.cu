@@ -1,4 +1,6 @@
 // The transformer stack on compute capability 9.0: its choice, and its launches in float16.
+#include <climits>
+
 #include "transformer_stack_sm90.h"
 #include "transformer_stack_sm90_kernel.h"
 
@@ -20,13 +22,13 @@ bool choose_transformer_stack_sm90(MobileViTTransformerParams& p) {
   const Chip chip = current_chip();
   const bool silu = p.mlp_activation == Activation::silu && p.out_activation == Activation::silu;
   if (chip.capability != 90 || !silu || p.patch_h != 2 || p.patch_w != 2) return false;
-  bool fits = false;
-  with_stack_shape(p, [&](auto shape) { fits = chip.shared_memory() >= decltype(shape)::Type::kShared; });
-  // A sequence of fewer tokens takes as long as one without a place that is empty. By an H200's times of whole ones the
-  // kernels for all chips would be faster where it fills less than a third.
-  const int room = transformer_stack_sm90_tokens(p);
-  if (!fits || p.tokens > room || 3 * p.tokens < room) return false;
-  const int64_t rows = static_cast<int64_t>(p.all_sequences) * room;
+  bool found = false;
+  with_stack_shape(p, [&](auto shape) {
+    using S = typename decltype(shape)::Type;
+    found = p.tokens >= S::kLeastTokens && p.tokens <= S::kTokens && chip.shared_memory() >= S::kShared;
+  });
+  const int64_t rows = static_cast<int64_t>(p.all_sequences) * transformer_stack_sm90_tokens(p);
+  if (!found || rows > INT_MAX - kTileRows) return false;
   p.tiles = static_cast<int>((rows + kTileRows - 1) / kTileRows);
   const int most = chip.processors / 2 * 2;  // an even number: clusters of two
   p.blocks = p.tiles < most ? p.tiles : most;

@@ -6,8 +6,8 @@
 
 namespace mobilevit_fast::cuda {
 
-// Far below any score: the difference of two scores is still a number.
-constexpr float kNoScore = -1e38f, kLargestHalf = 65504.0f;
+constexpr float kLargestHalf = 65504.0f;
+constexpr float kNoScore = -1e38f;  // far below any score: the difference of two scores is still a number
 
 template <class T, class S>
 MVF_DEVICE void StackGroup<T, S>::take_turn() const {
@@ -110,9 +110,9 @@ MVF_DEVICE void StackGroup<T, S>::scores(float (&s)[kCount], const uint32_t (&q)
 // Those of keys beyond the sequence's last token count for nothing. A pair of blocks masks them by a feature.
 template <class T, class S>
 template <int kCount>
-MVF_DEVICE void StackGroup<T, S>::mask(float (&s)[kCount], int first) const {
+MVF_DEVICE void StackGroup<T, S>::mask(float (&s)[kCount]) const {
   if constexpr (S::kMasked && !S::kPair) {
-    const int end = p.tokens - first - lane % 4 * 2;
+    const int end = p.tokens - lane % 4 * 2;
     MVF_UNROLL
     for (int i = 0; i < kCount; ++i) {
       if (i / 4 * kMatrixColumns + i % 2 >= end) s[i] = kNoScore;
@@ -218,7 +218,7 @@ MVF_DEVICE void StackGroup<T, S>::attend_64(uint32_t at) {
   scores(s, query, at, 0);
   wgmma_wait<0>();
   keep(s);
-  mask(s, 0);
+  mask(s);
   softmax(s, total);
   uint32_t w[4][4];
   MVF_UNROLL
@@ -270,7 +270,7 @@ MVF_DEVICE void StackGroup<T, S>::attend_warp() {
   }
   uint32_t values[2 * S::kHeadTiles];
   next_part(1.0f, values);
-  mask(s, 0);
+  mask(s);
   softmax(s, total);
   const uint32_t w[4] = {pack<T>(s[0], s[1]), pack<T>(s[2], s[3]), pack<T>(s[4], s[5]), pack<T>(s[6], s[7])};
   float o[S::kHeadWidth / 2] = {};

@@ -249,7 +249,7 @@ class StackGroup {
   template <int kCount>
   MVF_DEVICE void scores(float (&s)[kCount], const uint32_t (&q)[S::kHeadSteps][4], uint32_t at, int first);
   template <int kCount>
-  MVF_DEVICE void mask(float (&s)[kCount], int first) const;
+  MVF_DEVICE void mask(float (&s)[kCount]) const;
   MVF_DEVICE uint64_t values_step(uint32_t at, int key) const;
   template <int kCount>
   static MVF_DEVICE void largest(const float (&s)[kCount], float (&most)[2]);

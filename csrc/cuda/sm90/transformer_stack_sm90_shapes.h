@@ -30,6 +30,10 @@ struct StackShape {
 
   static constexpr bool kMasked = false;
 
+  // A sequence of fewer tokens takes as long as one of kTokens. By an H200's times of whole ones, the kernels for all
+  // chips are slower from so many on, for every width.
+  static constexpr int kLeastTokens = kTokens == 256 ? 100 : kTokens == 64 ? 14 : 4;
+
   // A sequence takes two blocks of a cluster, one warpgroup, or one warp.
   static constexpr bool kPair = kTokens == 256, kWarp = kTokens == 16;
 
