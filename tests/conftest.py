@@ -28,6 +28,10 @@ os.environ |= {
 }
 
 
+FORKING = {"test_killed_results.py", "test_killed_writers.py", "test_torn_saves.py", "test_writing.py"}
+"""Files whose tests fork hundreds of times, which takes as long as the process is large."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--slice 1/6: the second of six pieces of what is chosen, file by file."""
     parser.addoption("--slice", metavar="I/N", help="only piece I, from 0, of N of the chosen tests")
@@ -35,12 +39,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a slice, once markers have chosen."""
+    """Fork before others have grown the process; keep a slice, once markers have chosen."""
+    items.sort(key=lambda item: item.path.name not in FORKING)
     if (wanted := config.getoption("--slice")) is not None:
         number, of = map(int, wanted.split("/"))
         begin, end = (len(items) * i // of for i in (number, number + 1))
         config.hook.pytest_deselected(items=items[:begin] + items[end:])
         items[:] = items[begin:end]
+
+
+# Garbage is collected after so many new objects, not 700: compilers and models make millions that stay.
+gc.set_threshold(20_000)
 
 
 def pytest_collection_finish() -> None:
