@@ -19,11 +19,12 @@ from mobilevit_fast import native
 from testing.compiled import alone_in
 from testing.compiler import compiler_path
 from testing.paths import REPOSITORY
+from testing.tiers import thorough
 
 pytestmark = pytest.mark.slow
 
-MIN_PASSED = 1950
-"""Tests that run for these variants, all of them together."""
+MIN_PASSED, MIN_THOROUGH = 1860, 80
+"""Tests that run for these variants, all of them together: those of `make test`, and the others."""
 VARIANTS = ("portable", "avx2", "avx512", "avx512_bf16", "avx512_amx")
 EXTENSION = native.extension()
 if EXTENSION is None:
@@ -79,7 +80,10 @@ SELECTED = {
 """Tests of these files, and which of them."""
 
 
-def test_operators(tree: Path) -> None:
+@pytest.mark.parametrize(
+    ("marker", "least"), [("not thorough", MIN_PASSED), thorough(("thorough", MIN_THOROUGH))], ids=["test", "rest"]
+)
+def test_operators(tree: Path, marker: str, least: int) -> None:
     """All that names a variant for AVX-512, or goes through all variants by itself."""
     files = [f"tests/ops/test_{name}.py" for names in SELECTED for name in names]
     several = (
@@ -88,9 +92,9 @@ def test_operators(tree: Path) -> None:
     )
     chosen = f"(avx512 or not (portable or avx2)) and ({' or '.join(several)})"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"]
-    result = run(*command, *files, "-k", chosen, cwd=tree)
+    result = run(*command, *files, "-k", chosen, "-m", marker, cwd=tree)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     assert " skipped" not in result.stdout
     passed = re.search(r"(\d+) passed", result.stdout)
     assert passed is not None
-    assert int(passed[1]) > MIN_PASSED
+    assert int(passed[1]) > least
