@@ -63,7 +63,7 @@ def is_small(case: Case) -> bool:
     return max(*case.size, *case.resized, *case.crop) <= LONGEST_EMULATED
 
 
-@pytest.mark.parametrize("chunk", thorough_where(range(CHUNKS), lambda chunk: chunk >= CHUNKS // 2))
+@pytest.mark.parametrize("chunk", thorough_where(range(CHUNKS), lambda chunk: chunk >= 3))
 def test_random_sizes_are_resized_as_pillow_does(chunk: int, device: torch.device) -> None:
     generator = np.random.default_rng(chunk)
     checked = 0
@@ -104,8 +104,14 @@ WAYS = {
 """One case at least for each way through the kernel; widths of crops are multiples of four."""
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize("way", WAYS)
+# Of one channel, a batch below goes every way.
+GREY = ["three", "bicubic", "more rows than a ring", "tall", "a pixel"]
+
+
+@pytest.mark.parametrize(
+    ("way", "channels"),
+    thorough_where(itertools.product(WAYS, CHANNELS), lambda case: case[1] == 1 and case[0] not in GREY),
+)
 def test_every_way_at_every_address(way: str, channels: int, device: torch.device) -> None:
     """Images and results that begin anywhere, rows with gaps, all layouts of results; nothing beside is touched."""
     case = WAYS[way]._replace(channels=channels)

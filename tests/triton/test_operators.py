@@ -29,13 +29,17 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def cases() -> Iterator[Any]:
-    """Samples of every operator: other memory layouts in float32, half precision in turns for `make test`."""
+    """Samples of every operator: other memory layouts in float32 and half precision, in turns for `make test`."""
     for op in OPS:
         halves = itertools.cycle([torch.bfloat16, torch.float16])
+        layouts = itertools.cycle(["nchw", "sliced"])
         for sample in SAMPLES[op]():
+            if sample.name.endswith("channels_last"):
+                other = next(layouts)
             turn = next(halves) if sample.name.endswith("channels_last") else None
             for dtype in DTYPES if turn else [torch.float32]:
-                marks = [] if dtype in (torch.float32, turn) else [pytest.mark.thorough]
+                is_next = dtype in (torch.float32, turn) if turn else sample.name.endswith(other)
+                marks = [] if is_next else [pytest.mark.thorough]
                 yield pytest.param(op, sample, dtype, marks=marks, id=f"{op}-{sample.name}-{dtype}")
 
 
