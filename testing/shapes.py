@@ -3,6 +3,7 @@
 Nothing is computed from the configuration a second time: a forward of the model is watched.
 """
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -129,13 +130,20 @@ def preset_calls(
 
     The model classifies 1000 classes or, at output stride 16, segments 21.
     """
+    return list(_preset_calls(preset, batch, image_size, dtype, segmentation))
+
+
+@functools.cache
+def _preset_calls(
+    preset: str, batch: int, image_size: int, dtype: torch.dtype, segmentation: bool
+) -> tuple[OperatorCall, ...]:
     kind = mvf.MobileViTForSemanticSegmentation if segmentation else mvf.MobileViTForImageClassification
     settings = {"num_labels": 21, "output_stride": 16} if segmentation else {"num_labels": 1000}
     config = MobileViTConfig.preset(preset, **settings)
     with torch.device("meta"):
         model = kind(config).to(dtype).eval()
         images = torch.empty(batch, 3, image_size, image_size, dtype=dtype)
-    return operator_calls(model, images)
+    return tuple(operator_calls(model, images))
 
 
 def different(calls: Iterable[OperatorCall]) -> list[tuple[OperatorCall, int]]:
