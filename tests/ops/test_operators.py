@@ -60,7 +60,8 @@ def test_result_is_what_the_fake_promises(op: str, sample: Sample) -> None:
             assert actual.stride() == (c * h * w, 1, w * c, c)
 
 
-# Dynamic shapes, by far the longest of opcheck's tests, of one layout: images of others are made dense before a kernel.
+# Dynamic shapes, by far the longest of opcheck's tests, are of one layout in `make test`; the others, strides of fakes
+# among them, are of all.
 SHORT_TESTS = ("test_schema", "test_autograd_registration", "test_faketensor")
 LONG_TESTS = (*SHORT_TESTS, "test_aot_dispatch_dynamic")
 CHECKED = [
