@@ -49,6 +49,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._kinds: dict[type, None] = {}
+        self._told: list[list[type]] = []
         self._telling: list[type] = []
         self._number = 0
         self._lock = threading.Lock()
@@ -68,12 +69,20 @@ class Changes:
             if kind in self._kinds or not self.counts:
                 return
             self._kinds[kind] = None
-            try:
-                self._telling = _told_by(self._kinds)
-            except TypeError:  # it has another metaclass
-                self._telling = []
+            if not self._tell_of(kind):  # it has another metaclass
+                self._told, self._telling = [], []
             self._listen()
             self.counts = bool(self._telling) and _tells()
+
+    def _tell_of(self, kind: type) -> bool:
+        """Have one of the classes that tell of others tell of this one too, or one of its own."""
+        for i, others in enumerate([*self._told, []]):
+            kinds = sorted([*others, kind], key=lambda kind: -len(kind.__mro__))
+            if (telling := _told_by(kinds)) is not None:
+                self._told = [*self._told[:i], kinds, *self._told[i + 1 :]]
+                self._telling = [*self._telling[:i], telling, *self._telling[i + 1 :]]
+                return True
+        return False
 
     def _is_quiet(self) -> bool:
         for kind in self._telling:  # noqa: SIM110  # a generator would take longer than the question
@@ -90,7 +99,7 @@ class Changes:
 def _tells() -> bool:
     """Whether the flag is set when something was looked up, and taken away when an attribute is set."""
     base: Any = type("Base", (), {})
-    (telling,) = _told_by([base])
+    telling: Any = _told_by([base])
     seen = []
     for _ in range(2):
         with suppress(AttributeError):
@@ -101,10 +110,9 @@ def _tells() -> bool:
     return seen == [True, False] * 2
 
 
-def _told_by(kinds: Iterable[type]) -> list[type]:
-    """Classes that change whenever one of these does: one, if the orders of their bases allow that."""
-    ordered = sorted(kinds, key=lambda kind: -len(kind.__mro__))
+def _told_by(kinds: Iterable[type]) -> type | None:
+    """A class that changes whenever one of these does, None where the orders of their bases do not allow that."""
     try:
-        return [_Untouched("Changes", (Silent, *ordered), {})]
+        return _Untouched("Changes", (Silent, *kinds), {})
     except TypeError:
-        return [_Untouched("Changes", (Silent, kind), {}) for kind in ordered]
+        return None

@@ -351,3 +351,17 @@ def test_classes_that_tell_of_changes_are_like_others() -> None:
     assert telling.forward is Layer.forward
     assert counted.number() != before
     assert counted.number() == counted.number()
+
+
+def test_classes_whose_bases_have_other_orders_share_what_tells_of_them_where_they_can() -> None:
+    one, other = (type(name, (nn.Module,), {}) for name in ("One", "Other"))
+    kinds = [one, other, type("Both", (one, other), {}), type("Turned", (other, one), {}), type("Third", (one,), {})]
+    counted = changes.Changes()
+    for kind in kinds:
+        counted.follow(kind)
+    assert len(counted._telling) == 2
+    for kind in kinds:
+        before = counted.number()
+        kind.forward = lambda self, x: x  # type: ignore[attr-defined]
+        assert counted.number() != before
+        assert counted.number() == counted.number()
