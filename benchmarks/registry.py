@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -104,8 +105,16 @@ class Provider:
 
 _CPU, _CUDA = ("cpu",), ("cuda",)
 _TIMM, _ANY = ("timm", "resnet50"), ("transformers", "resnet50")
-_TUNED = "max-autotune"
+_TUNED, _GRAPHS = "max-autotune", "reduce-overhead"
+_COMPILED = "transformers, torch.compile"
 _LAST = "in channels_last"
+
+
+def _compiled_on_gpu(name: str, label: str, network: str, mode: str = "default", graph: bool = False) -> Provider:
+    """A model that torch.compile has made for a GPU."""
+    options: dict[str, Any] = {"mode": mode, "graph": graph, "channels_last": True, "slow": True}
+    return Provider(name, label, "compile", (network,), devices=_CUDA, **options)
+
 
 PROVIDERS = (
     # This package.
@@ -141,19 +150,19 @@ PROVIDERS = (
     Provider("ours-triton-graph", "mobilevit_fast, triton, graph", "ours", devices=_CUDA, backend="triton", graph=True),
     Provider("ours-triton", "mobilevit_fast, triton", "ours", devices=_CUDA, backend="triton"),
     # Compilers. On a CPU, transformers' model in its default memory order, which Inductor changes where it wants to.
-    Provider("transformers-compile", "transformers, torch.compile", "compile", _ANY, devices=_CPU),
+    Provider("transformers-compile", _COMPILED, "compile", _ANY, devices=_CPU),
     Provider(  # without CUDA graphs it is the default mode: one case shows it
         "transformers-reduce-overhead",
-        "transformers, torch.compile reduce-overhead",
+        f"{_COMPILED} {_GRAPHS}",
         "compile",
         devices=_CPU,
-        mode="reduce-overhead",
+        mode=_GRAPHS,
         models=("S",),
         batches=(1,),
     ),
     Provider(  # minutes of tuning in every case: one image of the largest and of the smallest model
         "transformers-max-autotune",
-        f"transformers, torch.compile {_TUNED}",
+        f"{_COMPILED} {_TUNED}",
         "compile",
         devices=_CPU,
         mode=_TUNED,
@@ -162,73 +171,14 @@ PROVIDERS = (
         batches=(1,),
         in_dtypes=("float32",),
     ),
-    Provider(
-        "transformers-max-autotune",
-        f"transformers, torch.compile {_TUNED}",
-        "compile",
-        devices=_CUDA,
-        channels_last=True,
-        mode=_TUNED,
-        slow=True,
-    ),
-    Provider(
-        "resnet50-max-autotune",
-        f"{YARDSTICK}, torch.compile {_TUNED}",
-        "compile",
-        ("resnet50",),
-        devices=_CUDA,
-        channels_last=True,
-        mode=_TUNED,
-        slow=True,
-    ),
-    Provider(
-        "timm-max-autotune",
-        f"timm, torch.compile {_TUNED}",
-        "compile",
-        ("timm",),
-        devices=_CUDA,
-        channels_last=True,
-        mode=_TUNED,
-        slow=True,
-    ),
-    Provider(
-        "transformers-compile",
-        "transformers, torch.compile",
-        "compile",
-        devices=_CUDA,
-        channels_last=True,
-        slow=True,
-    ),
-    Provider("timm-compile", "timm, torch.compile", "compile", ("timm",), devices=_CUDA, channels_last=True, slow=True),
-    Provider(
-        "timm-compile-graph",
-        "timm, torch.compile, graph",
-        "compile",
-        ("timm",),
-        devices=_CUDA,
-        channels_last=True,
-        graph=True,
-        slow=True,
-    ),
-    Provider(
-        "resnet50-compile-graph",
-        f"{YARDSTICK}, torch.compile, graph",
-        "compile",
-        ("resnet50",),
-        devices=_CUDA,
-        channels_last=True,
-        graph=True,
-        slow=True,
-    ),
-    Provider(
-        "transformers-reduce-overhead",
-        "transformers, torch.compile reduce-overhead",
-        "compile",
-        devices=_CUDA,
-        channels_last=True,
-        mode="reduce-overhead",
-        slow=True,
-    ),
+    _compiled_on_gpu("transformers-max-autotune", f"{_COMPILED} {_TUNED}", "transformers", _TUNED),
+    _compiled_on_gpu("resnet50-max-autotune", f"{YARDSTICK}, torch.compile {_TUNED}", "resnet50", _TUNED),
+    _compiled_on_gpu("timm-max-autotune", f"timm, torch.compile {_TUNED}", "timm", _TUNED),
+    _compiled_on_gpu("transformers-compile", _COMPILED, "transformers"),
+    _compiled_on_gpu("timm-compile", "timm, torch.compile", "timm"),
+    _compiled_on_gpu("timm-compile-graph", "timm, torch.compile, graph", "timm", graph=True),
+    _compiled_on_gpu("resnet50-compile-graph", f"{YARDSTICK}, torch.compile, graph", "resnet50", graph=True),
+    _compiled_on_gpu("transformers-reduce-overhead", f"{_COMPILED} {_GRAPHS}", "transformers", _GRAPHS),
     # Other engines.
     Provider("onnxruntime", "ONNX Runtime", "onnxruntime", _ANY, devices=_CPU),
     Provider("openvino", "OpenVINO", "openvino", _ANY, devices=_CPU),
