@@ -1,8 +1,8 @@
-"""Counts of warpgroups' products, and the wrappers that are generated for them."""
+"""Counts of warpgroups' products, and the operands of their wrappers."""
 
 from __future__ import annotations
 
-import importlib.util
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from emulator.build import load
 from testing.paths import REPOSITORY
 
 emulated: Any = load()
-SM90 = REPOSITORY / "csrc/cuda/sm90"
 
 
 def test_counts_of_products() -> None:
@@ -25,10 +24,16 @@ def test_counts_of_products() -> None:
     assert launch["arrays"] == {"from": (160 * 64 * 2, 0), "to": (0, 64 * 96 * 4)}
 
 
-def test_wrappers_are_what_their_generator_writes() -> None:
-    spec = importlib.util.spec_from_file_location("generate_wgmma", SM90 / "generate_wgmma.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert (SM90 / "wgmma.h").read_text(encoding="utf-8") == module.text()
+def test_operands_of_wrappers_are_numbered_one_after_the_other() -> None:
+    text = (REPOSITORY / "csrc/cuda/sm90/wgmma.h").read_text(encoding="utf-8").replace("\\\n", "")
+    names = {int(n): list(map(int, re.findall(r"%(\d+)", own))) for n, own in re.findall(r"NAMES_(\d+) (.*)", text)}
+    wrappers = re.findall(r"^MVF_WGMMA\((\d+), ([\d, ]+), (MVF_SUMS.*)\)$", text, re.MULTILINE)
+    assert [int(n) for n, _, _ in wrappers] == list(names)
+    known: list[int] = []
+    for n, others, sums in wrappers:
+        known += names[int(n)]
+        count = int(n) // 2
+        assert known == list(range(count))
+        assert list(map(int, others.split(", "))) == list(range(count, count + 7))
+        columns = [(int(size) // 2, int(first)) for size, first in re.findall(r"SUMS_(\d+)\((\d+)\)", sums)]
+        assert [i for size, first in columns for i in range(first, first + size)] == list(range(count))
