@@ -137,17 +137,21 @@ MVF_DEVICE void wait_async() {
 
 // Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8. Lane i receives of every
 // matrix the elements 2 (i % 4) and on of row i / 4, or, transposed, of column i / 4.
-MVF_DEVICE void load_matrix(uint32_t (&r)[4], const void* row) {
+MVF_DEVICE void load_matrix_at(uint32_t (&r)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(row))
+               : "r"(row)
                : "memory");
 }
-MVF_DEVICE void load_matrix_transposed(uint32_t (&r)[4], const void* row) {
+MVF_DEVICE void load_matrix_transposed_at(uint32_t (&r)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(row))
+               : "r"(row)
                : "memory");
+}
+MVF_DEVICE void load_matrix(uint32_t (&r)[4], const void* row) { load_matrix_at(r, shared_address(row)); }
+MVF_DEVICE void load_matrix_transposed(uint32_t (&r)[4], const void* row) {
+  load_matrix_transposed_at(r, shared_address(row));
 }
 
 // d += a · b: 16x16 by 16x8 elements, in fragments of PTX's m16n8k16.

@@ -13,90 +13,43 @@ MVF_DEVICE uint32_t shared_memory_begin() { return shared_address(shared_memory)
 // T: uint32_t, float, Float2, Float4, Bytes8, Bytes16, at a multiple of its size.
 template <class T>
 MVF_DEVICE T load_shared_at(uint32_t address);
-template <>
-MVF_DEVICE uint32_t load_shared_at(uint32_t address) {
-  uint32_t v;
-  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE float load_shared_at(uint32_t address) {
-  float v;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(address) : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE Float2 load_shared_at(uint32_t address) {
-  Float2 v;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE Bytes8 load_shared_at(uint32_t address) {
-  Bytes8 v;
-  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.word[0]), "=r"(v.word[1]) : "r"(address) : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE Bytes16 load_shared_at(uint32_t address) {
-  Bytes16 v;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
-               : "r"(address)
-               : "memory");
-  return v;
-}
-template <>
-MVF_DEVICE Float4 load_shared_at(uint32_t address) {
-  Float4 v;
-  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(address)
-               : "memory");
-  return v;
-}
 // The same of data that nothing writes any more: the compiler may move these loads, out of loops as well, where it then
 // keeps what they loaded.
 template <class T>
 MVF_DEVICE T load_shared_constant(uint32_t address);
-template <>
-MVF_DEVICE uint32_t load_shared_constant(uint32_t address) {
-  uint32_t v;
-  asm("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE float load_shared_constant(uint32_t address) {
-  float v;
-  asm("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE Float2 load_shared_constant(uint32_t address) {
-  Float2 v;
-  asm("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE Bytes8 load_shared_constant(uint32_t address) {
-  Bytes8 v;
-  asm("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.word[0]), "=r"(v.word[1]) : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE Bytes16 load_shared_constant(uint32_t address) {
-  Bytes16 v;
-  asm("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-      : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
-      : "r"(address));
-  return v;
-}
-template <>
-MVF_DEVICE Float4 load_shared_constant(uint32_t address) {
-  Float4 v;
-  asm("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address));
-  return v;
-}
+// Global memory that the kernel before this one wrote, after grid_wait(). load_global is for what nothing writes while
+// this kernel or the one before it runs: the compiler may move it to before grid_wait(), and L1 may have older lines.
+template <class T>
+MVF_DEVICE T load_result(const T* source);
+
+// All three of a type; OPERANDS are those of the instruction of this KIND, and the rest what they stand for.
+#define MVF_LOADS(T, KIND, OPERANDS, ...)                                                       \
+  template <>                                                                                   \
+  MVF_DEVICE T load_shared_at(uint32_t address) {                                               \
+    T v;                                                                                        \
+    asm volatile("ld.shared." KIND " " OPERANDS ";" : __VA_ARGS__ : "r"(address) : "memory");   \
+    return v;                                                                                   \
+  }                                                                                             \
+  template <>                                                                                   \
+  MVF_DEVICE T load_shared_constant(uint32_t address) {                                         \
+    T v;                                                                                        \
+    asm("ld.shared." KIND " " OPERANDS ";" : __VA_ARGS__ : "r"(address));                       \
+    return v;                                                                                   \
+  }                                                                                             \
+  template <>                                                                                   \
+  MVF_DEVICE T load_result(const T* source) {                                                   \
+    T v;                                                                                        \
+    asm volatile("ld.global.cg." KIND " " OPERANDS ";" : __VA_ARGS__ : "l"(source) : "memory"); \
+    return v;                                                                                   \
+  }
+MVF_LOADS(uint32_t, "b32", "%0, [%1]", "=r"(v))
+MVF_LOADS(float, "f32", "%0, [%1]", "=f"(v))
+MVF_LOADS(Float2, "v2.f32", "{%0, %1}, [%2]", "=f"(v.x), "=f"(v.y))
+MVF_LOADS(Float4, "v4.f32", "{%0, %1, %2, %3}, [%4]", "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w))
+MVF_LOADS(Bytes8, "v2.b32", "{%0, %1}, [%2]", "=r"(v.word[0]), "=r"(v.word[1]))
+MVF_LOADS(Bytes16, "v4.b32", "{%0, %1, %2, %3}, [%4]", "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]),
+          "=r"(v.word[3]))
+#undef MVF_LOADS
 
 MVF_DEVICE void store_shared_at(uint32_t address, uint32_t v) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
@@ -116,19 +69,7 @@ MVF_DEVICE void store_shared_at(uint32_t address, Bytes16 v) {
                : "memory");
 }
 
-// Four 8x8 matrices, as load_matrix of device.h and its counterpart.
-MVF_DEVICE void load_matrix_at(uint32_t (&r)[4], uint32_t row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(row)
-               : "memory");
-}
-MVF_DEVICE void load_matrix_transposed_at(uint32_t (&r)[4], uint32_t row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(row)
-               : "memory");
-}
+// The counterparts of load_matrix_at and load_matrix_transposed_at in device.h: four 8x8 matrices.
 MVF_DEVICE void store_matrix_at(uint32_t row, const uint32_t (&r)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]), "r"(r[1]),
                "r"(r[2]), "r"(r[3])
@@ -168,34 +109,6 @@ template <>
 MVF_DEVICE Float4 load_global(const Float4* source) {
   const float4 v = __ldg(reinterpret_cast<const float4*>(source));
   return {v.x, v.y, v.z, v.w};
-}
-// Global memory that the kernel before this one wrote, after grid_wait(). load_global is for what nothing writes while
-// this kernel or the one before it runs: the compiler may move it to before grid_wait(), and L1 may have older lines.
-MVF_DEVICE uint32_t load_result(const uint32_t* source) {
-  uint32_t v;
-  asm volatile("ld.global.cg.b32 %0, [%1];" : "=r"(v) : "l"(source) : "memory");
-  return v;
-}
-MVF_DEVICE Bytes8 load_result(const Bytes8* source) {
-  Bytes8 v;
-  asm volatile("ld.global.cg.v2.b32 {%0, %1}, [%2];" : "=r"(v.word[0]), "=r"(v.word[1]) : "l"(source) : "memory");
-  return v;
-}
-MVF_DEVICE Bytes16 load_result(const Bytes16* source) {
-  Bytes16 v;
-  asm volatile("ld.global.cg.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3])
-               : "l"(source)
-               : "memory");
-  return v;
-}
-MVF_DEVICE Float4 load_result(const Float4* source) {
-  Float4 v;
-  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "l"(source)
-               : "memory");
-  return v;
 }
 // Results, as one instruction whatever the compiler takes them apart for.
 MVF_DEVICE void store_global_whole(Bytes8* target, Bytes8 value) {
