@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda import conv2d_bias_act
-from mobilevit_fast.kernels.cuda.packing import affine, joined
+from mobilevit_fast.kernels.cuda.packing import joined, scale_and_bias
 from mobilevit_fast.kernels.cuda.rules import all_of, has_sm90, multiples_of_eight, reaches
 from mobilevit_fast.kernels.cuda.sm90 import atrous
 from mobilevit_fast.kernels.support import Support
@@ -27,8 +27,7 @@ def pack(w: AsppWeights) -> Tensor:
     projected = ConvWeights(w.project_weight[:, :own], w.project_scale, None)
     parts = [conv2d_bias_act.pack_everywhere(conv) for conv in (*branches, projected)]
     for conv in (part(w, "pool"), part(w, "project")._replace(weight=w.project_weight[:, own:])):
-        rows = conv.weight.flatten(1)  # (K, C) or (O, K)
-        parts += [rows, affine(conv.scale, conv.weight, 1, 1.0), affine(conv.bias, conv.weight, 1, 0.0)]
+        parts += [conv.weight.flatten(1), *scale_and_bias(conv)]  # (K, C) or (O, K)
     if has_sm90(w.project_weight.device) and atrous.has(w.atrous_weight, w.project_weight):
         parts += [atrous.pack(conv.weight) for conv in (*branches, projected)]
     return joined(parts)

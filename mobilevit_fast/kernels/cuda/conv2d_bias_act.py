@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
+from mobilevit_fast.kernels.cuda.packing import fragments, joined, padded, scale_and_bias
 from mobilevit_fast.kernels.cuda.rules import has_sm90, reaches
 from mobilevit_fast.kernels.cuda.sm90 import conv3x3, small_conv, stem
 from mobilevit_fast.kernels.support import Support
@@ -57,7 +57,7 @@ def pack_everywhere(w: ConvWeights) -> Tensor:
         packed = fragments(_neighbours(numbers))  # (numbers / 16, O / 16, 32, 8)
     else:
         packed = _units(w.weight)  # (units, taps, O / 16, 32, 8)
-    return joined([packed, affine(w.scale, w.weight, 16, 1.0), affine(w.bias, w.weight, 16, 0.0)])
+    return joined([packed, *scale_and_bias(w, 16)])
 
 
 def is_stem(weight: Tensor) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, joined
+from mobilevit_fast.kernels.cuda.packing import joined, scale_and_bias
 from mobilevit_fast.kernels.cuda.rules import (
     SHARED_BYTES,
     all_of,
@@ -23,7 +23,7 @@ _TILE, _CHANNELS = 8, 64  # of the smallest block
 def pack(w: DepthwiseWeights) -> Tensor:
     """Windows by tap, scales and biases in float32."""
     taps = w.weight.flatten(1).t().float()  # (kh·kw, C)
-    return joined([taps, affine(w.scale, w.weight, 1, 1.0), affine(w.bias, w.weight, 1, 0.0)])
+    return joined([taps, *scale_and_bias(w)])
 
 
 def takes(arguments: dict[str, Any]) -> Support:

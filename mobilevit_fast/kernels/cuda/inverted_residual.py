@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
+from mobilevit_fast.kernels.cuda.packing import fragments, joined, padded, scale_and_bias
 from mobilevit_fast.kernels.cuda.rules import (
     SHARED_BYTES,
     all_of,
@@ -44,11 +44,9 @@ def _separable_parts(depthwise: ConvWeights, project: ConvWeights) -> list[Tenso
     more = padded(channels, _CHUNK) - channels
     return [
         F.pad(_taps(depthwise.weight), (0, 0, 0, more)),
-        affine(depthwise.scale, depthwise.weight, _CHUNK, 1.0),
-        affine(depthwise.bias, depthwise.weight, _CHUNK, 0.0),
+        *scale_and_bias(depthwise, _CHUNK),
         fragments(F.pad(project.weight.flatten(1), (0, more))),  # (C / 16, O / 16, 32, 8)
-        affine(project.scale, project.weight, 16, 1.0),
-        affine(project.bias, project.weight, 16, 0.0),
+        *scale_and_bias(project, 16),
     ]
 
 
@@ -70,11 +68,8 @@ def _sm90_parts(w: ResidualWeights) -> list[Tensor]:
 def pack(w: ResidualWeights) -> Tensor:
     """The expansion in chunks of channels, the separable convolution behind it, and what sm90's kernels take."""
     expand = fragments(w.expand_weight.flatten(1), _CHUNK)  # (C / 16, E / 16, 32, 8)
-    parts = [
-        expand.unflatten(1, (-1, 2)).transpose(0, 1),  # (E / 32, C / 16, 2, 32, 8)
-        affine(w.expand_scale, w.expand_weight, _CHUNK, 1.0),
-        affine(w.expand_bias, w.expand_weight, _CHUNK, 0.0),
-    ]
+    chunks = expand.unflatten(1, (-1, 2)).transpose(0, 1)  # (E / 32, C / 16, 2, 32, 8)
+    parts = [chunks, *scale_and_bias(part(w, "expand"), _CHUNK)]
     return joined([*parts, *_separable_parts(part(w, "depthwise"), part(w, "project")), *_sm90_parts(w)])
 
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded
+from mobilevit_fast.kernels.cuda.packing import affine, fragments, joined, padded, scale_and_bias
 from mobilevit_fast.kernels.cuda.rules import SHARED_BYTES, countable, has_sm90, image_of, multiples_of_eight
 from mobilevit_fast.kernels.cuda.sm90 import small_stack, transformer_stack
 from mobilevit_fast.kernels.support import Support
-from mobilevit_fast.kernels.weights import StackWeights
+from mobilevit_fast.kernels.weights import StackWeights, part
 
 MAX_FEATURES, MAX_HEAD_DIM = 256, 64
 
@@ -59,8 +59,7 @@ def pack(w: StackWeights, num_heads: int) -> Tensor:
         _layers(w.fc2_bias),
         *(_layers(vector[None]) for vector in w.norm("norm")),
         fragments(w.out_weight.flatten(1)),  # (D / 16, O / 16, 32, 8)
-        affine(w.out_scale, w.out_weight, 16, 1.0),
-        affine(w.out_bias, w.out_weight, 16, 0.0),
+        *scale_and_bias(part(w, "out"), 16),
     ]
     if has_sm90(w.in_weight.device):
         parts += [kernel.pack(w) for kernel in (transformer_stack, small_stack) if kernel.has(w, num_heads)]

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mobilevit_fast.kernels.weights import ConvWeights, DepthwiseWeights
+
 
 def padded(size: int, multiple: int) -> int:
     """The next multiple."""
@@ -36,6 +38,22 @@ def affine(values: Tensor | None, like: Tensor, multiple: int, missing: float) -
     if values is None:
         values = like.new_full((size,), missing, dtype=torch.float32)
     return F.pad(values.float(), (0, padded(size, multiple) - size)).contiguous()
+
+
+def scale_and_bias(conv: ConvWeights | DepthwiseWeights, multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """Both of a convolution, as :func:`affine`: ones and zeros where there are none."""
+    return affine(conv.scale, conv.weight, multiple, 1.0), affine(conv.bias, conv.weight, multiple, 0.0)
+
+
+def in_pairs(scale: Tensor, bias: Tensor) -> Tensor:
+    """(O,) and (O,) as (O / 2, 4): scales of two outputs, then their biases."""
+    return torch.cat((scale.unflatten(0, (-1, 2)), bias.unflatten(0, (-1, 2))), 1)
+
+
+def neighbouring_columns(values: Tensor) -> Tensor:
+    """Outputs (O, ...) in the order of a product's columns: those of a lane in up to four tiles are neighbours."""
+    run = next(run for run in (4, 2, 1) if values.shape[0] % (8 * run) == 0)
+    return values.unflatten(0, (-1, 4, run, 2)).transpose(1, 2).flatten(0, 3)
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

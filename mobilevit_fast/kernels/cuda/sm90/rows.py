@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, fragments
-from mobilevit_fast.kernels.weights import ResidualWeights
+from mobilevit_fast.kernels.cuda.packing import fragments, in_pairs, neighbouring_columns, scale_and_bias
+from mobilevit_fast.kernels.weights import ResidualWeights, part
 
 PHASED = {
     (64, 256, 64): False,
@@ -26,21 +26,10 @@ def takes(w: ResidualWeights) -> bool:
 
 
 def _constants(taps: Tensor, expand: Tensor, depthwise: Tensor) -> Tensor:
-    """Windows (E, 1, 3, 3), scales and biases (E / 8, 4, 4) as (E / 8, 68) words of a group of 8 channels."""
+    """Windows (E, 1, 3, 3), scales and biases (E / 2, 4) as (E / 8, 68) words of a group of 8 channels."""
     pairs = taps.reshape(-1, 4, 2, 9).transpose(2, 3).contiguous().view(torch.float32).flatten(2)  # (E / 8, 4, 9)
     parts = (pairs[..., :8], pairs[..., 8:], expand / 2, depthwise / 2)  # SiLU takes half of its number
-    return torch.cat([part.flatten(1) for part in parts], 1)
-
-
-def _pairs(scale: Tensor, bias: Tensor) -> Tensor:
-    """(C,) and (C,) as (C / 8, 4, 4): scales of two channels, then their biases."""
-    return torch.cat((scale.unflatten(0, (-1, 4, 2)), bias.unflatten(0, (-1, 4, 2))), 2)
-
-
-def _columns(values: Tensor) -> Tensor:
-    """Outputs (O, ...) in the order of the product's columns: those of a lane in some tiles are neighbours."""
-    run = 4 if values.shape[0] % 32 == 0 else 2
-    return values.unflatten(0, (-1, 4, run, 2)).transpose(1, 2).flatten(0, 3)
+    return torch.cat([part.reshape(len(pairs), -1) for part in parts], 1)
 
 
 def _swizzled(weight: Tensor) -> Tensor:
@@ -54,14 +43,12 @@ def _swizzled(weight: Tensor) -> Tensor:
 
 def pack(w: ResidualWeights) -> list[Tensor]:
     """Parts in the order of ``csrc/cuda/sm90/rows_sm90.h``."""
-    expand = _pairs(affine(w.expand_scale, w.expand_weight, 1, 1.0), affine(w.expand_bias, w.expand_weight, 1, 0.0))
-    depthwise = _pairs(
-        affine(w.depthwise_scale, w.depthwise_weight, 1, 1.0), affine(w.depthwise_bias, w.depthwise_weight, 1, 0.0)
-    )
+    expand, depthwise = (in_pairs(*scale_and_bias(part(w, name))) for name in ("expand", "depthwise"))
     weight = w.project_weight.flatten(1)
-    scale, bias = affine(w.project_scale, w.project_weight, 1, 1.0), affine(w.project_bias, w.project_weight, 1, 0.0)
+    scale, bias = scale_and_bias(part(w, "project"))
     if PHASED[w.key]:
         project = fragments(weight).unflatten(-1, (2, 4)).transpose(2, 3)  # (E / 16, O / 16, 2, 32, 4)
     else:
-        project, scale, bias = _swizzled(_columns(weight)), _columns(scale), _columns(bias)
-    return [_constants(w.depthwise_weight, expand, depthwise), project, _pairs(scale, bias)]
+        weight, scale, bias = map(neighbouring_columns, (weight, scale, bias))
+        project = _swizzled(weight)
+    return [_constants(w.depthwise_weight, expand, depthwise), project, in_pairs(scale, bias)]

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, padded, pair_tiles
-from mobilevit_fast.kernels.weights import HeadWeights
+from mobilevit_fast.kernels.cuda.packing import affine, padded, pair_tiles, scale_and_bias
+from mobilevit_fast.kernels.weights import HeadWeights, part
 
 BLOCKS = {(160, 640): 16, (96, 384): 16, (80, 320): 8}
 """Thread blocks of an image, by channels and expanded channels (``HeadShapes``)."""
@@ -31,8 +31,7 @@ def pack(w: HeadWeights) -> list[Tensor]:
     rows = padded(classes, BLOCKS[channels, expanded])
     return [
         pair_tiles(w.expand_weight.flatten(1)),  # (E / 8, C / 32, 32, 8)
-        affine(w.expand_scale, w.expand_weight, 1, 1.0),
-        affine(w.expand_bias, w.expand_weight, 1, 0.0),
+        *scale_and_bias(part(w, "expand")),
         F.pad(w.weight, (0, 0, 0, rows - classes)),
         affine(w.bias, w.weight, rows, 0.0),
     ]

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, padded, pair_tiles, slices_joined
-from mobilevit_fast.kernels.weights import ResidualWeights
+from mobilevit_fast.kernels.cuda.packing import padded, pair_tiles, scale_and_bias, slices_joined
+from mobilevit_fast.kernels.weights import ResidualWeights, part
 
 SLICES = {
     (16, 64, 32): 1,
@@ -48,15 +48,9 @@ def pack(w: ResidualWeights) -> Tensor:
     project = F.pad(w.project_weight.flatten(1), (0, 0, 0, rows - outputs))
     parts = [
         pair_tiles(w.expand_weight.flatten(1)),  # (E / 8, C / 32, 32, 8)
-        affine(w.expand_scale, w.expand_weight, 8, 1.0),
-        affine(w.expand_bias, w.expand_weight, 8, 0.0),
+        *scale_and_bias(part(w, "expand"), 8),
         w.depthwise_weight.flatten(1).unflatten(0, (slices, -1)).transpose(1, 2),  # (slices, 9, E / slices)
-        affine(w.depthwise_scale, w.depthwise_weight, 8, 1.0),
-        affine(w.depthwise_bias, w.depthwise_weight, 8, 0.0),
+        *scale_and_bias(part(w, "depthwise"), 8),
     ]
-    projection = [
-        pair_tiles(project),  # (rows / 8, E / 32, 32, 8)
-        affine(w.project_scale, w.project_weight, rows, 1.0),
-        affine(w.project_bias, w.project_weight, rows, 0.0),
-    ]
+    projection = [pair_tiles(project), *scale_and_bias(part(w, "project"), rows)]  # the first (rows / 8, E / 32, 32, 8)
     return torch.cat([slices_joined(parts, slices), slices_joined(projection, slices)], 1)

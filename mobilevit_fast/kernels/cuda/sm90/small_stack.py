@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, fragments, padded
-from mobilevit_fast.kernels.weights import HEADS, StackWeights
+from mobilevit_fast.kernels.cuda.packing import affine, fragments, padded, scale_and_bias
+from mobilevit_fast.kernels.weights import HEADS, StackWeights, part
 
 SLICES = {
     (96, 144, 2): 4,
@@ -82,7 +82,7 @@ def pack(w: StackWeights) -> Tensor:
         chunks.append(_chunk(columns(_context(w.proj_weight[i], slices)), columns(w.proj_bias[i]), None, None))
         chunks.append(_chunk(columns(w.fc1_weight[i]), columns(w.fc1_bias[i]), None, w.norm("norm2", i)))
         chunks.append(_chunk(columns(w.fc2_weight[i]), columns(w.fc2_bias[i]), None, None))
-    scale, bias = affine(w.out_scale, w.out_weight, 1, 1.0), affine(w.out_bias, w.out_weight, 1, 0.0)
+    scale, bias = scale_and_bias(part(w, "out"))
     out = columns(w.out_weight.flatten(1)), columns(bias), columns(scale)
     chunks.append(_chunk(*out, w.norm("norm")))
     return torch.cat(chunks, 1)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, fragments, padded
-from mobilevit_fast.kernels.weights import ResidualWeights
+from mobilevit_fast.kernels.cuda.packing import fragments, in_pairs, neighbouring_columns, padded, scale_and_bias
+from mobilevit_fast.kernels.weights import ResidualWeights, part
 
 CHANNELS = {
     *((16, 64, 32), (32, 128, 64), (64, 256, 64), (64, 256, 96), (96, 384, 128)),  # S
@@ -45,34 +45,15 @@ def _taps(weight: Tensor) -> Tensor:
     return F.pad(chunk_member_group_tap_half.flatten(2), (0, 4))
 
 
-def _columns(values: Tensor) -> Tensor:
-    """Outputs (O, ...) in the order of the product's columns: those of a lane in up to four tiles are neighbours."""
-    outputs = values.shape[0]
-    run = next(run for run in (4, 2, 1) if outputs % (8 * run) == 0)
-    return values.unflatten(0, (-1, 4, run, 2)).transpose(1, 2).flatten(0, 3)
-
-
-def _pairs(scale: Tensor, bias: Tensor) -> Tensor:
-    """(C,) and (C,) as (C / 2, 4): scales of two channels, then their biases."""
-    return torch.cat((scale.unflatten(0, (-1, 2)), bias.unflatten(0, (-1, 2))), 1)
-
-
 def pack(w: ResidualWeights) -> list[Tensor]:
     """Parts of whole pieces of 16 bytes, one after the other."""
-    expand = _pairs(affine(w.expand_scale, w.expand_weight, 16, 1.0), affine(w.expand_bias, w.expand_weight, 16, 0.0))
-    depthwise = _pairs(
-        affine(w.depthwise_scale, w.depthwise_weight, 16, 1.0), affine(w.depthwise_bias, w.depthwise_weight, 16, 0.0)
-    )
-    scale, bias = (
-        _columns(affine(values, w.project_weight, 1, missing))
-        for values, missing in ((w.project_scale, 1.0), (w.project_bias, 0.0))
-    )
-    result = _pairs(scale, bias)
+    expand, depthwise = (in_pairs(*scale_and_bias(part(w, name), 16)) for name in ("expand", "depthwise"))
+    result = in_pairs(*map(neighbouring_columns, scale_and_bias(part(w, "project"))))
     return [
         _expand(w.expand_weight),
         _taps(w.depthwise_weight),
         # SiLU takes half of its number. (E / 16, 2, 8, 4)
         torch.stack((expand.unflatten(0, (-1, 8)), depthwise.unflatten(0, (-1, 8))), 1) / 2,
-        _loads(fragments(_columns(w.project_weight.flatten(1)))),  # (E / 16, O / 16, 32, 8)
+        _loads(fragments(neighbouring_columns(w.project_weight.flatten(1)))),  # (E / 16, O / 16, 32, 8)
         F.pad(result, (0, 0, 0, padded(result.shape[0], 8) - result.shape[0])),
     ]

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilevit_fast.kernels.cuda.packing import affine, padded
-from mobilevit_fast.kernels.weights import HEADS, StackWeights
+from mobilevit_fast.kernels.cuda.packing import affine, padded, scale_and_bias
+from mobilevit_fast.kernels.weights import HEADS, StackWeights, part
 
 WORDS = 32
 """A layer begins at a multiple of so many words, 128 bytes."""
@@ -133,11 +133,10 @@ def pack(w: StackWeights) -> Tensor:
         _layer(torch.cat((w.fc2_bias.float(), *following), 1)),
     )
     last = _blocks(_channels(w.out_weight.flatten(1)))
-    scale, bias = affine(w.out_scale, w.out_weight, 1, 1.0), affine(w.out_bias, w.out_weight, 1, 0.0)
     return torch.cat(
         (
             _layer(first, affine(w.in_bias, w.in_weight, 1, 0.0), *w.norm("norm1", 0)),
             torch.cat(of_layers, 1).flatten(),
-            _layer(last, _channels(scale), _channels(bias)),
+            _layer(last, *map(_channels, scale_and_bias(part(w, "out")))),
         )
     )
