@@ -86,10 +86,6 @@ class ASPP(Constructible):
         # The pooled branch is resized to contiguous images, and so is the concatenation of all.
         return layout_of(*_convolutions(parts))._replace(keeps=False)
 
-    @classmethod
-    def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
-        return bounds[cls.kind](x)
-
 
 def _convolutions(parts: ASPPParts) -> tuple[ConvParts, ...]:
     return parts.pointwise, *parts.atrous, parts.pool, parts.project

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mobilevit_fast.acceleration.arguments import check
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
@@ -65,10 +64,6 @@ class ClassifierHead(Constructible):
         linear = parts.linear
         arguments = (*affine(parts.expand, dtype), linear.weight.to(dtype), linear.bias, parts.expand.activation)
         return {cls.kind: bind(OP, backend, dtype, 1, *arguments)}
-
-    @classmethod
-    def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
-        return bounds[cls.kind](x)
 
 
 class HeadOfModel(ClassifierHead):

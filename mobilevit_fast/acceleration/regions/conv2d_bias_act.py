@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mobilevit_fast.acceleration.arguments import GEOMETRY, check, refuse
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
@@ -131,7 +130,3 @@ class ConvNormAct(Constructible):
     @classmethod
     def layout(cls, parts: ConvParts) -> Layout:
         return layout_of(parts)
-
-    @classmethod
-    def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
-        return bounds[cls.kind](x)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mobilevit_fast.acceleration.arguments import check
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
@@ -93,7 +92,3 @@ class InvertedResidual(Constructible):
     @classmethod
     def layout(cls, parts: InvertedResidualParts) -> Layout:
         return layout_of(parts.expand, parts.depthwise, parts.project)
-
-    @classmethod
-    def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
-        return bounds[cls.kind](x)
