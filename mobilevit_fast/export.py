@@ -105,7 +105,10 @@ def export_onnx(
     if not isinstance(model, ONNX_MODELS):
         expected = " or ".join(kind.__name__ for kind in ONNX_MODELS)
         name = f"{type(model).__module__}.{type(model).__qualname__}"
-        raise TypeError(f"export_onnx: expected a {expected} of mobilevit_fast, got {name}")
+        raise TypeError(
+            f"export_onnx: expected a {expected} of mobilevit_fast, whose from_pretrained reads folders of "
+            f"transformers and timm too, got {name}"
+        )
     height, width = _height_and_width(model.config.image_size if image_size is None else image_size)
     if image_size is None:
         limits.check("MAX_PIXELS", height * width, "export_onnx: pixels of the configuration's image_size")

@@ -171,9 +171,7 @@ def test_results_of_another_run_are_refused(tmp_path: Path, overwrite: bool) -> 
     before = files_of(tmp_path)
     other: dict[str, Any] = {"fingerprint": {"weights": "b", "size": [1, 2], "device": "cpu"}, "format": "jsonl"}
     if not overwrite:
-        expected = (
-            "expected results of the same run, found those with another weights, dtype, format, device; overwrite"
-        )
+        expected = "expected results of the same run, found those with other weights, dtype, format, device; overwrite"
         with pytest.raises(ValueError, match=expected):
             run(tmp_path, NAMES, **other)
         assert files_of(tmp_path) == before
@@ -350,7 +348,7 @@ def test_shards_that_overwrite(tmp_path: Path) -> None:
     run(tmp_path, NAMES)
     new = {"fingerprint": {"weights": "b"}, "overwrite": True}
     assert run(tmp_path, NAMES[::2], shard=(0, 2), **new) == NAMES[::2]
-    with pytest.raises(ValueError, match="another weights"):
+    with pytest.raises(ValueError, match="other weights"):
         run(tmp_path, NAMES[1::2], shard=(1, 2))
     assert run(tmp_path, NAMES[1::2], shard=(1, 2), **new) == NAMES[1::2]
     assert list(rows_of(tmp_path)) == NAMES[::2] + NAMES[1::2]

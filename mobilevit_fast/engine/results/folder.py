@@ -240,7 +240,7 @@ class ResultsFolder:
         different = manifest.differences(self._manifest)
         if different:
             raise ValueError(
-                f"{self.path}: expected results of the same run, found those with another {', '.join(different)}; "
+                f"{self.path}: expected results of the same run, found those with other {', '.join(different)}; "
                 "overwrite them (--overwrite) or write to another folder"
             )
 
