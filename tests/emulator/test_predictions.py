@@ -24,7 +24,9 @@ AGAIN = {
     ("XXS", "classifier_head", 8, 1),
 }
 """Size, operator, height and images of a kernel of each kind, as small as there is."""
-CASES = sorted({(row["model"], row["operator"], row["shape"]["height"], row["batch"]) for row in ROWS})
+KNOWN = {(row["model"], row["operator"], row["shape"]["height"], row["batch"]) for row in ROWS}
+CASES = sorted((size, op, height, batch) for size, op, height, batch in KNOWN if batch == 1 or height <= 32)
+"""Without those of many large images, each of which takes a minute under sanitizers."""
 
 
 @pytest.mark.parametrize(
