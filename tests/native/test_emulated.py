@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from testing.tiers import thorough
 
 pytestmark = pytest.mark.slow
 
-MIN_PASSED, MIN_THOROUGH = 1580, 350
+MIN_PASSED, MIN_THOROUGH, MIN_OTHERS = 1550, 350, 30
 """Tests that run for these variants, all of them together: those of `make test`, and the others."""
 VARIANTS = ("portable", "avx2", "avx512", "avx512_bf16", "avx512_amx")
 EXTENSION = native.extension()
@@ -71,24 +72,34 @@ def test_the_copy_runs_the_variants(tree: Path) -> None:
 
 NATIVE = ("aspp", "classifier_head", "conv2d_bias_act", "depthwise_conv2d")
 SELECTED = {
-    ("native_isas", "native_geometry"): "",
+    ("native_isas",): "",
     ("attention_scores", "magnitudes", "native_packing"): "not fastest_variant",
     tuple(f"{op}_native" for op in NATIVE): "avx512",
     ("resize_crop_native", "pixels_to_float_native"): "not declared",
-    ("native_threads",): "changes_nothing and (c8- or c16-) and not (d20 or d144)",
 }
 """Tests of these files, and which of them."""
+OTHERS = {
+    ("native_geometry",): "",
+    ("native_threads",): "changes_nothing and (c8- or c16-) and not (d20 or d144)",
+}
+"""The same, for `make test-all`: hypothesis and threads, of which the compiled variants have their own."""
 
 
 @pytest.mark.parametrize(
-    ("marker", "least"), [("not thorough", MIN_PASSED), thorough(("thorough", MIN_THOROUGH))], ids=["test", "rest"]
+    ("selected", "marker", "least"),
+    [
+        (SELECTED, "not thorough", MIN_PASSED),
+        thorough((SELECTED, "thorough", MIN_THOROUGH)),
+        thorough((OTHERS, "", MIN_OTHERS)),
+    ],
+    ids=["test", "rest", "others"],
 )
-def test_operators(tree: Path, marker: str, least: int) -> None:
+def test_operators(tree: Path, selected: Mapping[tuple[str, ...], str], marker: str, least: int) -> None:
     """All that names a variant for AVX-512, or goes through all variants by itself."""
-    files = [f"tests/ops/test_{name}.py" for names in SELECTED for name in names]
+    files = [f"tests/ops/test_{name}.py" for names in selected for name in names]
     several = (
         f"(({' or '.join(f'test_{name}' for name in names)}) and ({selection}))" if selection else " or ".join(names)
-        for names, selection in SELECTED.items()
+        for names, selection in selected.items()
     )
     chosen = f"(avx512 or not (portable or avx2)) and ({' or '.join(several)})"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"]

@@ -12,6 +12,7 @@ import pytest
 from testing.compiled import FOLDER, alone_in, compile_once, link_once
 from testing.compiler import INCLUDE, compiler_path, compiler_with, is_clang, run
 from testing.paths import REPOSITORY
+from testing.tiers import thorough
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +68,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_all(compiler_with([*FLAGS, *calls], tmp_path_factory.mktemp("sanitize")))
 
 
-def test_kernels_stay_within_their_memory(program: Path) -> None:
-    variants = run(program, "--variants").stdout.split()
-    assert "portable" in variants
+@pytest.mark.parametrize("others", [False, thorough(True)], ids=["", "others"])
+def test_kernels_stay_within_their_memory(program: Path, others: bool) -> None:
+    """Of variants that are another width, or a part, of one that `make test` has, `make test-all`."""
+    found = run(program, "--variants").stdout.split()
+    assert "portable" in found
+    variants = [variant for variant in found if (variant in ("avx512", "avx512_bf16")) == others]
     with ThreadPoolExecutor(PROCESSES) as pool:
         results = list(pool.map(lambda variant: run(program, "--only", f"{variant} "), variants))
     for variant, result in zip(variants, results, strict=True):

@@ -14,7 +14,7 @@ from tests.robustness.mutations import CASES, KINDS
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded as on Linux")]
 
 
-@pytest.fixture(scope="module", params=[120, thorough(CASES)])
+@pytest.fixture(scope="module", params=[80, thorough(CASES)])
 def cases(request: pytest.FixtureRequest) -> int:
     """Of each kind; those of a smaller number are the first of the larger one."""
     return request.param
