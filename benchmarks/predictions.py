@@ -1,7 +1,7 @@
 """Times of the kernels for Hopper, predicted from what the emulator counts: `python -m benchmarks predict`.
 
-It needs no GPU. A region's work is counted as cycles of one multiprocessor, by each of its units at the rate that was
-measured alone on an H200. Then two rules, one for many images and one for few:
+It needs no GPU. A region's work is counted as cycles of one multiprocessor, by each of its units (`emulator/work.py`).
+Then two rules, one for many images and one for few:
 
 - many images keep every multiprocessor busy: the busiest unit, and half of what the others do, hides nowhere;
 - one image is a chain: a block's work on every unit one after the other, a launch, and a delay at each barrier.
