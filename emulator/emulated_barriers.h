@@ -66,7 +66,5 @@ inline void cluster_arrive(MVF_PLACE) {
 inline void cluster_wait(MVF_PLACE) { sm90_block().cluster.wait(MVF_HERE); }
 inline void cluster_sync(MVF_PLACE) { cluster_arrive(file, line), cluster_wait(file, line); }
 
-inline void grid_wait() { block().self().sees_global = true; }
-inline void grid_launch_dependents() {}
 
 }  // namespace mobilevit_fast::cuda

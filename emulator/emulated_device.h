@@ -54,6 +54,9 @@ inline bool any_lane(bool holds, MVF_PLACE) {
   return payload.result;
 }
 
+inline void grid_wait() { block().self().sees_global = true; }
+inline void grid_launch_dependents() {}
+
 class SharedMemory {
  public:
   template <class T>

@@ -1,5 +1,5 @@
 // What kernels for compute capability 9.0 use of the device beyond cuda/device.h: warpgroup products (wgmma),
-// mbarriers, bulk and tensor copies, clusters, dependent launches. Compiled by nvcc for sm_90a it is inline PTX; with
+// mbarriers, bulk and tensor copies, clusters. Compiled by nvcc for sm_90a it is inline PTX; with
 // MVF_EMULATED the same names run on the CPU, as emulator/emulated_sm90.h defines them.
 //
 // Shared memory is one array of a block, and a place in it a 32-bit address: what `shared_address` gives, or, of
@@ -261,14 +261,6 @@ MVF_DEVICE void store_async(uint32_t address, Bytes16 v, uint32_t barrier) {
       "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3]), "r"(barrier)
       : "memory");
 }
-
-// --- Dependent launches ----------------------------------------------------------------------------------------------
-
-// Until the kernel before has ended and its results are there. Every thread that reads global memory other than packed
-// weights, or writes any, comes behind it.
-MVF_DEVICE void grid_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-// The next kernel may begin where there is room.
-MVF_DEVICE void grid_launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
 }  // namespace mobilevit_fast::cuda
 

@@ -46,25 +46,9 @@ cudaError_t launch_sm90(const typename Kernel::Params& params, cudaStream_t stre
   } else {
     kernel = start_sm90<Kernel>;
   }
-  const size_t bytes = Kernel::shared_bytes(params);
-  cudaError_t status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-  if (status == cudaSuccess && Kernel::kCluster > 8) {
-    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-  }
-  if (status != cudaSuccess) return status;
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim = {static_cast<unsigned>(Kernel::kCluster), 1, 1};
-  cudaLaunchConfig_t config = {};
-  config.gridDim = static_cast<unsigned>(Kernel::blocks(params)), config.blockDim = Kernel::kThreads;
-  config.dynamicSmemBytes = bytes, config.stream = stream;
-  config.attrs = attributes, config.numAttrs = Kernel::kCluster > 1 ? 2 : 1;
+  static Prepared prepared(reinterpret_cast<const void*>(kernel), Kernel::kThreads, Kernel::kCluster);
   typename Kernel::Params copy = params;
-  void* arguments[] = {&copy};
-  return cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
+  return prepared.launch(static_cast<unsigned>(Kernel::blocks(params)), Kernel::shared_bytes(params), &copy, stream);
 }
 
 #endif
