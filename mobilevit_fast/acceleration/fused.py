@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
+import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self, TypeGuard
 
@@ -16,49 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from mobilevit_fast.acceleration.behaviour import has_forward_of_its_own, replaced_code
+from mobilevit_fast.acceleration.bound import Bound, Bounds, converted, recording
 from mobilevit_fast.acceleration.class_swap import Before, Swapped, exact_class, original_class, swap_class
 from mobilevit_fast.acceleration.layouts import CURRENT, Layout, is_seen_elsewhere, settled
 from mobilevit_fast.acceleration.parts import Unsupported
 from mobilevit_fast.acceleration.pixels import PixelNormalization
+from mobilevit_fast.acceleration.programs import Used
 from mobilevit_fast.acceleration.reading import check_tensors
 from mobilevit_fast.acceleration.rules import Rule, find_rule
 from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
-from mobilevit_fast.ops.registry import Op, check_backend
-
-
-class Bound(NamedTuple):
-    """A kernel with every argument but the activations; ``passed_over`` says why no earlier backend was taken."""
-
-    overload: Any
-    backend: str
-    passed_over: tuple[str, ...]
-    arguments: tuple[Any, ...]
-
-    def __call__(self, *inputs: Tensor | None) -> Tensor:
-        return self.overload(*inputs, *self.arguments)
-
-
-class Bounds(dict[str, Bound]):
-    """The kernels of a region, by their operators within it, their type, and the layout of the original's results."""
-
-    def __init__(self, bounds: Mapping[str, Bound], dtype: torch.dtype, layout: Layout | None) -> None:
-        super().__init__(bounds)
-        self.dtype = dtype
-        self.layout = layout
-
-
-def bind(op: Op, backend: str, dtype: torch.dtype, num_inputs: int, *arguments: Any) -> Bound:
-    """Choose a kernel for these arguments, which follow the first ``num_inputs`` ones of the operator."""
-    _, weights, _ = op.split((*(None,) * num_inputs, *arguments))
-    if not torch.compiler.is_compiling():  # where it would be traced, for seconds
-        try:
-            op.declaration.check(op.name, weights[0], weights, op.declaration.sizes(op.name, None, weights))
-        except ValueError as misfit:
-            raise Unsupported(str(misfit)) from None
-    device = weights[0].device
-    choice = op.choose(backend, device, dtype, op.named(arguments, num_inputs))
-    bound = op.arguments_for(choice.backend, (*(None,) * num_inputs, *arguments))
-    return Bound(choice.overload, choice.backend, choice.passed_over, bound[num_inputs:])
+from mobilevit_fast.ops.registry import check_backend
 
 
 def _check_child(child: Child, known: frozenset[type[nn.Module]]) -> None:
@@ -164,6 +132,8 @@ class State:
             derived = self.derived.get((dtype, takes_bytes))
             # Others make modules that have another one's attributes, this state too, and children of their own.
             if derived is not None and derived.children is module._modules and derived.watch.is_unchanged(module):
+                if (noted := recording()) is not None:
+                    noted.used.append(Used(weakref.ref(module), self, (dtype, takes_bytes), derived))
                 return derived.bounds if dtype == derived.parameter_dtype or _autocasting(x) else None
         own_dtype = parameter_dtype(module, rule)
         if dtype != own_dtype and not _autocasting(x):
@@ -248,6 +218,11 @@ class Fused(Swapped):
     """Whether the fused forward calls modules of the region, whose results may then require gradients."""
 
     @classmethod
+    def settings(cls, module: Any) -> tuple[Any, ...]:
+        """What the forward of ``module`` reads besides its arguments, modules and attributes."""
+        return ()
+
+    @classmethod
     def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
         """The fused forward of ``module``: the kernel of its kind."""
         return bounds[cls.kind](x)
@@ -302,7 +277,7 @@ class Fused(Swapped):
             bounds = state.bounds_for(before.rule, module, x)
             pixels = state.pixels if state.pixels is not None and x.dtype == torch.uint8 else None
             if isinstance(bounds, Bounds):
-                numbers = x if pixels is not None or x.dtype is bounds.dtype else x.to(bounds.dtype)
+                numbers = x if pixels is not None else converted(x, bounds.dtype)
                 return settled(bounds.layout, x, cls.run(module, bounds, numbers))
             if bounds is not None:  # in a graph
                 return cls.run(module, bounds, x if pixels is not None else compute_input(x))
@@ -367,8 +342,7 @@ def _autocasting(x: Tensor) -> bool:
 
 def compute_input(x: Tensor) -> Tensor:
     """``x`` in the type to compute in."""
-    dtype = compute_dtype(x)
-    return x if x.dtype == dtype else x.to(dtype)
+    return converted(x, compute_dtype(x))
 
 
 def fuse(

@@ -21,18 +21,13 @@ from torch.utils import _pytree as pytree
 
 from mobilevit_fast.acceleration.class_swap import Before, Swapped
 from mobilevit_fast.acceleration.fused import is_fused
-from mobilevit_fast.acceleration.layouts import globally_hooked
-from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
-from mobilevit_fast.ops.registry import is_transformed
+from mobilevit_fast.acceleration.programs import Key, Refused, key_of
+from mobilevit_fast.acceleration.watch import Watch, is_hooked, whole
 
 MAX_GRAPHS = 8
 """Shapes of images that a model keeps graphs of; the one that was not used for longest makes room for another."""
 
 _WARM_UP_CALLS = 2
-
-
-class Refused(Exception):
-    """Why a call is not a graph's; the message is for the report."""
 
 
 class Uncapturable(Refused):
@@ -160,31 +155,19 @@ class Graphs:
                     self._refused[key] = str(reason)
         return forward(*args, **kwargs)
 
-    def _key(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Tensor]:
+    def _key(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Key, Tensor]:
         """Key that tells graphs apart, and the images.
 
         Raises:
             Refused: the call is none that a graph can stand for.
         """
-        if model.training:
-            raise Refused("the model is in training mode")
-        if torch.is_grad_enabled():
-            raise Refused("gradients are enabled; call it under torch.no_grad() or torch.inference_mode()")
-        values = (*args, *kwargs.values())
-        tensors = [value for value in values if isinstance(value, Tensor)]
-        if len(tensors) != 1 or any(not isinstance(v, Tensor | bool | int | float | str | None) for v in values):
-            raise Refused("expected one tensor, and otherwise plain values, as arguments")
-        x = tensors[0]
-        if type(x) not in (Tensor, nn.Parameter) or x.device.type != self._device.device_type or x.numel() == 0:
+        key, x = key_of(model, args, kwargs)
+        if x.device.type != self._device.device_type:
             expected = f"images on a device of type {self._device.device_type}"
             raise Refused(f"expected {expected}, got a {type(x).__name__} of shape {tuple(x.shape)} on {x.device}")
-        observed = globally_hooked() or is_transformed() or torch._C._len_torch_dispatch_stack() > 0
-        if observed or self._device.is_capturing():
-            raise Refused("a hook on all modules, a transform, a dispatch mode or another capture is active")
-        kind = x.device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        others = tuple(None if value is x else (type(value), value) for value in values)
-        return (x.shape, x.stride(), x.dtype, x.device, others, tuple(kwargs), autocast), x
+        if self._device.is_capturing():
+            raise Refused("another capture is active")
+        return key, x
 
     def _replay(self, replayed: Replayed, x: Tensor) -> Any:
         self._device.begin()
@@ -203,7 +186,7 @@ class Graphs:
         kwargs: Mapping[str, Any],
         x: Tensor,
     ) -> Replayed:
-        children = [_own_tensors(model), *absorbed(model, list(model._modules))]
+        children = whole(model)
         watch = Watch(children, model)
         if not watch.trustworthy:
             raise Refused("a parameter holds a gradient or was made in inference mode, whose changes nobody sees")
@@ -227,13 +210,6 @@ class Graphs:
         replayed = self._captured[key] = Replayed(images, replay, leaves, structure, watch, kept)
         self.reason = ""
         return replayed
-
-
-def _own_tensors(model: nn.Module) -> Child:
-    """The model's own parameters and buffers as a child's, without a reference to the model, which holds its watch."""
-    stand_in = nn.Module().eval()
-    stand_in._parameters, stand_in._buffers = model._parameters, model._buffers
-    return Child("", {"": stand_in}, "", stand_in)
 
 
 def _uncached_autocast(kind: str) -> AbstractContextManager[Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,6 +21,7 @@ from torch._prims_common import suggest_memory_format
 
 from mobilevit_fast.acceleration.class_swap import Before, Swapped, original_class
 from mobilevit_fast.acceleration.parts import ConvParts
+from mobilevit_fast.acceleration.programs import Key, Programs, Recording, Refused, key_of
 from mobilevit_fast.acceleration.watch import absorbed
 from mobilevit_fast.ops.registry import is_read_elsewhere, is_transformed
 
@@ -75,11 +76,12 @@ class _Result(NamedTuple):
 class Call:
     """A call of a model that is under way: results of its regions, and the layout that the original's have."""
 
-    __slots__ = ("channels_last", "images", "left", "model", "results")
+    __slots__ = ("channels_last", "images", "left", "model", "recording", "results")
 
-    def __init__(self, model: LayoutState, images: Tensor) -> None:
+    def __init__(self, model: LayoutState, images: Tensor, recording: Recording | None = None) -> None:
         self.model = model
         self.images = images
+        self.recording = recording
         self.results: dict[int, _Result] | None = {}
         """By identity, in their order; None where no image leaves the model."""
         self.left: dict[int, Tensor] = {}
@@ -187,10 +189,15 @@ class LayoutState:
 
     def __init__(self, model: nn.Module, outermost: LayoutState | None = None) -> None:
         self.outermost = self if outermost is None else outermost
+        self.programs = Programs()
         self.look(model)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_hooks": None}
+
+    def forget(self) -> None:
+        """Forget recorded calls."""
+        self.programs.forget()
 
     def look(self, model: nn.Module) -> None:
         """Look at the model anew."""
@@ -239,13 +246,31 @@ class LayoutRoot(Swapped):
         outer = CURRENT.call
         if outer is not None and outer.model.outermost is state.outermost:
             return before.forward(module, *args, **kwargs)
+        key = None if before.rule is None else _key(before, module, args, kwargs)
+        if key is not None:
+            result, is_done = state.programs.run(key, module, images)
+            if is_done:
+                return result
         call = None if is_seen_elsewhere() or state.is_watched(module) else Call(state, images)
+        if call is not None and key is not None and state.programs.is_to_record(key):
+            call.recording = Recording(images)
         CURRENT.call = call
         try:
             result = before.forward(module, *args, **kwargs)
         finally:
             CURRENT.call = outer
+        if call is not None and call.recording is not None and key is not None:
+            state.programs.keep(key, module, call.recording, result)
         return call.leaving(result) if call is not None and call.results else result
+
+
+def _key(before: Before, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Key | None:
+    """Key of a call that a program could stand for."""
+    try:
+        key, _ = key_of(module, args, kwargs)
+    except Refused:
+        return None
+    return (before.forward, *before.rule.fused.settings(module), key)
 
 
 def layout_roots(model: nn.Module, kinds: Container[type[nn.Module]]) -> Iterator[tuple[nn.Module, LayoutState]]:

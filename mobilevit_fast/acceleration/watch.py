@@ -69,6 +69,16 @@ def absorbed(module: nn.Module, paths: Sequence[str]) -> Iterator[Child]:
                         stack.append((f"{at}.{name}", child))
 
 
+def whole(model: nn.Module) -> list[Child]:
+    """Everything in a model, as children of it: its own parameters and buffers, and all modules.
+
+    Those of its own come with a stand-in for it, so that a watch over it holds no reference to it.
+    """
+    stand_in = nn.Module().eval()
+    stand_in._parameters, stand_in._buffers = model._parameters, model._buffers
+    return [Child("", {"": stand_in}, "", stand_in), *absorbed(model, list(model._modules))]
+
+
 def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
     """Where a module keeps its hooks on calls."""
     return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks

@@ -68,7 +68,7 @@ def check(name: str, when: str, replace: Replace, reason: str) -> None:
     assert not torch.allclose(expected, plain, rtol=1e-2, atol=1e-3)
     if when == "after":
         mvf.accelerate(model)
-        close(zoo.run(model, x), plain)
+        close(zoo.run_often(model, x), plain)
     with replace(model):
         skipped = mvf.plan(model).skipped
         if when == "before":
@@ -219,7 +219,7 @@ def test_functions_that_the_code_calls_by_name(name: str, owner: Any, function: 
 def test_attributes_of_a_fused_module_itself(name: str, attribute: str) -> None:
     model, x = zoo.SMALL[name](), zoo.images(1)
     block = next(m for m in model.modules() if hasattr(m, attribute))
-    plain = zoo.run(mvf.accelerate(model), x)
+    plain = zoo.run_often(mvf.accelerate(model), x)
     setattr(block, attribute, (1, 2) if attribute == "patch_size" else 1)
     if name == "timm":
         block.patch_area = 2
@@ -240,7 +240,7 @@ class Remade:
 @pytest.mark.parametrize("name", ["native", "transformers"])
 def test_a_subclass_of_a_fused_class(name: str) -> None:
     model, twin, x = zoo.SMALL[name](), zoo.SMALL[name](), zoo.images(1)
-    zoo.run(mvf.accelerate(model), x)
+    zoo.run_often(mvf.accelerate(model), x)
     for one in (model, twin):
         block = one.mobilevit.encoder.layer[3]
         block.__class__ = type("Block", (Remade, type(block)), {})

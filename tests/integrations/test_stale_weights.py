@@ -191,7 +191,7 @@ TOLD_BY_NUMBERS = [_batch_norm_function, _in_place_past_the_counter, _through_nu
 def test_the_next_call_computes_with_them(change: Callable[[nn.Module], None]) -> None:
     model = mvf.accelerate(zoo.SMALL["native"]())
     x = zoo.images(1)
-    before = zoo.run(model, x)
+    before = zoo.run_often(model, x)
     for _ in range(2):
         change(model)
         after = zoo.run(model, x)
@@ -283,7 +283,7 @@ def test_nothing_is_derived_again_without_a_change(name: str) -> None:
 def test_steps_of_others_are_others() -> None:
     """Optimisers elsewhere in the process: no version of theirs moves, and nothing of ours is derived again."""
     model = mvf.accelerate(zoo.SMALL["timm"]())
-    zoo.run(model, zoo.images())
+    zoo.run_often(model, zoo.images())
     derived = [dict(m._mvf.derived) for m in model.modules() if isinstance(m, Fused)]
     weight = torch.nn.Parameter(torch.ones(3))
     loss = (weight * weight).sum()

@@ -76,3 +76,10 @@ def first_output(output: Any) -> Tensor:
 def run(model: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         return first_output(model(x))
+
+
+def run_often(model: nn.Module, x: Tensor) -> Tensor:
+    """The result of the third call, which is a recorded one where it can be."""
+    for _ in range(2):
+        run(model, x)
+    return run(model, x)

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mobilevit_fast.acceleration.bound import Bound
 from mobilevit_fast.acceleration.class_swap import Before, original_class
-from mobilevit_fast.acceleration.fused import Bound, State, compute_input
+from mobilevit_fast.acceleration.fused import State, compute_input
 from mobilevit_fast.acceleration.layouts import returns_no_image
 from mobilevit_fast.acceleration.libraries.torch_modules import TORCH_CLASSES, activation_name, conv_parts
 from mobilevit_fast.acceleration.parts import (
@@ -56,6 +57,10 @@ class ImageClassification(HeadOfModel):
     """``MobileViTForImageClassification`` with a fused head; with labels, the original forward gives the loss."""
 
     output_class: type
+
+    @classmethod
+    def settings(cls, module: Any) -> tuple[Any, ...]:
+        return module.config.output_hidden_states, module.config.return_dict
 
     @classmethod
     def around(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast.acceleration.arguments import check
+from mobilevit_fast.acceleration.bound import Bound, bind
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
-from mobilevit_fast.acceleration.fused import Bound, bind
 from mobilevit_fast.acceleration.layouts import Layout, layout_of
 from mobilevit_fast.acceleration.parameters import affine, inputs_innermost
 from mobilevit_fast.acceleration.parts import ASPPParts, ConvParts, Unsupported

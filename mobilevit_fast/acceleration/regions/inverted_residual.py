@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from mobilevit_fast.acceleration.arguments import check
+from mobilevit_fast.acceleration.bound import Bound, bind
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
-from mobilevit_fast.acceleration.fused import Bound, bind
 from mobilevit_fast.acceleration.layouts import Layout, layout_of
 from mobilevit_fast.acceleration.parameters import affine
 from mobilevit_fast.acceleration.parts import InvertedResidualParts, Unsupported

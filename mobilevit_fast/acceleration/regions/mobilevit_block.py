@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mobilevit_fast.acceleration.arguments import check, refuse
+from mobilevit_fast.acceleration.bound import Bound, bind
 from mobilevit_fast.acceleration.construction import Constructible, constructing, sizes
-from mobilevit_fast.acceleration.fused import Bound, bind
 from mobilevit_fast.acceleration.layouts import Layout, is_channels_last
 from mobilevit_fast.acceleration.parameters import affine, stack_layers, statistics_type
 from mobilevit_fast.acceleration.parts import MobileViTBlockParts, Unsupported

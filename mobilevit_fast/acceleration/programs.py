@@ -1,0 +1,216 @@
+"""Calls of a model that are kernels and nothing else: recorded once, and made again without the modules' code.
+
+A MobileViT's forward runs a few hundred lines of Python for two dozen kernels, which for few images take no longer than
+these lines. A call is recorded where everything from its images to its result is a kernel of this package. A later one
+like it runs the kernels in their order, and asks only then, while a GPU is at work, whether anything in the model
+changed since; if so its result is thrown away and the modules are called.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from mobilevit_fast.acceleration.watch import Watch, is_hooked, whole
+from mobilevit_fast.ops.registry import is_transformed
+
+MAX_PROGRAMS = 16
+"""Kinds of calls of a model that are kept; one more, and all are recorded anew."""
+
+Key = tuple[Any, ...]
+
+
+class Refused(Exception):
+    """Why a call is made by the modules; the message is for the report."""
+
+
+def key_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Key, Tensor]:
+    """Key that tells calls apart whose kernels may differ, and the images.
+
+    Raises:
+        Refused: others than the caller may see, or have a hand in, what the call does.
+    """
+    if model.training:
+        raise Refused("the model is in training mode")
+    if torch.is_grad_enabled():
+        raise Refused("gradients are enabled; call it under torch.no_grad() or torch.inference_mode()")
+    values = (*args, *kwargs.values())
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if len(tensors) != 1 or any(not isinstance(v, Tensor | bool | int | float | str | None) for v in values):
+        raise Refused("expected one tensor, and otherwise plain values, as arguments")
+    x = tensors[0]
+    if type(x) not in (Tensor, nn.Parameter) or x.numel() == 0:
+        raise Refused(f"expected images, got a {type(x).__name__} of shape {tuple(x.shape)}")
+    hooks = torch.nn.modules.module
+    hooked = hooks._global_forward_hooks or hooks._global_forward_pre_hooks
+    if hooked or is_transformed() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
+        raise Refused("a hook on all modules, a transform, a trace or a dispatch mode is active")
+    kind = x.device.type
+    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    others = tuple(None if value is x else (type(value), value) for value in values)
+    return (x.shape, x.stride(), x.dtype, x.device, others, tuple(kwargs), autocast), x
+
+
+class Used(NamedTuple):
+    """A region's derived weights, and where they are as long as they are the region's."""
+
+    module: weakref.ref[nn.Module]
+    """No reference to it, which may be the model itself."""
+    state: Any
+    key: Any
+    derived: Any
+
+    def is_current(self) -> bool:
+        module = self.module()
+        is_same = module is not None and module.__dict__.get("_mvf") is self.state
+        return is_same and self.state.derived.get(self.key) is self.derived
+
+
+class Step(NamedTuple):
+    """A kernel with its arguments, and the places of its inputs and of its result."""
+
+    kernel: Callable[..., Tensor]
+    sources: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    target: int
+
+
+class Recording:
+    """Kernels of a call of a model that is under way, by what they make of what."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._results = [weakref.ref(images)]
+        self._numbers = {id(images): 0}
+        self._kernels: list[tuple[Callable[..., Tensor], tuple[int, ...], tuple[Any, ...]]] = []
+        self.used: list[Used] = []
+        self.is_whole = True
+        """False where a kernel's input is no other's result."""
+
+    def add(
+        self, kernel: Callable[..., Tensor], inputs: Sequence[Any], arguments: tuple[Any, ...], result: Tensor
+    ) -> None:
+        """Note a call of a kernel."""
+        sources = tuple(map(self._number, inputs))
+        self.is_whole = self.is_whole and -1 not in sources
+        self._kernels.append((kernel, sources, arguments))
+        self._numbers[id(result)] = len(self._results)
+        self._results.append(weakref.ref(result))
+
+    def _number(self, tensor: Any) -> int:
+        """Number of a result, 0 of the images, -1 of anything else."""
+        number = self._numbers.get(id(tensor), -1)
+        return number if number >= 0 and self._results[number]() is tensor else -1
+
+    def steps(self, result: Tensor) -> list[Step] | None:
+        """The kernels in their order, the last one's result last; None where there is more to the call than these.
+
+        A place is used again once nobody reads it any more, so that no result is kept longer than by the modules.
+        """
+        if not self.is_whole or not self._kernels or self._number(result) != len(self._kernels):
+            return None
+        last = {source: i for i, (_, sources, _) in enumerate(self._kernels) for source in sources}
+        places, free, found = {0: 0}, list[int](), list[Step]()
+        for i, (kernel, sources, arguments) in enumerate(self._kernels):
+            own = tuple(places[source] for source in sources)
+            target = free.pop() if free else max(places.values()) + 1
+            found.append(Step(kernel, own, arguments, target))
+            free += [places[source] for source in set(sources) if last[source] == i]
+            places[i + 1] = target
+        return found
+
+
+class Program(NamedTuple):
+    """A recorded call.
+
+    Attributes:
+        steps: its kernels.
+        leaves, structure: of what it returns, None where the one tensor is.
+        used: regions whose weights the kernels have.
+        children: of the model, to tell it from one that got its attributes.
+        watch: over every module and tensor of the model.
+    """
+
+    steps: tuple[Step, ...]
+    leaves: tuple[Any, ...]
+    structure: pytree.TreeSpec
+    used: tuple[Used, ...]
+    children: dict[str, nn.Module | None]
+    watch: Watch
+
+    def run(self, images: Tensor) -> Any:
+        """What the model returns for these images."""
+        values: list[Any] = [images] * (1 + max(step.target for step in self.steps))
+        result = images
+        for kernel, sources, arguments, target in self.steps:
+            result = values[target] = kernel(*[values[source] for source in sources], *arguments)
+        return pytree.tree_unflatten([result if leaf is None else leaf for leaf in self.leaves], self.structure)
+
+    def is_current(self, model: nn.Module) -> bool:
+        """Whether the model would still return that."""
+        is_same = self.children is model._modules and all(used.is_current() for used in self.used)
+        return is_same and self.watch.is_unchanged(model)
+
+
+class Programs:
+    """The programs of one model. Any thread may add to them or use them."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # copies and pickles record their own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all of them."""
+        self._programs: dict[Key, Program] = {}
+        self._called: set[Key] = set()
+        self._refused: set[Key] = set()
+
+    def run(self, key: Key, model: nn.Module, images: Tensor) -> tuple[Any, bool]:
+        """The result of a call, and whether there is one."""
+        program = self._programs.get(key)
+        if program is None:
+            return None, False
+        with suppress(Exception):  # of weights that moved, say: the modules are called, and tell
+            result = program.run(images)
+            if program.is_current(model):
+                return result, True
+        self.forget()
+        return None, False
+
+    def is_to_record(self, key: Key) -> bool:
+        """Whether a call is one to record: the second of its kind, when all weights are derived."""
+        if key in self._refused:
+            return False
+        if key in self._called:
+            return True
+        if len(self._called) >= MAX_PROGRAMS:
+            self.forget()
+        self._called.add(key)
+        return False
+
+    def keep(self, key: Key, model: nn.Module, recording: Recording, result: Any) -> None:
+        """Keep what was recorded, or never ask again."""
+        leaves, structure = pytree.tree_flatten(result)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        steps = recording.steps(tensors[0]) if len(tensors) == 1 else None
+        children = whole(model) if steps else []
+        if any(child.module.training or is_hooked(child.module) for child in children):
+            steps = None
+        others = iter(self._programs.values())
+        known = next((p.watch for p in others if p.is_current(model)), None) if steps else None
+        watch = (known or Watch(children, model)) if steps else None
+        if steps is None or watch is None or not watch.trustworthy:
+            self._refused.add(key)
+            return
+        rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        self._programs[key] = Program(tuple(steps), rest, structure, tuple(recording.used), model._modules, watch)
