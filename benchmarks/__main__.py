@@ -37,6 +37,7 @@ COMMANDS = {
     "predict": Command(
         "benchmarks.predictions:predict", "Times of the kernels for Hopper by what the emulator counts."
     ),
+    "host": Command("benchmarks.host:host", "The host's part of a forward on Hopper, by the emulator."),
     "traffic": Command("benchmarks.triton_traffic:traffic", "Bytes that the Triton kernels move."),
     "compile-report": Command(
         "benchmarks.compile_report:report", "Registers, spills and instructions of the compiled Triton kernels."

@@ -192,7 +192,10 @@ PYBIND11_MODULE(mvf_emulated, m) {
     for (const Conv3x3Sm90Variant& v : kConv3x3Sm90Variants) variants.push_back({v.channels, v.inputs, v.outputs});
     return variants;
   });
-  m.def("set_options", [](uint32_t seed, bool watch_banks) { Log::get().options = {seed, watch_banks}; });
+  m.def(
+      "set_options",
+      [](uint32_t seed, bool watch_banks, bool idle) { Log::get().options = {seed, watch_banks, idle}; },
+      py::arg("seed"), py::arg("watch_banks"), py::arg("idle") = false);
   m.def("set_tile", [](const std::vector<int>& tile) { Log::get().tile = tile; });
   m.def(
       "set_chip",

@@ -63,6 +63,7 @@ struct Counts {
 struct Options {
   uint32_t seed = 0;
   bool watch_banks = false;  // count wavefronts and sectors, which takes time
+  bool idle = false;         // launches do nothing: what is left of a call is the host's
 };
 
 // A launch: global arrays, and what all blocks did.

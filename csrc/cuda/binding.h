@@ -59,7 +59,7 @@ inline Tensor empty_strided(const Tensor& like, int32_t dtype, const std::vector
                                                   dtype, device, like.get_device_index(), &handle));
   Tensor result(handle);
 #if defined(MVF_EMULATED)
-  torch::stable::fill_(result, std::numeric_limits<double>::quiet_NaN());
+  if (!emulator::Log::get().options.idle) torch::stable::fill_(result, std::numeric_limits<double>::quiet_NaN());
 #endif
   return result;
 }
