@@ -43,7 +43,8 @@ def measure(model: nn.Module, x: Tensor) -> Host:
     """
     run.enable()
     mvf.accelerate(model, backend="cuda")
-    kept = model._mvf_layouts.programs  # type: ignore[union-attr]
+    layouts: Any = model._mvf_layouts
+    kept: programs.Programs = layouts.programs
     with run.chip(capability=CAPABILITY), torch.inference_mode():
         run.emulated.set_options(0, False, idle=True)
         try:

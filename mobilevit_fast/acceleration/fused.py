@@ -26,7 +26,7 @@ from mobilevit_fast.acceleration.programs import Used
 from mobilevit_fast.acceleration.reading import check_tensors
 from mobilevit_fast.acceleration.rules import Rule, find_rule
 from mobilevit_fast.acceleration.watch import Child, Watch, absorbed, is_hooked
-from mobilevit_fast.ops.registry import check_backend
+from mobilevit_fast.ops.registry import check_backend, is_autocasting
 
 
 def _check_child(child: Child, known: frozenset[type[nn.Module]]) -> None:
@@ -124,7 +124,7 @@ class State:
                 _warn_about_gradients()
             return None
         takes_bytes = self.pixels is not None and x.dtype == torch.uint8
-        dtype = parameter_dtype(module, rule) if takes_bytes and not _autocasting(x) else compute_dtype(x)
+        dtype = parameter_dtype(module, rule) if takes_bytes and not is_autocasting(x.device.type) else compute_dtype(x)
         compiling = torch.compiler.is_compiling()
         if (compiling or CURRENT.call is None) and is_seen_elsewhere():  # which a call of a model has asked
             return None
@@ -134,9 +134,9 @@ class State:
             if derived is not None and derived.children is module._modules and derived.watch.is_unchanged(module):
                 if (noted := recording()) is not None:
                     noted.used.append(Used(weakref.ref(module), self, (dtype, takes_bytes), derived))
-                return derived.bounds if dtype == derived.parameter_dtype or _autocasting(x) else None
+                return derived.bounds if dtype == derived.parameter_dtype or is_autocasting(x.device.type) else None
         own_dtype = parameter_dtype(module, rule)
-        if dtype != own_dtype and not _autocasting(x):
+        if dtype != own_dtype and not is_autocasting(x.device.type):
             return None  # the original modules refuse it in PyTorch's own words
         if compiling:
             # Inside a compiled or exported graph the derivation is part of the graph: its inputs are the parameters.
@@ -330,14 +330,7 @@ def mode_remark(module: nn.Module, rule: Rule) -> str:
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type to compute in: autocast's, where it is on for ``x``'s device, else ``x``'s own."""
-    return torch.get_autocast_dtype(x.device.type) if _autocasting(x) else x.dtype
-
-
-def _autocasting(x: Tensor) -> bool:
-    kind = x.device.type
-    if kind in ("cpu", "cuda"):  # which torch.compile traces everywhere; the general question not before torch 2.12
-        return torch.is_autocast_enabled(kind)
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(x.device.type) if is_autocasting(x.device.type) else x.dtype
 
 
 def compute_input(x: Tensor) -> Tensor:

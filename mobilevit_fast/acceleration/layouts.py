@@ -188,12 +188,17 @@ class LayoutState:
     """
 
     def __init__(self, model: nn.Module, outermost: LayoutState | None = None) -> None:
-        self.outermost = self if outermost is None else outermost
+        self._outermost = outermost
         self.programs = Programs()
         self.look(model)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_hooks": None}
+
+    @property
+    def outermost(self) -> LayoutState:
+        """The state of the outermost model; not kept, so that it holds no reference to itself."""
+        return self if self._outermost is None else self._outermost
 
     def forget(self) -> None:
         """Forget recorded calls."""

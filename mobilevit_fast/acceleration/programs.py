@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mobilevit_fast.acceleration.watch import Watch, is_hooked, whole
-from mobilevit_fast.ops.registry import is_transformed
+from mobilevit_fast.ops.program import Encoded, Step, encoded
+from mobilevit_fast.ops.registry import is_autocasting, is_transformed
 
 MAX_PROGRAMS = 16
 """Kinds of calls of a model that are kept; one more, and all are recorded anew."""
@@ -52,7 +53,7 @@ def key_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     if hooked or is_transformed() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
         raise Refused("a hook on all modules, a transform, a trace or a dispatch mode is active")
     kind = x.device.type
-    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    autocast = torch.get_autocast_dtype(kind) if is_autocasting(kind) else None
     others = tuple(None if value is x else (type(value), value) for value in values)
     return (x.shape, x.stride(), x.dtype, x.device, others, tuple(kwargs), autocast), x
 
@@ -70,15 +71,6 @@ class Used(NamedTuple):
         module = self.module()
         is_same = module is not None and module.__dict__.get("_mvf") is self.state
         return is_same and self.state.derived.get(self.key) is self.derived
-
-
-class Step(NamedTuple):
-    """A kernel with its arguments, and the places of its inputs and of its result."""
-
-    kernel: Callable[..., Tensor]
-    sources: tuple[int, ...]
-    arguments: tuple[Any, ...]
-    target: int
 
 
 class Recording:
@@ -130,6 +122,7 @@ class Program(NamedTuple):
 
     Attributes:
         steps: its kernels.
+        encoded: these for a library that runs them in one call; None where there is none.
         leaves, structure: of what it returns, None where the one tensor is.
         used: regions whose weights the kernels have.
         children: of the model, to tell it from one that got its attributes.
@@ -137,6 +130,7 @@ class Program(NamedTuple):
     """
 
     steps: tuple[Step, ...]
+    encoded: Encoded | None
     leaves: tuple[Any, ...]
     structure: pytree.TreeSpec
     used: tuple[Used, ...]
@@ -145,11 +139,14 @@ class Program(NamedTuple):
 
     def run(self, images: Tensor) -> Any:
         """What the model returns for these images."""
-        values: list[Any] = [images] * (1 + max(step.target for step in self.steps))
-        result = images
-        for kernel, sources, arguments, target in self.steps:
-            result = values[target] = kernel(*[values[source] for source in sources], *arguments)
+        result = self._by_steps(images) if self.encoded is None else self.encoded.run(images)
         return pytree.tree_unflatten([result if leaf is None else leaf for leaf in self.leaves], self.structure)
+
+    def _by_steps(self, images: Tensor) -> Tensor:
+        result, places = images, [images] * (1 + max(step.target for step in self.steps))
+        for kernel, sources, arguments, target in self.steps:
+            result = places[target] = kernel(*[places[source] for source in sources], *arguments)
+        return result
 
     def is_current(self, model: nn.Module) -> bool:
         """Whether the model would still return that."""
@@ -213,4 +210,5 @@ class Programs:
             self._refused.add(key)
             return
         rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        self._programs[key] = Program(tuple(steps), rest, structure, tuple(recording.used), model._modules, watch)
+        used = tuple(recording.used)
+        self._programs[key] = Program(tuple(steps), encoded(steps), rest, structure, used, model._modules, watch)

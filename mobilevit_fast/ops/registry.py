@@ -322,6 +322,13 @@ def is_read_elsewhere() -> bool:
     return torch._C._is_tracing() or (torch._C._len_torch_dispatch_stack() > 0 and get_proxy_mode() is not None)
 
 
+def is_autocasting(kind: str) -> bool:
+    """Whether autocast is on for a type of device."""
+    if kind in ("cpu", "cuda"):  # which torch.compile traces everywhere; the general question not before torch 2.12
+        return torch.is_autocast_enabled(kind)
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """Kernels compute in the type of their input, whatever autocast would have PyTorch's functions do."""
     kind = x.device.type

@@ -278,12 +278,12 @@ def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch, runs: list[int])
 def test_models_are_freed() -> None:
     model = mvf.accelerate(zoo.SMALL["timm"]())
     zoo.run_often(model, zoo.images(1))
-    reference = weakref.ref(model)
+    references = [weakref.ref(module) for module in (model, model.stages[0])]
     gc.collect()
     gc.disable()
     try:
         del model
-        assert reference() is None
+        assert all(reference() is None for reference in references)
     finally:
         gc.enable()
 

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "cuda/binding.h"
+#include "cuda/program/program.h"
 #include "cuda/sm90/rows_sm90.h"
 #include "cuda/sm90/small_binding_sm90.h"
 #include "cuda/sm90/strips_sm90.h"
@@ -147,6 +148,8 @@ Tensor separable_op(Tensor x, Tensor packed, int64_t channels, int64_t kernel_h,
   const int step = fill(arguments, x, false, channels, outputs, stride, padding, dilation, packed, p, none);
   return launch(arguments, x, p, step);
 }
+
+[[maybe_unused]] const bool kInPrograms = in_programs<&inverted_residual_op>("inverted_residual");
 
 }  // namespace
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cuda/binding.h"
+#include "cuda/program/program.h"
 #include "cuda/sm90/small_binding_sm90.h"
 #include "cuda/sm90/transformer_stack_sm90.h"
 #include "resize.h"
@@ -150,6 +151,8 @@ Tensor mobilevit_transformer_op(Tensor x, Tensor packed, int64_t width, int64_t 
   const auto run_as = x.scalar_type() == ScalarType::Half ? run<Half> : run<BFloat16>;
   return run_as(arguments, x, few, p, target.stream());
 }
+
+[[maybe_unused]] const bool kInPrograms = in_programs<&mobilevit_transformer_op>("mobilevit_transformer");
 
 }  // namespace
 
