@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from emulator.run import Launch, check, chip, emulated, run, weight_bytes
-from mobilevit_fast.kernels.cuda.sm90 import conv3x3
+from mobilevit_fast.kernels.cuda.sm90 import conv3x3, small_conv
 from tests.emulator.test_conv2d_bias_act import make, model_shapes
 
 VARIANTS = emulated.conv3x3_sm90_variants()
 """(channels, inputs, outputs of a tile) by variant."""
 BOTH = [torch.float16, torch.bfloat16]
-FEW = torch.bfloat16
-"""Of few images whose tile is not asked for: in float16 they have kernels of their own."""
+MANY: dict[str, Any] = {"tile": (0, 0, 0)}
+"""No tile of any kernel: the usual ones, but not the kernels for few images."""
 
 
 def check_sm90(arguments: tuple[Any, ...], kernel: str, **options: Any) -> Launch:
     """As ``check``; the launch, which is one of this kernel."""
-    (launch,) = check("conv2d_bias_act", arguments, capability=90, **options)
+    (launch,) = check("conv2d_bias_act", arguments, capability=90, **{**MANY, **options})
     assert launch.name == kernel
     return launch
 
@@ -60,7 +60,7 @@ def test_shapes_of_the_models(channels: tuple[int, int], outputs: int, kernel: i
     """One image as it is: every 3x3 without stride has such a kernel."""
     if kernel == 1 or stride == 2:
         pytest.skip("another kernel's")
-    launch = check_sm90(make(channels, outputs, (1, size, size), dtype=FEW), "Conv3x3Sm90", seed=size)
+    launch = check_sm90(make(channels, outputs, (1, size, size), dtype=BOTH[1]), "Conv3x3Sm90", seed=size)
     least = size * size * 2 * (sum(channels) + outputs)
     assert launch.moved("y", *(name for name in launch.arrays if name.startswith("x"))) <= 7 * least
 
@@ -68,7 +68,7 @@ def test_shapes_of_the_models(channels: tuple[int, int], outputs: int, kernel: i
 @pytest.mark.parametrize("size", [(2, 24, 40), (5, 7, 5), (1, 8, 33)])
 @pytest.mark.parametrize(("channels", "inputs"), [(48, 2), (80, 1), (96, 2), (160, 1)])
 def test_other_image_sizes(channels: int, inputs: int, size: tuple[int, int, int]) -> None:
-    check_sm90(convolution(channels, inputs, size, dtype=FEW), "Conv3x3Sm90", processors=3)
+    check_sm90(convolution(channels, inputs, size, dtype=BOTH[1]), "Conv3x3Sm90", processors=3)
 
 
 @pytest.mark.parametrize("variant", [5, 7, 14, 23])
@@ -99,15 +99,15 @@ def test_many_images_are_read_and_multiplied_once(channels: int, inputs: int, si
 @pytest.mark.parametrize(
     "arguments",
     [
-        make((96, 0), 96, (1, 8, 8), activation="relu", dtype=FEW),
-        make((96, 0), 96, (1, 9, 9), stride=(2, 2), dtype=FEW),
-        make((96, 0), 96, (1, 9, 9), dilation=(2, 2), dtype=FEW),
-        make((96, 0), 96, (1, 9, 9), padding=(0, 1), dtype=FEW),
-        make((64, 32), 96, (1, 8, 8), dtype=FEW),
-        make((144, 48), 96, (1, 8, 8), dtype=FEW),
-        make((192, 0), 96, (1, 8, 8), dtype=FEW),
-        make((96, 0), 96, (9, 1, 1), dtype=FEW),
-        make((32, 0), 32, (1, 8, 8), dtype=FEW),
+        make((96, 0), 96, (1, 8, 8), activation="relu"),
+        make((96, 0), 96, (1, 9, 9), stride=(2, 2)),
+        make((96, 0), 96, (1, 9, 9), dilation=(2, 2)),
+        make((96, 0), 96, (1, 9, 9), padding=(0, 1)),
+        make((64, 32), 96, (1, 8, 8)),
+        make((144, 48), 96, (1, 8, 8)),
+        make((192, 0), 96, (1, 8, 8)),
+        make((96, 0), 96, (9, 1, 1)),
+        make((32, 0), 32, (1, 8, 8)),
     ],
     ids=["relu", "stride", "dilation", "padding", "other", "unequal", "wide", "pixels", "channels"],
 )
@@ -117,12 +117,12 @@ def test_what_another_kernel_runs(arguments: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize(("channels", "orders"), [(48, 1), (80, 1), (96, 2), (160, 2)])
 def test_such_a_gpu_has_the_weights_in_other_orders_too(channels: int, orders: int) -> None:
-    arguments = convolution(channels, 2, (1, 8, 8), dtype=FEW)
+    arguments = convolution(channels, 2, (1, 8, 8), dtype=BOTH[1])
     weight = arguments[2]
     with chip(capability=90):
         packed = weight_bytes("conv2d_bias_act", arguments)
-    assert packed - weight_bytes("conv2d_bias_act", arguments) == orders * weight.nbytes
-    for part in conv3x3.pack(weight):
+    assert packed - weight_bytes("conv2d_bias_act", arguments) == (orders + 1) * weight.nbytes
+    for part in (*conv3x3.pack(weight), small_conv.pack(weight)):
         assert torch.equal(part.flatten().sort()[0], weight.flatten().sort()[0])
 
 
