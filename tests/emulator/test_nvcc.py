@@ -38,7 +38,8 @@ STACK_BYTES = {"resize_crop.cu": 40}
 """Memory of a thread where it is not 0: of the sine, for angles far larger than those it is asked for."""
 
 SM90_KERNELS = {
-    "atrous_sm90.cu": 4,
+    "atrous_sm90.cu": 10,
+    "atrous_sm90_bfloat16.cu": 10,
     "conv3x3_sm90.cu": 27,
     "conv3x3_sm90_bfloat16.cu": 27,
     "rows_sm90.cu": 4,
