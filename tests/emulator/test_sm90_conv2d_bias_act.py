@@ -219,8 +219,12 @@ def test_pointwise_and_dilated_that_another_kernel_runs(arguments: tuple[Any, ..
     check_sm90(arguments, "Conv2dBiasAct", processors=processors)
 
 
-def test_a_pointwise_window_has_no_dilation() -> None:
-    check_sm90(make((32, 0), 64, (1, 8, 9), (1, 1), dilation=(2, 3)), "AtrousSm90", processors=1)
+@pytest.mark.parametrize(
+    "arguments", [make((32, 0), 64, (1, 8, 9), (1, 1), dilation=(2, 3)), make((96, 0), 96, (1, 9, 9), dilation=(2, 2))]
+)
+def test_weights_that_are_packed_whatever_the_dilation(arguments: tuple[Any, ...]) -> None:
+    """Of 1x1, and those that a 3x3 convolution without dilation would take."""
+    check_sm90(arguments, "AtrousSm90", processors=1)
 
 
 @pytest.mark.parametrize(("rate", "outputs"), [(0, 64), (2, 96), (3, 320)])
