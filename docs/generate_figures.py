@@ -110,7 +110,7 @@ DIAGRAMS: dict[str, tuple[str, dict[str, Box], tuple[Arrow, ...]]] = {
             "call": Box(0, 1, "a call\ntype, geometry, images"),
             "triton": Box(1, 0, "kernels/triton\nfloat32, other shapes,\nno CUDA library", True),
             "sm80": Box(1, 1, "csrc/cuda\nfloat16, bfloat16;\ncapability 8.0 and later", True),
-            "sm90": Box(1, 2, "capability 9.0, SiLU,\nshapes of the three sizes\nfloat16 (some: bfloat16)"),
+            "sm90": Box(1, 2, "capability 9.0, SiLU,\nshapes of the three sizes\nfloat16 (most: bfloat16)"),
             "many": Box(2, 1.5, "csrc/cuda/sm90\nmany images: stem, strips,\nrows, conv3x3, stack", True),
             "few": Box(2, 2.5, "csrc/cuda/sm90/small_*\nup to about 8 images:\na region over all blocks", True),
         },

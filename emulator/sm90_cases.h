@@ -36,12 +36,12 @@ inline cudaError_t launch_box(const std::vector<int>& n, const Arrays& arrays) {
   return launch_sm90<CopyBox>(params, nullptr);
 }
 
-// Numbers: probe: left, transposed, start, leading, stride, swizzle; product: n, bfloat16, left in registers; box: four
-// sizes of the images, four of the box, its swizzle, its image, row, column and channel; pipeline: bytes of the pieces,
-// behind which the weight lies; matrices: none.
+// Numbers: probe: left, transposed, start, leading, stride, swizzle, base offset; product: n, bfloat16, left in
+// registers; box: four sizes of the images, four of the box, its swizzle, its image, row, column and channel; pipeline:
+// bytes of the pieces, behind which the weight lies; matrices: none.
 inline cudaError_t launch_case(const std::string& name, const std::vector<int>& n, const Arrays& arrays) {
-  if (name == "probe" && n.size() == 6) {
-    const ProbeParams params{arrays, n[2], n[3], n[4], n[5]};
+  if (name == "probe" && n.size() == 7) {
+    const ProbeParams params{arrays, n[2], n[3], n[4], n[5], n[6]};
     if (n[0] != 0) return (n[1] != 0 ? launch_sm90<Probe<true, 1>> : launch_sm90<Probe<true, 0>>)(params, nullptr);
     return (n[1] != 0 ? launch_sm90<Probe<false, 1>> : launch_sm90<Probe<false, 0>>)(params, nullptr);
   }

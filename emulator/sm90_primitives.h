@@ -36,7 +36,7 @@ MVF_DEVICE uint32_t aligned_begin() { return (shared_memory_begin() + 1023) / 10
 // Which bytes of shared memory a descriptor reads: these hold their own numbers, and a product with ones in the right
 // places brings them out. Of 64 KB the first pass finds the lower part of a number's index, the second the upper one.
 struct ProbeParams : Arrays {  // to: (2, rows, 16), of 64 rows of the left matrix or 128 columns of the right one
-  int start, leading, stride, swizzle;
+  int start, leading, stride, swizzle, base_offset;
 };
 template <bool kLeft, int kTransposed>
 struct Probe : Primitive {
@@ -54,7 +54,8 @@ struct Probe : Primitive {
         store_shared_at(shared + 4 * i, pack<Half>(first, second));
       }
       sync_block();
-      const uint64_t matrix = matrix_descriptor(shared + p.start, p.leading, p.stride, p.swizzle);
+      const uint64_t matrix = matrix_descriptor(shared + p.start, p.leading, p.stride, p.swizzle) |
+                              static_cast<uint64_t>(p.base_offset) << 49;
       if constexpr (kLeft) {
         for (int half = 0; half < 2; ++half) {  // columns 8 half and on of the identity, K innermost
           for (int i = thread; i < 64; i += kThreads) {

@@ -27,11 +27,19 @@ def regions(*ops: str) -> list[Any]:
     return [pytest.param(call, id=name) for name, call in _calls().items() if not ops or call.op in ops]
 
 
-def arguments(call: OperatorCall, batch: int, *, seed: int = 0, device: str | torch.device = "cpu") -> tuple[Any, ...]:
-    """A call's arguments with values: parameters that keep a signal about as large as it is, float16 images."""
+def arguments(
+    call: OperatorCall,
+    batch: int,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float16,
+) -> tuple[Any, ...]:
+    """A call's arguments with values: parameters that keep a signal about as large as it is, images of this type."""
     generator = torch.Generator().manual_seed(seed)
 
     def values(name: str, like: Tensor) -> Tensor:
+        like = like.to(dtype) if like.dtype == torch.float16 else like
         if name in ("x", "x2"):
             made = torch.randn(batch, *like.shape[1:], generator=generator).to(like.dtype)
             return made if like.is_contiguous() else made.contiguous(memory_format=torch.channels_last)

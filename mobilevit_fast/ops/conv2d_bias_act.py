@@ -64,7 +64,7 @@ OP = Op(
     "int[2] stride, int[2] padding, int[2] dilation, str activation",
     _output_shape,
     [
-        cuda_kernel(cuda.takes, cuda.pack),
+        cuda_kernel(cuda.takes, cuda.pack, ("dilation",)),
         triton_kernel(_NAME, triton.conv2d_bias_act),
         cpu_kernel(_NAME, ("stride", "dilation")),
         reference_kernel(reference),

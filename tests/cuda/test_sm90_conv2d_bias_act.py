@@ -101,6 +101,38 @@ def test_without_scale_and_bias_and_of_planar_images() -> None:
     check((x.contiguous(), x2.contiguous(), weight, None, None, *rest))
 
 
+def atrous(
+    channels: int, outputs: int, rate: int, size: tuple[int, int, int], dtype: torch.dtype, activation: str = "silu"
+) -> tuple[Any, ...]:
+    """Arguments of a 1x1 convolution, whose ``rate`` is 0, or of a 3x3 one with this dilation."""
+    x, *_ = make(channels, 1, size, dtype)
+    window = 3 if rate > 0 else 1
+    weight = torch.randn(outputs, channels, window, window, device="cuda") * (window**2 * channels) ** -0.5
+    scale, bias = 1 + 0.2 * torch.randn(outputs, device="cuda"), 0.3 * torch.randn(outputs, device="cuda")
+    dilation = [rate, rate] if rate > 0 else ONE
+    return x, None, weight.to(dtype), scale, bias, ONE, [rate, rate], dilation, activation
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [(1, 64, 64), (5, 33, 65), (64, 32, 32), (200, 7, 9)])
+@pytest.mark.parametrize("rate", [0, 2, 12, 80])
+@pytest.mark.parametrize(("channels", "outputs"), [(16, 64), (160, 96), (80, 128), (96, 160), (256, 256), (48, 1024)])
+def test_pointwise_and_dilated(
+    channels: int, outputs: int, rate: int, size: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    check(atrous(channels, outputs, rate, size, dtype))
+
+
+@pytest.mark.parametrize("activation", ["none", "relu"])
+@pytest.mark.parametrize("rate", [0, 3])
+def test_activations_of_pointwise_and_dilated(rate: int, activation: str) -> None:
+    arguments = atrous(64, 320, rate, (8, 40, 40), torch.float16, activation)
+    check(arguments)
+    op = ops.OPS["conv2d_bias_act"]
+    first = op("cuda", *arguments)
+    assert all(torch.equal(op("cuda", *arguments), first) for _ in range(10))
+
+
 def stem(
     dtype: torch.dtype, pixels: str, planar: bool, size: tuple[int, int, int], constant: bool = False
 ) -> tuple[Any, ...]:

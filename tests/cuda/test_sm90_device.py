@@ -65,7 +65,7 @@ def matrices(transposed: bool, swizzle: int) -> list[Matrix]:
     elif transposed:
         shapes = [(0, 8192, 8 * w), (3 * w, 8192, 8 * w), (32 % w, 8192, 8 * w), (13 * w, 4096, 10 * w)]
     else:
-        shapes = [(0, 16, 8 * w), (0, 1024, 8 * w), (32 % w, 16, 8 * w), (96 % w + 3 * w, 16, 8 * w)]
+        shapes = [(0, leading, 8 * w) for leading in (16, 0, 1024)] + [(32 % w, 16, 8 * w), (96 % w + 3 * w, 16, 8 * w)]
         shapes += [(32 % w + 13 * w, 16, 10 * w), (64 % w + 19 * w, 16, 18 * w)]
     return [Matrix(*shape, swizzle) for shape in shapes]
 
@@ -144,8 +144,27 @@ def test_what_descriptors_read(case: Case, left: bool, transposed: bool, swizzle
     rows = 64 if left else 128
     for matrix in matrices(transposed, swizzle):
         found = np.full((2, rows, 16), np.nan, np.float32)
-        case("probe", (int(left), int(transposed), *matrix), np.zeros(16, np.uint8), found)
+        case("probe", (int(left), int(transposed), *matrix, 0), np.zeros(16, np.uint8), found)
         assert (2 * (found[0] + 1024 * found[1]) == bytes_read(matrix, transposed, rows)).all(), matrix
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["left", "right"])
+def test_a_base_offset_is_not_for_views(case: Case, left: bool) -> None:
+    """That a descriptor has for matrices that begin between two repeats of their swizzle; the emulator refuses it."""
+    rows, wrong = 64 if left else 128, []
+    for swizzle in (B128, B64, B32):
+        w = WIDTH[swizzle]
+        matrix, found = Matrix(32 % w + 13 * w, 16, 10 * w, swizzle), np.full((2, rows, 16), np.nan, np.float32)
+        numbers = (int(left), 0, *matrix, (13 * w >> 7) & 7)
+        if EMULATED:
+            from emulator.run import emulated
+
+            with pytest.raises(emulated.Error, match="a descriptor with a base offset"):
+                case("probe", numbers, np.zeros(16, np.uint8), found)
+        else:
+            case("probe", numbers, np.zeros(16, np.uint8), found)
+            wrong.append((2 * (found[0] + 1024 * found[1]) != bytes_read(matrix, False, rows)).any())
+    assert EMULATED or any(wrong)
 
 
 @pytest.mark.parametrize("n", sizes())

@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 BATCHES = (1, 2, 3, 8)
+TYPES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 
 
 def check(op: str, given: tuple[Any, ...]) -> Tensor:
@@ -43,40 +44,44 @@ def kernels(op: str, given: tuple[Any, ...]) -> list[str]:
     return [event.name for event in profile.events()]
 
 
+@TYPES
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("call", regions())
-def test_error_is_within_twice_pytorchs(call: OperatorCall, batch: int) -> None:
+def test_error_is_within_twice_pytorchs(call: OperatorCall, batch: int, dtype: torch.dtype) -> None:
     """And the same every time, although blocks exchange what they compute in an order of their own."""
-    given = arguments(call, batch, seed=batch, device="cuda")
+    given = arguments(call, batch, seed=batch, device="cuda", dtype=dtype)
     expected = check(call.op, given)
     again = [ops.OPS[call.op]("cuda", *given) for _ in range(5)]
     assert all(torch.equal(result, expected) for result in again)
 
 
+@TYPES
 @pytest.mark.parametrize(
     "call", regions("conv2d_bias_act", "inverted_residual", "mobilevit_transformer", "classifier_head")
 )
-def test_one_image_is_for_these_kernels(call: OperatorCall) -> None:
+def test_one_image_is_for_these_kernels(call: OperatorCall, dtype: torch.dtype) -> None:
     if call.op == "conv2d_bias_act" and call.shape["inputs"] == 3:
         pytest.skip("the stem has a kernel of its own")
-    found = kernels(call.op, arguments(call, 1, device="cuda"))
+    found = kernels(call.op, arguments(call, 1, device="cuda", dtype=dtype))
     assert any("few::" in name for name in found), found
 
 
+@TYPES
 @pytest.mark.parametrize("factor", [30.0, 600.0])
 @pytest.mark.parametrize("call", regions("mobilevit_transformer"))
-def test_large_attention_scores(call: OperatorCall, factor: float) -> None:
+def test_large_attention_scores(call: OperatorCall, factor: float, dtype: torch.dtype) -> None:
     """Up to about a million."""
-    given = list(arguments(call, 2, device="cuda"))
+    given = list(arguments(call, 2, device="cuda", dtype=dtype))
     weight = list(call.named).index("qkv_weight")
     features = given[weight].shape[2]
     given[weight][:, : 2 * features] *= factor
     check(call.op, tuple(given))
 
 
+@TYPES
 @pytest.mark.parametrize("call", regions("mobilevit_transformer"))
-def test_tokens_whose_mean_is_far_from_zero(call: OperatorCall) -> None:
-    given = list(arguments(call, 1, device="cuda"))
+def test_tokens_whose_mean_is_far_from_zero(call: OperatorCall, dtype: torch.dtype) -> None:
+    given = list(arguments(call, 1, device="cuda", dtype=dtype))
     bias = list(call.named).index("in_bias")
     if given[bias] is None:
         given[bias] = torch.zeros(given[bias - 1].shape[0], device="cuda")
@@ -84,16 +89,17 @@ def test_tokens_whose_mean_is_far_from_zero(call: OperatorCall) -> None:
     check(call.op, tuple(given))
 
 
+@TYPES
 @pytest.mark.parametrize("size", [(7, 9), (13, 11), (14, 28)])
 @pytest.mark.parametrize("call", regions("conv2d_bias_act", "inverted_residual"))
-def test_images_of_other_sizes(call: OperatorCall, size: tuple[int, int]) -> None:
+def test_images_of_other_sizes(call: OperatorCall, size: tuple[int, int], dtype: torch.dtype) -> None:
     if call.shape["inputs"] == 3:
         pytest.skip("the stem has a kernel of its own")
     given = [
-        torch.randn(2, *size, a.shape[1], device="cuda").half().permute(0, 3, 1, 2)
+        torch.randn(2, *size, a.shape[1], device="cuda", dtype=dtype).permute(0, 3, 1, 2)
         if name in ("x", "x2") and a is not None
         else a
-        for name, a in zip(call.named, arguments(call, 1, device="cuda"), strict=True)
+        for name, a in zip(call.named, arguments(call, 1, device="cuda", dtype=dtype), strict=True)
     ]
     check(call.op, tuple(given))
 

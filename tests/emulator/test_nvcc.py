@@ -38,14 +38,18 @@ STACK_BYTES = {"resize_crop.cu": 40}
 """Memory of a thread where it is not 0: of the sine, for angles far larger than those it is asked for."""
 
 SM90_KERNELS = {
-    "atrous_sm90.cu": 4,
+    "atrous_sm90.cu": 10,
+    "atrous_sm90_bfloat16.cu": 10,
     "conv3x3_sm90.cu": 27,
     "conv3x3_sm90_bfloat16.cu": 27,
     "rows_sm90.cu": 4,
     "small_conv_sm90.cu": 18,
-    "small_head_sm90.cu": 3,
+    "small_conv_sm90_bfloat16.cu": 18,
+    "small_head_sm90.cu": 6,
     "small_residual_sm90.cu": 17,
+    "small_residual_sm90_bfloat16.cu": 17,
     "small_stack_sm90.cu": 9,
+    "small_stack_sm90_bfloat16.cu": 9,
     "stem_sm90.cu": 24,
     "strips_sm90.cu": 16,
     "transformer_stack_masked_sm90.cu": 9,

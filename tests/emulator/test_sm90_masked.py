@@ -84,7 +84,7 @@ def test_what_is_not_a_number_stays_in_its_sequence(shape: tuple[int, int, int])
 
 
 def test_much_shorter_and_longer_sequences_are_left_to_other_kernels() -> None:
-    """Of 3, 4 and 17 tokens, in bfloat16, of which few images have no kernels of their own."""
+    """Of 3, 4 and 17 tokens."""
     for image, name in (((2, 2, 6), "Mobile"), ((2, 2, 8), "TransformerStackSm90"), ((2, 2, 34), "Mobile")):
         arguments = arguments_of(SHORT, image, dtype=torch.bfloat16)
         launches = check("mobilevit_transformer", arguments, capability=90, processors=2)

@@ -133,9 +133,9 @@ def test_what_other_kernels_compute(image: tuple[int, int, int], more: dict[str,
     assert "TransformerStackSm90" not in {launch.name for launch in launches}
 
 
-@pytest.mark.parametrize(("images", "processors", "name"), [(1, 4, "TransformerStackSm90"), (1, 5, "Mobile")])
-def test_few_tiles_are_left_to_other_kernels(images: int, processors: int, name: str) -> None:
-    """On both sides of the line. Of bfloat16, since few images of float16 have kernels of their own."""
-    arguments = arguments_of(MIDDLE, (images, 16, 16), dtype=torch.bfloat16)
+@pytest.mark.parametrize(("processors", "name"), [(10, "TransformerStackSm90"), (11, "Mobile")])
+def test_few_tiles_are_left_to_other_kernels(processors: int, name: str) -> None:
+    """On both sides of the line, with more images than there are kernels for few of them."""
+    arguments = arguments_of(SHORT, (9, 8, 8))
     _, launches = run("mobilevit_transformer", arguments, capability=90, processors=processors)
     assert all(launch.name.startswith(name) for launch in launches)

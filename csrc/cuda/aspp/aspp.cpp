@@ -92,7 +92,7 @@ Tensor aspp_op(Tensor x, Tensor packed, int64_t features_of_branch, int64_t chan
   if (!sm90_weights.empty() && current_chip().capability == 90) {
     AtrousSm90Params p{};
     p.images = pool.batch, p.height = static_cast<int>(height), p.width = static_cast<int>(width);
-    p.activation = pool.activation;
+    p.activation = pool.activation, p.outputs = kAtrousSm90Aspp;
     const auto convolution = [&](size_t i, int rate, const Conv2dParameters& own) {
       return AtrousSm90Convolution{sm90_weights[i], &own.scale->x, &own.bias->x, rate > 0 ? 9 : 1, rate};
     };

@@ -4,6 +4,7 @@
 #include "conv2d_binding.h"
 #include "conv2d_stem.h"
 #include "cuda/program/program.h"
+#include "cuda/sm90/atrous_sm90.h"
 #include "cuda/sm90/conv3x3_sm90.h"
 #include "cuda/sm90/small_binding_sm90.h"
 #include "cuda/sm90/stem_sm90.h"
@@ -66,6 +67,43 @@ int conv3x3_sm90_variant_for(const Conv2dShape& shape, Activation activation) {
   return chosen;
 }
 
+// A convolution of 1x1, or of 3x3 with dilation, as an ASPP has them on compute capability 9.0: slices of its outputs
+// are convolutions side by side. Its packed weights are there for one input and for two.
+class AtrousConv {
+ public:
+  AtrousConv(PackedParts& parts, const Conv2dShape& s, const Conv2dParameters& own) {
+    const auto window = [&](int size) { return s.kernel_h == size && s.kernel_w == size; };
+    const bool dilated = window(3) && s.dilation_h == s.dilation_w && s.dilation_h > 1;
+    const int taps = window(1) ? 1 : 9, rate = window(1) ? 0 : s.dilation_h;
+    const int64_t inputs = int64_t{1} * s.channels + s.channels2;
+    p_.outputs = atrous_sm90_slice(inputs, s.outputs);
+    if (!parts.sm90() || p_.outputs == 0 || !(window(1) || dilated)) return;
+    for (int first = 0; first < s.outputs; first += p_.outputs) {
+      const auto* weight = parts.take<Bytes16>(taps * inputs * p_.outputs / kPieceNumbers);
+      p_.convolutions[p_.count++] = {weight, &own.scale->x + first, &own.bias->x + first, taps, rate};
+    }
+    p_.images = s.batch, p_.height = s.height, p_.width = s.width, p_.channels = s.channels;
+    fits_ = s.channels2 == 0 && s.stride_h == 1 && s.stride_w == 1 && s.padding_h == rate && s.padding_w == rate;
+  }
+
+  // Where pixels fill a quarter of the tiles, and tiles half of the chip.
+  bool takes() const {
+    const int64_t squares = int64_t{1} * ceil_div(p_.height, kAtrousSm90Height) * ceil_div(p_.width, kAtrousSm90Width);
+    const int64_t pixels = int64_t{1} * p_.height * p_.width;
+    return fits_ && current_chip().capability == 90 && 4 * pixels >= kAtrousSm90Height * kAtrousSm90Width * squares &&
+           2 * squares * p_.count * p_.images >= current_chip().processors;
+  }
+  cudaError_t run(const Tensor& x, Activation activation, Tensor& y, cudaStream_t stream) const {
+    AtrousSm90Params p = p_;
+    p.x = x.const_data_ptr(), p.y = y.mutable_data_ptr(), p.activation = activation;
+    return is_half(x) ? atrous_sm90<Half>(p, stream) : atrous_sm90<BFloat16>(p, stream);
+  }
+
+ private:
+  AtrousSm90Params p_{};
+  bool fits_ = false;
+};
+
 cudaError_t run_product(const Arguments& arguments, const Tensor& x, const OptionalTensor& x2, PackedParts& parts,
                         const Conv2dShape& shape, Activation activation, Tensor& y, cudaStream_t stream) {
   const int64_t taps = product_of(shape.kernel_h, shape.kernel_w);
@@ -74,6 +112,7 @@ cudaError_t run_product(const Arguments& arguments, const Tensor& x, const Optio
                                                        shape.kernel_h, shape.kernel_w);
   const Bytes16* sm90_weight = nullptr;
   if (parts.sm90() && sm90_bytes > 0) sm90_weight = parts.take<Bytes16>(sm90_bytes / 16);
+  const AtrousConv atrous(parts, shape, parameters);
   const SmallConv few(parts, shape);
   parts.check();
   if (shape.batch == 0) return cudaSuccess;
@@ -83,6 +122,7 @@ cudaError_t run_product(const Arguments& arguments, const Tensor& x, const Optio
   if (few.takes(activation, sm90_variant >= 0)) {
     return few.run(input, two ? &second : nullptr, parameters.scale, parameters.bias, y, stream);
   }
+  if (atrous.takes()) return atrous.run(input, activation, y, stream);
   if (sm90_variant >= 0) {
     Conv3x3Sm90Params p{};
     p.x = input.const_data_ptr(), p.x2 = second.const_data_ptr(), p.y = y.mutable_data_ptr();

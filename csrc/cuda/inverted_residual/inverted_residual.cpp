@@ -21,8 +21,9 @@ struct Sm90Weights {
 
 Sm90Weights take_sm90(const InvertedResidualParams& p, int stride, PackedParts& parts) {
   Sm90Weights weights;
-  if (const int words = strips_words({p.channels, p.expanded, p.outputs})) weights.strips = parts.take<Bytes16>(words);
-  if (has_rows_sm90(p.channels, p.expanded, p.outputs)) {
+  const int words = strips_words({p.channels, p.expanded, p.outputs});
+  if (words > 0 && parts.sm90_half()) weights.strips = parts.take<Bytes16>(words);
+  if (parts.sm90_half() && has_rows_sm90(p.channels, p.expanded, p.outputs)) {
     RowsParams& rows = weights.rows;
     rows.channels = p.channels, rows.expanded = p.expanded, rows.outputs = p.outputs, rows.stride = 1;
     const RowsSizes size(rows);
@@ -88,7 +89,7 @@ int fill(const Arguments& arguments, const Tensor& x, bool expands, int64_t expa
   p.project_weight = parts.take<Bytes16>(size.project_weight);
   p.project_scale = parts.take<Float2>(size.project_affine);
   p.project_bias = parts.take<Float2>(size.project_affine);
-  if (expands && parts.sm90_half()) sm90 = take_sm90(p, static_cast<int>(stride[0]), parts);
+  if (expands && parts.sm90()) sm90 = take_sm90(p, static_cast<int>(stride[0]), parts);
   parts.check();
   return static_cast<int>(stride[0]);
 }

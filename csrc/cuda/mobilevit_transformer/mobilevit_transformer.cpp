@@ -99,7 +99,7 @@ template <class T>
 void run_stack(const Arguments& arguments, const Tensor& x, const SmallStack& few, MobileViTTransformerParams& p,
                cudaStream_t stream) {
   const bool many = p.stream != nullptr && choose_transformer_stack_sm90(p);
-  if (few.takes(p, many)) return arguments.launched(few.run(p, stream));
+  if (few.takes(p, many)) return arguments.launched(few.run<T>(p, stream));
   if (many) {
     const bool whole = p.tokens == transformer_stack_sm90_tokens(p);
     return arguments.launched((whole ? transformer_stack_sm90<T> : transformer_stack_masked_sm90<T>)(p, stream));

@@ -1,19 +1,23 @@
-// Dense convolutions of 256 outputs with windows of 1x1, or 3x3 with any dilation, over channels_last images: implicit
-// matrix products by wgmma. A step is a tap and a chunk of channels: the pixels of a tile that the tap sees, and its
-// weights, come to shared memory by themselves. Taps that see nothing but padding take no step.
+// Dense convolutions with windows of 1x1, or 3x3 with any dilation, over channels_last images: implicit matrix products
+// by wgmma. A step is a tap and a chunk of channels: the pixels of a tile that the tap sees, and its weights, come to
+// shared memory by themselves. Taps that see nothing but padding take no step.
 //
 // A tile is 8x16 pixels, of which each of two warpgroups multiplies 64 by all outputs; one thread of a third
 // starts all copies.
 #pragma once
 
+#include <iterator>
+#include <utility>
+
 #include "atrous_sm90.h"
 #include "cuda/mma/fragments.h"
 #include "device_sm90.h"
+#include "launch_sm90.h"
 #include "wgmma.h"
 
 namespace mobilevit_fast::cuda {
 
-template <class T, int kChunk>
+template <class T, int kChunk, int kOutputs>
 struct AtrousSm90 {
   struct Params : AtrousSm90Params {
     TensorMap map;
@@ -23,11 +27,12 @@ struct AtrousSm90 {
   // Two warpgroups multiply, a thread of a third one fetches, which has registers to give away.
   static constexpr int kThreads = 3 * 128, kCluster = 1, kRegisters = 0;
   static constexpr int kMultiplyRegisters = 232, kFetchRegisters = 40;
-  static constexpr int kOutputs = kAtrousSm90Outputs, kWidth = 8, kHeight = 16;
+  static constexpr int kWidth = kAtrousSm90Width, kHeight = kAtrousSm90Height;
   static constexpr int kRow = kChunk * 2;  // bytes of a pixel or an output in a step
   static constexpr int kPixelBytes = kWidth * kHeight * kRow, kWeightBytes = kOutputs * kRow;
   static constexpr int kStage = kPixelBytes + kWeightBytes, kStages = (216 << 10) / kStage;
   static constexpr Swizzle kSwizzle = kChunk == 32 ? kSwizzle64 : kSwizzle32;
+  static_assert(kOutputs % 32 == 0, "a lane stores eight of 32 outputs");
 
   static MVF_HOST_DEVICE int across(const Params& p) { return ceil_div(p.width, kWidth); }
   static MVF_HOST_DEVICE int down(const Params& p) { return ceil_div(p.height, kHeight); }
@@ -214,5 +219,32 @@ struct AtrousSm90 {
   }
   static MVF_DEVICE void spread(const Float4& v, float* to) { to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w; }
 };
+
+// Launches the kernel of so many outputs.
+template <class T, int kOutputs>
+cudaError_t launch_atrous_sm90(const AtrousSm90Params& params, cudaStream_t stream) {
+  const auto start = [&](auto kernel) {
+    using Kernel = decltype(kernel);
+    typename Kernel::Params p = Kernel::make_params(params, current_chip().processors);
+    return Kernel::encode_map(p) ? launch_sm90<Kernel>(p, stream) : cudaErrorInvalidValue;
+  };
+  const int chunk = atrous_sm90_chunk(params.channels);
+  if (chunk == 32) return start(AtrousSm90<T, 32, kOutputs>());
+  return chunk == 16 ? start(AtrousSm90<T, 16, kOutputs>()) : cudaErrorInvalidValue;
+}
+
+template <class T, size_t... kNumber>
+cudaError_t find_atrous_sm90(const AtrousSm90Params& p, cudaStream_t stream, std::index_sequence<kNumber...>) {
+  cudaError_t status = cudaErrorInvalidValue;
+  ((p.outputs == kAtrousSm90Outputs[kNumber] &&
+    (status = launch_atrous_sm90<T, kAtrousSm90Outputs[kNumber]>(p, stream), true)) ||
+   ...);
+  return status;
+}
+
+template <class T>
+cudaError_t atrous_sm90(const AtrousSm90Params& params, cudaStream_t stream) {
+  return find_atrous_sm90<T>(params, stream, std::make_index_sequence<std::size(kAtrousSm90Outputs)>());
+}
 
 }  // namespace mobilevit_fast::cuda

@@ -24,11 +24,13 @@ inline bool few_images(int64_t batch, int64_t blocks, bool large, int64_t most_b
   return blocks > 0 && batch <= images && current_chip().capability == 90 && (!large || blocks <= most_blocks);
 }
 
+inline bool is_half(const Tensor& x) { return x.scalar_type() == ScalarType::Half; }
+
 class SmallConv {
  public:
   SmallConv(PackedParts& parts, const Conv2dShape& s) {
     const int inputs = s.channels + s.channels2;
-    if (!parts.sm90_half() || s.kernel_h != 3 || s.kernel_w != 3 || !has_small_conv(inputs, s.outputs)) return;
+    if (!parts.sm90() || s.kernel_h != 3 || s.kernel_w != 3 || !has_small_conv(inputs, s.outputs)) return;
     p_.weight = parts.take<Bytes16>(small_conv_weight_bytes(inputs, s.outputs) / 16);
     p_.batch = s.batch, p_.height = s.height, p_.width = s.width;
     p_.channels = s.channels, p_.channels2 = s.channels2, p_.outputs = s.outputs;
@@ -44,10 +46,9 @@ class SmallConv {
   cudaError_t run(const Tensor& x, const Tensor* x2, const Float2* scale, const Float2* bias, Tensor& y,
                   cudaStream_t stream) const {
     SmallConvParams p = p_;
-    p.x = static_cast<const Half*>(x.const_data_ptr());
-    p.x2 = x2 == nullptr ? nullptr : static_cast<const Half*>(x2->const_data_ptr());
-    p.scale = &scale->x, p.bias = &bias->x, p.y = static_cast<Half*>(y.mutable_data_ptr());
-    return small_conv(p, stream);
+    p.x = x.const_data_ptr(), p.x2 = x2 == nullptr ? nullptr : x2->const_data_ptr(), p.y = y.mutable_data_ptr();
+    p.scale = &scale->x, p.bias = &bias->x;
+    return is_half(x) ? small_conv<Half>(p, stream) : small_conv<BFloat16>(p, stream);
   }
 
  private:
@@ -60,7 +61,7 @@ class SmallResidual {
   SmallResidual() = default;
   SmallResidual(PackedParts& parts, const InvertedResidualParams& p, int stride) {
     const int64_t bytes = small_residual_weight_bytes(p.channels, p.expanded, p.outputs);
-    if (!parts.sm90_half() || bytes == 0) return;
+    if (!parts.sm90() || bytes == 0) return;
     p_.weights = parts.take<Bytes16>(bytes / 16);
     p_.batch = p.batch, p_.height = p.height, p_.width = p.width, p_.out_h = p.out_h, p_.out_w = p.out_w;
     p_.channels = p.channels, p_.expanded = p.expanded, p_.outputs = p.outputs, p_.stride = stride;
@@ -74,8 +75,8 @@ class SmallResidual {
   }
   cudaError_t run(const Tensor& x, Tensor& y, cudaStream_t stream) const {
     SmallResidualParams p = p_;
-    p.x = static_cast<const Half*>(x.const_data_ptr()), p.y = static_cast<Half*>(y.mutable_data_ptr());
-    return small_residual(p, stream);
+    p.x = x.const_data_ptr(), p.y = y.mutable_data_ptr();
+    return is_half(x) ? small_residual<Half>(p, stream) : small_residual<BFloat16>(p, stream);
   }
 
  private:
@@ -89,7 +90,7 @@ class SmallStack {
     size_ = {p.channels, p.features, p.layers};
     const int64_t bytes = small_stack_weight_bytes(size_);
     const bool known = bytes > 0 && p.heads == 4 && p.hidden == 2 * p.features && p.outputs == p.channels;
-    if (!parts.sm90_half() || !known) return;
+    if (!parts.sm90() || !known) return;
     p_.weights = parts.take<Bytes16>(bytes / 16);
     p_.batch = p.batch, p_.height = p.height, p_.width = p.width, p_.score_scale = p.score_scale, p_.eps = p.eps;
     fits_ = p.patch_h == 2 && p.patch_w == 2 && p.mlp_activation == Activation::silu;
@@ -101,10 +102,11 @@ class SmallStack {
     return fits_ && p.out_activation == Activation::silu &&
            few_images(p_.batch, small_stack_blocks(size_, p_), large, kMaxBlocks);
   }
+  template <class T>
   cudaError_t run(const MobileViTTransformerParams& images, cudaStream_t stream) const {
     SmallStackParams p = p_;
-    p.x = static_cast<const Half*>(images.x), p.y = static_cast<Half*>(images.y);
-    return small_stack(size_, p, stream);
+    p.x = images.x, p.y = images.y;
+    return small_stack<T>(size_, p, stream);
   }
 
  private:
@@ -117,10 +119,10 @@ class SmallHead {
  public:
   SmallHead(PackedParts& parts, const ClassifierHeadParams& p, int classes) {
     const int rows = small_head_rows(p.channels, p.outputs, classes);
-    if (!parts.sm90_half() || rows == 0) return;
+    if (!parts.sm90() || rows == 0) return;
     p_.expand = parts.take<Bytes16>(int64_t{1} * p.outputs / 8 * ceil_div(p.channels, 32) * kWarpSize);
     p_.scale = parts.take<float>(p.outputs), p_.shift = parts.take<float>(p.outputs);
-    p_.weight = parts.take<Half>(int64_t{1} * rows * p.outputs), p_.bias = parts.take<float>(rows);
+    p_.weight = parts.take<uint16_t>(int64_t{1} * rows * p.outputs), p_.bias = parts.take<float>(rows);
     p_.batch = p.batch, p_.pixels = p.pixels, p_.channels = p.channels, p_.expanded = p.outputs, p_.classes = classes;
     fits_ = p.pixels <= kSmallHeadPixels && p.activation == Activation::silu;
   }
@@ -133,8 +135,8 @@ class SmallHead {
     const Tensor input = dense_image(x);
     Tensor y = empty(x, {p_.batch, p_.classes});
     SmallHeadParams p = p_;
-    p.x = static_cast<const Half*>(input.const_data_ptr()), p.y = static_cast<Half*>(y.mutable_data_ptr());
-    arguments.launched(small_head(p, stream));
+    p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
+    arguments.launched(is_half(x) ? small_head<Half>(p, stream) : small_head<BFloat16>(p, stream));
     return y;
   }
 

@@ -3,6 +3,7 @@
 // loads a fragment that another one loads.
 #pragma once
 
+#include "launch_sm90.h"
 #include "small_conv_sm90.h"
 #include "small_parts_sm90.h"
 
@@ -33,7 +34,7 @@ struct ConvShape {
   }
 };
 
-template <class S>
+template <class T, class S>
 struct ConvKernel {
   using Params = SmallConvParams;
   static constexpr int kThreads = few::kThreads, kCluster = 1, kRegisters = 0;
@@ -93,7 +94,8 @@ struct ConvKernel {
       const bool there = y >= 0 && y < p.height && x >= 0 && x < p.width;
       const int64_t at = there ? (int64_t{1} * tile.image * p.height + y) * p.width + x : 0;
       const bool second = S::kSecond > 0 && channel >= S::kFirst;
-      const Half* source = second ? p.x2 + at * S::kSecond + channel - S::kFirst : p.x + at * S::kFirst + channel;
+      const T* source = second ? static_cast<const T*>(p.x2) + at * S::kSecond + channel - S::kFirst
+                               : static_cast<const T*>(p.x) + at * S::kFirst + channel;
       copy_async_at(pixels + (pixel * S::kPitch + channel) * 2, source, there);
     }
     commit_async();
@@ -146,7 +148,7 @@ struct ConvKernel {
           for (int j = 0; j < S::kTiles; ++j) {
             MVF_UNROLL
             for (int r = 0; r < S::kRowTiles; ++r) {
-              multiply_half(sums[j][r], a[i][half][r], b[i][j].word[2 * half], b[i][j].word[2 * half + 1]);
+              multiply_words<T>(sums[j][r], a[i][half][r], b[i][j].word[2 * half], b[i][j].word[2 * half + 1]);
             }
           }
         }
@@ -179,8 +181,8 @@ struct ConvKernel {
       const int y = tile.y + row / 8, x = tile.x + row % 8;
       if (y >= p.height || x >= p.width) continue;
       const int64_t pixel = (int64_t{1} * tile.image * p.height + y) * p.width + x;
-      store_global(words(p.y + pixel * S::kOutputs + slice * S::kTiles * 8 + column),
-                   pack<Half>(silu(v.x * scale.x + bias.x), silu(v.y * scale.y + bias.y)));
+      store_global(words(static_cast<T*>(p.y) + pixel * S::kOutputs + slice * S::kTiles * 8 + column),
+                   pack<T>(silu(v.x * scale.x + bias.x), silu(v.y * scale.y + bias.y)));
     }
   }
 };
@@ -196,7 +198,7 @@ using ConvShapes = List<ConvShape<96, 0, 96, 4, 3>, ConvShape<96, 0, 96, 2, 1>, 
 constexpr int kEnoughBlocks = 64;  // a larger tile that makes fewer leaves half of the chip idle
 
 // Calls visit(K()) with the kernel for these parameters; false, calling nothing, where there is none.
-template <class Visit, class... Shapes>
+template <class T, class Visit, class... Shapes>
 bool with_conv_kernel(const SmallConvParams& p, const Visit& visit, List<Shapes...>) {
   int chosen = -1, number = 0;
   bool enough = false;
@@ -208,7 +210,19 @@ bool with_conv_kernel(const SmallConvParams& p, const Visit& visit, List<Shapes.
   };
   (consider(Shapes()), ...);
   number = 0;
-  return ((number++ == chosen && (visit(ConvKernel<Shapes>()), true)) || ...);
+  return ((number++ == chosen && (visit(ConvKernel<T, Shapes>()), true)) || ...);
 }
 
 }  // namespace mobilevit_fast::cuda::few
+
+namespace mobilevit_fast::cuda {
+
+template <class T>
+cudaError_t small_conv(const SmallConvParams& params, cudaStream_t stream) {
+  cudaError_t status = cudaErrorInvalidValue;
+  const auto start = [&](auto kernel) { status = launch_sm90<decltype(kernel)>(params, stream); };
+  few::with_conv_kernel<T>(params, start, few::ConvShapes());
+  return status;
+}
+
+}  // namespace mobilevit_fast::cuda

@@ -8,13 +8,13 @@
 
 namespace mobilevit_fast::cuda {
 
-// Silu is the activation of the expansion. Images are dense in channels_last order, float16.
+// Silu is the activation of the expansion. Images are dense in channels_last order.
 struct SmallHeadParams {
-  const Half* x;               // (batch, pixels, channels)
-  Half* y;                     // (batch, classes)
+  const void* x;               // (batch, pixels, channels)
+  void* y;                     // (batch, classes)
   const Bytes16* expand;       // (expanded / 8, channels / 32, 32) times 16 bytes: fragments of two steps
   const float *scale, *shift;  // (expanded), of the expansion
-  const Half* weight;          // (classes, expanded), and zeros up to small_head_rows
+  const void* weight;          // (classes, expanded), and zeros up to small_head_rows
   const float* bias;           // (classes), and zeros
   int batch, pixels, channels, expanded, classes;
 };
@@ -22,7 +22,8 @@ struct SmallHeadParams {
 // Classes with those that fill the last block; 0 where there is no kernel for so many channels and classes.
 int small_head_rows(int channels, int expanded, int classes);
 constexpr int kSmallHeadPixels = 64;  // of an image, at most
-// Launches the kernel; cudaErrorInvalidValue where there is none.
+// Launches the kernel over elements T; cudaErrorInvalidValue where there is none.
+template <class T>
 cudaError_t small_head(const SmallHeadParams& params, cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda

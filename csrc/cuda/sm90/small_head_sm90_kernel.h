@@ -25,7 +25,7 @@ struct HeadShape {
   static MVF_HOST_DEVICE int rows(int classes) { return ceil_div(classes, kBlocks); }  // of a block
 };
 
-template <class S>
+template <class T, class S>
 struct HeadKernel {
   using Params = SmallHeadParams;
   static constexpr int kThreads = few::kThreads, kCluster = S::kBlocks, kRegisters = 0;
@@ -80,14 +80,15 @@ struct HeadKernel {
     copy_bulk(shared, p.expand + slice * (kExpandBytes / 16), kExpandBytes, loaded);
     copy_bulk(shared + S::kAtScale, p.scale + slice * S::kHere, kVectorBytes, loaded);
     copy_bulk(shared + S::kAtShift, p.shift + slice * S::kHere, kVectorBytes, loaded);
-    copy_bulk(shared + S::kAtWeight, p.weight + int64_t{1} * slice * rows * S::kExpanded, bytes, loaded);
+    copy_bulk(shared + S::kAtWeight, static_cast<const T*>(p.weight) + int64_t{1} * slice * rows * S::kExpanded, bytes,
+              loaded);
     barrier_expect(loaded + 8, S::kExpanded * 4);
   }
 
   // The warp's 16 pixels as fragments, zeros beyond the last pixel.
   static MVF_DEVICE void load_pixels(const Params& p, int image, uint32_t (&a)[S::kSteps][4]) {
     const int first = row_tile() * 16 + lane() / 4;
-    const Half* x = p.x + (int64_t{1} * image * p.pixels + first) * S::kInputs + lane() % 4 * 2;
+    const T* x = static_cast<const T*>(p.x) + (int64_t{1} * image * p.pixels + first) * S::kInputs + lane() % 4 * 2;
     MVF_UNROLL
     for (int k = 0; k < S::kSteps; ++k) {
       MVF_UNROLL
@@ -107,8 +108,8 @@ struct HeadKernel {
       MVF_UNROLL
       for (int k = 0; k < S::kPairs; ++k) {
         const Bytes16 b = load_shared_at<Bytes16>(shared + (tile * S::kPairs + k) * kFragment + lane() * 16);
-        multiply_half(c, a[2 * k], b.word[0], b.word[1]);
-        if (2 * k + 1 < S::kSteps) multiply_half(c, a[2 * k + 1 < S::kSteps ? 2 * k + 1 : 0], b.word[2], b.word[3]);
+        multiply_words<T>(c, a[2 * k], b.word[0], b.word[1]);
+        if (2 * k + 1 < S::kSteps) multiply_words<T>(c, a[2 * k + 1 < S::kSteps ? 2 * k + 1 : 0], b.word[2], b.word[3]);
       }
       const int column = tile * 8 + lane() % 4 * 2;
       const Float2 scale = load_shared_at<Float2>(shared + S::kAtScale + column * 4);
@@ -162,14 +163,14 @@ struct HeadKernel {
       float sum = 0.0f;
       MVF_UNROLL
       for (int i = 0; i < S::kExpanded / 64; ++i) {
-        const Float2 w = unpack<Half>(load_shared_at<uint32_t>(weight + i * kWarpSize * 4));
+        const Float2 w = unpack<T>(load_shared_at<uint32_t>(weight + i * kWarpSize * 4));
         sum += w.x * mean[i].x + w.y * mean[i].y;
       }
       MVF_UNROLL
       for (int mask = 16; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
       if (lane() == 0) {
-        store_global(p.y + int64_t{1} * image * p.classes + number,
-                     from_float<Half>(sum + load_global(p.bias + number)));
+        store_global(static_cast<T*>(p.y) + int64_t{1} * image * p.classes + number,
+                     from_float<T>(sum + load_global(p.bias + number)));
       }
     }
   }

@@ -43,10 +43,11 @@ MVF_DEVICE void add_bits(float (&v)[4], Bytes16 bits) {
   for (int e = 0; e < 4; ++e) v[e] += other[e];
 }
 
-// d += a · b of float16.
-MVF_DEVICE void multiply_half(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+// d += a · b, fragments of elements T.
+template <class T>
+MVF_DEVICE void multiply_words(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   const uint32_t b[2] = {b0, b1};
-  multiply_matrix<Half>(d, a, b);
+  multiply_matrix<T>(d, a, b);
 }
 
 // Warps that share out the columns, the depth and the rows of a product.
@@ -60,7 +61,7 @@ constexpr int kReduceBytes = 20480;  // for the accumulators of warps that share
 // use(tile, row tile, sums) for the first `tiles` tiles of 8 columns, all row tiles of 16 rows. Rows lie at `rows`,
 // `pitch` elements apart; weights as fragments of two steps of 16 inputs: [kTiles][kSteps / 2][32] times 16 bytes. All
 // threads of the block call it; kWide * kDeep * kHigh warps work.
-template <int kAllRowTiles, int kTiles, int kSteps, class Split, class Use>
+template <class T, int kAllRowTiles, int kTiles, int kSteps, class Split, class Use>
 MVF_DEVICE void multiply_rows(uint32_t rows, int pitch, uint32_t weights, uint32_t reduce, int tiles, const Use& use) {
   constexpr int kWide = Split::kWide, kDeep = Split::kDeep, kHigh = Split::kHigh, kRowTiles = kAllRowTiles / kHigh;
   static_assert(kWide * kDeep * kHigh <= kWarps && kAllRowTiles % kHigh == 0 && (kDeep == 1 || kHigh == 1));
@@ -95,12 +96,12 @@ MVF_DEVICE void multiply_rows(uint32_t rows, int pitch, uint32_t weights, uint32
         if (kTiles % kWide != 0 && wide + j * kWide >= kTiles) continue;
         MVF_UNROLL
         for (int r = 0; r < kRowTiles; ++r) {
-          multiply_half(sums[2 * i % kSets][j][r], f[0][r], b[j].word[0], b[j].word[1]);
+          multiply_words<T>(sums[2 * i % kSets][j][r], f[0][r], b[j].word[0], b[j].word[1]);
         }
         if (!both) continue;
         MVF_UNROLL
         for (int r = 0; r < kRowTiles; ++r) {
-          multiply_half(sums[(2 * i + 1) % kSets][j][r], f[1][r], b[j].word[2], b[j].word[3]);
+          multiply_words<T>(sums[(2 * i + 1) % kSets][j][r], f[1][r], b[j].word[2], b[j].word[3]);
         }
       }
     }

@@ -11,10 +11,10 @@ namespace mobilevit_fast::cuda {
 constexpr int kFewImages = 8;  // that kernels for few images take, at most
 
 // A depthwise window of 3x3, a margin of one pixel, silu behind expansion and depthwise convolution, and a residual
-// where the stride is 1 and there are as many outputs as inputs. Images are dense in channels_last order, float16.
+// where the stride is 1 and there are as many outputs as inputs. Images are dense in channels_last order.
 struct SmallResidualParams {
-  const Half* x;           // (batch, height, width, channels)
-  Half* y;                 // (batch, out_h, out_w, outputs)
+  const void* x;           // (batch, height, width, channels)
+  void* y;                 // (batch, out_h, out_w, outputs)
   const Bytes16* weights;  // of a slice of the expanded channels after another
   int batch, height, width, out_h, out_w;
   int channels, expanded, outputs, stride;
@@ -26,7 +26,8 @@ int64_t small_residual_weight_bytes(int channels, int expanded, int outputs);
 // there is none.
 int64_t small_residual_blocks(const SmallResidualParams& params);
 int small_residual_images(const SmallResidualParams& params);
-// Launches it; cudaErrorInvalidValue where there is none.
+// Launches it over elements T; cudaErrorInvalidValue where there is none.
+template <class T>
 cudaError_t small_residual(const SmallResidualParams& params, cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda

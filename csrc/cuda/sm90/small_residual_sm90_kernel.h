@@ -3,12 +3,13 @@
 // to some of the outputs, so that no partial sums cross blocks.
 #pragma once
 
+#include "launch_sm90.h"
 #include "small_parts_sm90.h"
 #include "small_residual_shapes_sm90.h"
 
 namespace mobilevit_fast::cuda::few {
 
-template <class S>
+template <class T, class S>
 struct ResidualKernel {
   using Params = SmallResidualParams;
   static constexpr int kThreads = few::kThreads, kCluster = S::kSlices, kRegisters = 0, kMaxImages = S::kMaxImages;
@@ -72,7 +73,7 @@ struct ResidualKernel {
       const bool there = piece < kPieces && inside(p, tile, pixel);
       const int y = tile.y * S::kStride + pixel / S::kInWide - 1, x = tile.x * S::kStride + pixel % S::kInWide - 1;
       const int64_t at = there ? ((int64_t{1} * tile.image * p.height + y) * p.width + x) * S::kInputs + piece * 8 : 0;
-      copy_async_at(input + (pixel * S::kInPitch + piece * 8) * 2, p.x + at, there);
+      copy_async_at(input + (pixel * S::kInPitch + piece * 8) * 2, static_cast<const T*>(p.x) + at, there);
     }
     commit_async();
     wait_async<0>();
@@ -108,7 +109,7 @@ struct ResidualKernel {
       for (int k = 0; k < S::kSteps; ++k) {
         MVF_UNROLL
         for (int j = 0; j < kOwn; ++j) {
-          multiply_half(sums[j], a[k], b[j][k / 2].word[k % 2 * 2], b[j][k / 2].word[k % 2 * 2 + 1]);
+          multiply_words<T>(sums[j], a[k], b[j][k / 2].word[k % 2 * 2], b[j][k / 2].word[k % 2 * 2 + 1]);
         }
       }
       MVF_UNROLL
@@ -120,7 +121,7 @@ struct ResidualKernel {
         for (int j = 0; j < kOwn; ++j) {
           const float u = silu(sums[j][2 * half] * scale[j].x + bias[j].x);
           const float v = silu(sums[j][2 * half + 1] * scale[j].y + bias[j].y);
-          store_shared_at(target + j * 16, there ? pack<Half>(u, v) : 0u);  // the margin is zeros behind the expansion
+          store_shared_at(target + j * 16, there ? pack<T>(u, v) : 0u);  // the margin is zeros behind the expansion
         }
       }
     }
@@ -130,7 +131,7 @@ struct ResidualKernel {
     const Bytes16 bits = load_shared_at<Bytes16>(address);
     MVF_UNROLL
     for (int e = 0; e < 4; ++e) {
-      const Float2 two = unpack<Half>(bits.word[e]);
+      const Float2 two = unpack<T>(bits.word[e]);
       v[2 * e] = two.x, v[2 * e + 1] = two.y;
     }
   }
@@ -176,8 +177,8 @@ struct ResidualKernel {
         Bytes16 bits;
         MVF_UNROLL
         for (int e = 0; e < 4; ++e) {
-          bits.word[e] = pack<Half>(silu(sums[s][2 * e] * scale[e].x + bias[e].x),
-                                    silu(sums[s][2 * e + 1] * scale[e].y + bias[e].y));
+          bits.word[e] =
+              pack<T>(silu(sums[s][2 * e] * scale[e].x + bias[e].x), silu(sums[s][2 * e + 1] * scale[e].y + bias[e].y));
         }
         const int pixel = y * S::kWide + x + s;
         const uint32_t target = shared + S::kAtConvolved + (pixel * S::kOutPitch + slice * S::kHere + channel) * 2;
@@ -208,16 +209,37 @@ struct ResidualKernel {
         Float2 v{sums[2 * half] * scale.x + bias.x, sums[2 * half + 1] * scale.y + bias.y};
         if (S::kResidual) {
           const int input = ((y + 1) * S::kInWide + x + 1) * S::kInPitch + column;
-          const Float2 before = unpack<Half>(load_shared_at<uint32_t>(shared + S::kAtInput + input * 2));
+          const Float2 before = unpack<T>(load_shared_at<uint32_t>(shared + S::kAtInput + input * 2));
           v.x += before.x, v.y += before.y;
         }
         const int64_t at = (int64_t{1} * tile.image * p.out_h + tile.y + y) * p.out_w + tile.x + x;
-        store_global(words(p.y + at * S::kOutputs + column), pack<Half>(v.x, v.y));
+        store_global(words(static_cast<T*>(p.y) + at * S::kOutputs + column), pack<T>(v.x, v.y));
       }
     };
-    multiply_rows<S::kRowTiles, S::kOutTiles, S::kOutSteps, typename S::Project>(
+    multiply_rows<T, S::kRowTiles, S::kOutTiles, S::kOutSteps, typename S::Project>(
         shared + S::kAtConvolved, S::kOutPitch, shared + S::kAtProject, shared + S::kAtReduce, tiles, store);
   }
 };
 
+// Calls visit(K()) with the kernel for these parameters, if there is one.
+template <class T, class Visit>
+void with_residual_kernel(const SmallResidualParams& p, const Visit& visit) {
+  const auto checked = [&](auto shape) {
+    using S = decltype(shape);
+    if (p.stride == S::kStride) visit(ResidualKernel<T, S>());
+  };
+  with_residual_shape(p.channels, p.expanded, p.outputs, checked, ResidualShapes());
+}
+
 }  // namespace mobilevit_fast::cuda::few
+
+namespace mobilevit_fast::cuda {
+
+template <class T>
+cudaError_t small_residual(const SmallResidualParams& params, cudaStream_t stream) {
+  cudaError_t status = cudaErrorInvalidValue;
+  few::with_residual_kernel<T>(params, [&](auto kernel) { status = launch_sm90<decltype(kernel)>(params, stream); });
+  return status;
+}
+
+}  // namespace mobilevit_fast::cuda

@@ -24,8 +24,8 @@ MVF_DEVICE void send(const Bytes8 (&w)[2], uint32_t to, int tile, uint32_t barri
 // bias(tile)) makes two words of a tile's accumulators, put(tile, row tile, words, part, parts) takes those of two
 // neighbouring tiles; where warps share out depth, several may take the same tiles, each its part of what is done with
 // them.
-template <int kAllRowTiles, int kTiles, int kSteps, class Split, int kRoom, class Rows, class Bias, class Value,
-          class Put>
+template <class T, int kAllRowTiles, int kTiles, int kSteps, class Split, int kRoom, class Rows, class Bias,
+          class Value, class Put>
 MVF_DEVICE void multiply_fragments(const Rows& rows, uint32_t weights, uint32_t reduce, int tiles, const Bias& bias,
                                    const Value& value, const Put& put) {
   constexpr int kWide = Split::kWide, kDeep = Split::kDeep, kHigh = Split::kHigh, kRowTiles = kAllRowTiles / kHigh;
@@ -47,9 +47,9 @@ MVF_DEVICE void multiply_fragments(const Rows& rows, uint32_t weights, uint32_t 
       for (int j = 0; j < kOwn; j += 2) {
         const Bytes16 b = load_shared_at<Bytes16>(weights + ((step * kTiles + first + j) / 2 * kWarpSize + lane) * 16);
         MVF_UNROLL
-        for (int r = 0; r < kRowTiles; ++r) multiply_half(sums[j][r], f[r], b.word[0], b.word[1]);
+        for (int r = 0; r < kRowTiles; ++r) multiply_words<T>(sums[j][r], f[r], b.word[0], b.word[1]);
         MVF_UNROLL
-        for (int r = 0; r < kRowTiles; ++r) multiply_half(sums[j + 1][r], f[r], b.word[2], b.word[3]);
+        for (int r = 0; r < kRowTiles; ++r) multiply_words<T>(sums[j + 1][r], f[r], b.word[2], b.word[3]);
       }
     }
   }
@@ -105,7 +105,7 @@ MVF_DEVICE void multiply_fragments(const Rows& rows, uint32_t weights, uint32_t 
 // Fragments of x with mean 0 and variance 1, times a scale, plus a shift that lies behind it. wait() is called before x
 // is read. Sums are of what is left when a row's first element is subtracted, so that a mean far from zero costs no
 // digits of the variance.
-template <class S, class Wait>
+template <class T, class S, class Wait>
 MVF_DEVICE void norm(uint32_t x, uint32_t normed, uint32_t stats, uint32_t affine, float eps, const Wait& wait) {
   constexpr int kShare = S::kShare, kSteps = S::kDSteps, kOwn = ceil_div(kSteps, kShare);
   const int lane = thread_index() % kWarpSize, group = lane / 4, member = lane % 4;
@@ -122,7 +122,7 @@ MVF_DEVICE void norm(uint32_t x, uint32_t normed, uint32_t stats, uint32_t affin
   }
   wait();
   const Bytes8 begin = load_shared_at<Bytes8>(x + (r * kSteps * kWarpSize + group * 4) * 16);
-  const float first[2] = {unpack<Half>(begin.word[0]).x, unpack<Half>(begin.word[1]).x};  // of rows `group` and 8 on
+  const float first[2] = {unpack<T>(begin.word[0]).x, unpack<T>(begin.word[1]).x};  // of rows `group` and 8 on
   Float2 v[kOwn][4];
   float sum[2] = {}, squares[2] = {};
   MVF_UNROLL
@@ -133,7 +133,7 @@ MVF_DEVICE void norm(uint32_t x, uint32_t normed, uint32_t stats, uint32_t affin
     MVF_UNROLL
     for (int e = 0; e < 4; ++e) {
       const bool there = S::kPadded == S::kD || step * 16 + e / 2 * 8 < S::kD;
-      const Float2 two = unpack<Half>(f.word[e]);
+      const Float2 two = unpack<T>(f.word[e]);
       v[i][e] = there ? Float2{two.x - first[e % 2], two.y - first[e % 2]} : Float2{0.0f, 0.0f};
       sum[e % 2] += v[i][e].x + v[i][e].y, squares[e % 2] += v[i][e].x * v[i][e].x + v[i][e].y * v[i][e].y;
     }
@@ -168,8 +168,8 @@ MVF_DEVICE void norm(uint32_t x, uint32_t normed, uint32_t stats, uint32_t affin
     MVF_UNROLL
     for (int e = 0; e < 4; ++e) {
       const float m = mean[e % 2], scale = inverse[e % 2];
-      w.word[e] = pack<Half>((v[i][e].x - m) * scale * factor[i][e / 2].x + offset[i][e / 2].x,
-                             (v[i][e].y - m) * scale * factor[i][e / 2].y + offset[i][e / 2].y);
+      w.word[e] = pack<T>((v[i][e].x - m) * scale * factor[i][e / 2].x + offset[i][e / 2].x,
+                          (v[i][e].y - m) * scale * factor[i][e / 2].y + offset[i][e / 2].y);
     }
     store_shared_at(normed + ((r * kSteps + step) * kWarpSize + lane) * 16, w);
   }
@@ -178,7 +178,7 @@ MVF_DEVICE void norm(uint32_t x, uint32_t normed, uint32_t stats, uint32_t affin
 
 // 16 queries over kKeys keys by a warp: for kColumnTiles tiles of the values' columns from `tile` on the sums of values
 // times 2^((score - most) * scale), and of the factors. Keys as they were sent are right factors of the scores.
-template <int kKeys, int kSteps, int kColumnTiles>
+template <class T, int kKeys, int kSteps, int kColumnTiles>
 MVF_DEVICE void attend(uint32_t query, uint32_t key, uint32_t value, int tile, float scale,
                        float (&out)[kColumnTiles][4], float (&most)[2], float (&sum)[2]) {
   const int lane = thread_index() % kWarpSize;
@@ -189,8 +189,8 @@ MVF_DEVICE void attend(uint32_t query, uint32_t key, uint32_t value, int tile, f
     MVF_UNROLL
     for (int n = 0; n < kKeys / 16; ++n) {
       const Bytes16 b = load_shared_at<Bytes16>(key + ((n * kSteps + k) * kWarpSize + lane) * 16);
-      multiply_half(s[2 * n], q.word, b.word[0], b.word[2]);
-      multiply_half(s[2 * n + 1], q.word, b.word[1], b.word[3]);
+      multiply_words<T>(s[2 * n], q.word, b.word[0], b.word[2]);
+      multiply_words<T>(s[2 * n + 1], q.word, b.word[1], b.word[3]);
     }
   }
   most[0] = s[0][0], most[1] = s[0][2], sum[0] = sum[1] = 0.0f;
@@ -216,13 +216,13 @@ MVF_DEVICE void attend(uint32_t query, uint32_t key, uint32_t value, int tile, f
   for (int i = 0; i < kColumnTiles * 4; ++i) out[i / 4][i % 4] = 0.0f;
   MVF_UNROLL
   for (int k = 0; k < kKeys / 16; ++k) {
-    const uint32_t p[4] = {pack<Half>(s[2 * k][0], s[2 * k][1]), pack<Half>(s[2 * k][2], s[2 * k][3]),
-                           pack<Half>(s[2 * k + 1][0], s[2 * k + 1][1]), pack<Half>(s[2 * k + 1][2], s[2 * k + 1][3])};
+    const uint32_t p[4] = {pack<T>(s[2 * k][0], s[2 * k][1]), pack<T>(s[2 * k][2], s[2 * k][3]),
+                           pack<T>(s[2 * k + 1][0], s[2 * k + 1][1]), pack<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
     MVF_UNROLL
     for (int c = 0; c < kColumnTiles; c += 2) {
       const Bytes16 b = load_shared_at<Bytes16>(value + (k * kSteps + (tile + c) / 2) * kFragment + lane * 16);
-      multiply_half(out[c], p, b.word[0], b.word[1]);
-      multiply_half(out[c + 1], p, b.word[2], b.word[3]);
+      multiply_words<T>(out[c], p, b.word[0], b.word[1]);
+      multiply_words<T>(out[c + 1], p, b.word[2], b.word[3]);
     }
   }
 }

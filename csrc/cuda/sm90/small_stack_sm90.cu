@@ -1,5 +1,4 @@
-// Launches of the transformer stacks of few images.
-#include "launch_sm90.h"
+// Transformer stacks of few images: which there are, and their launches in float16.
 #include "small_stack_sm90_kernel.h"
 
 namespace mobilevit_fast::cuda {
@@ -25,17 +24,6 @@ int64_t small_stack_blocks(SmallStackSize size, const SmallStackParams& params) 
   return blocks;
 }
 
-cudaError_t small_stack(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream) {
-  cudaError_t status = cudaErrorInvalidValue;
-  const auto start = [&](auto shape) {
-    using S = decltype(shape);
-    constexpr few::Schedule kSchedule = few::schedule<S>();
-    few::StackKernelParams all;
-    static_cast<SmallStackParams&>(all) = params, all.schedule = kSchedule;
-    status = launch_sm90<few::StackKernel<S>>(all, stream);
-  };
-  if (small_stack_blocks(size, params) > 0) few::with_stack_shape(size, start, few::StackShapes());
-  return status;
-}
+template cudaError_t small_stack<Half>(SmallStackSize, const SmallStackParams&, cudaStream_t);
 
 }  // namespace mobilevit_fast::cuda

@@ -14,10 +14,10 @@ struct SmallStackSize {
   int channels, features, layers;
 };
 
-// Silu is the activation of hidden units and outputs. Images are dense in channels_last order, float16.
+// Silu is the activation of hidden units and outputs. Images are dense in channels_last order.
 struct SmallStackParams {
-  const Half* x;           // (batch, height, width, channels)
-  Half* y;                 // the same
+  const void* x;           // (batch, height, width, channels)
+  void* y;                 // the same
   const Bytes16* weights;  // of a slice of the columns after another
   int batch, height, width;
   float score_scale, eps;  // log2(e) / sqrt(head_dim)
@@ -27,7 +27,8 @@ struct SmallStackParams {
 int64_t small_stack_weight_bytes(SmallStackSize size);
 // Blocks of the kernel for these parameters; 0 where there is none, since the image has more tokens, or fewer.
 int64_t small_stack_blocks(SmallStackSize size, const SmallStackParams& params);
-// Launches it; cudaErrorInvalidValue where there is none.
+// Launches it over elements T; cudaErrorInvalidValue where there is none.
+template <class T>
 cudaError_t small_stack(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda

@@ -5,6 +5,7 @@
 // x; hidden units; x.
 #pragma once
 
+#include "launch_sm90.h"
 #include "small_stack_parts_sm90.h"
 
 namespace mobilevit_fast::cuda::few {
@@ -14,7 +15,7 @@ struct StackKernelParams : SmallStackParams {
   Schedule schedule;
 };
 
-template <class S>
+template <class T, class S>
 struct StackKernel {
   using Params = StackKernelParams;
   static constexpr int kThreads = S::kAllWarps * kWarpSize, kCluster = S::kCluster, kRegisters = 0;
@@ -122,8 +123,8 @@ struct StackKernel {
     constexpr int kSteps = S::kChannels / 16;
     for (int i = thread_index(); i < S::kRowTiles * kSteps * kWarpSize; i += kThreads) {
       const int lane = i % kWarpSize, step = i / kWarpSize % kSteps, row = i / (kWarpSize * kSteps) * 16 + lane / 4;
-      const Half* first = p_.x + pixel(row) * S::kChannels + step * 16 + lane % 4 * 2;
-      const Half* second = p_.x + pixel(row + 8) * S::kChannels + step * 16 + lane % 4 * 2;
+      const T* first = static_cast<const T*>(p_.x) + pixel(row) * S::kChannels + step * 16 + lane % 4 * 2;
+      const T* second = static_cast<const T*>(p_.x) + pixel(row + 8) * S::kChannels + step * 16 + lane % 4 * 2;
       const Bytes16 f{{load_result(words(first)), load_result(words(second)), load_result(words(first + 8)),
                        load_result(words(second + 8))}};
       store_shared_at(shared_ + S::kAtHidden + i * 16, f);
@@ -159,10 +160,10 @@ struct StackKernel {
         const int column = slice_ * S::kTiles + tile;
         const uint32_t place = x + ((r * S::kDSteps + column / 2) * kWarpSize + lane_) * 16 + column % 2 * 8;
         const Bytes8 before = load_shared_at<Bytes8>(S::kOwnBytes > 0 ? from + offset : place);
-        const Float2 upper = unpack<Half>(before.word[0]), lower = unpack<Half>(before.word[1]);
+        const Float2 upper = unpack<T>(before.word[0]), lower = unpack<T>(before.word[1]);
         v[0] += upper.x, v[1] += upper.y, v[2] += lower.x, v[3] += lower.y;
       }
-      const Bytes8 w{{pack<Half>(v[0], v[1]), pack<Half>(v[2], v[3])}};
+      const Bytes8 w{{pack<T>(v[0], v[1]), pack<T>(v[2], v[3])}};
       if (S::kOwnBytes > 0) store_shared_at(to + offset, w);
       return w;
     };
@@ -171,7 +172,7 @@ struct StackKernel {
            parts);
     };
     constexpr int kSteps = S::steps(kChunk);
-    multiply_fragments<S::kRowTiles, S::kTiles, kSteps, Split, S::kReduce>(
+    multiply_fragments<T, S::kRowTiles, S::kTiles, kSteps, Split, S::kReduce>(
         fragments(input, kSteps), at, shared_ + S::kAtReduce + S::kReduce,
         clipped(S::kTiles, S::kPadded / 8 - slice_ * S::kTiles), [&](int tile) { return bias_at<kChunk>(at, tile); },
         value, put);
@@ -187,8 +188,8 @@ struct StackKernel {
       barrier_wait_cluster(x_barrier(), x_parity_), x_parity_ ^= 1;
       load_after(chunk - 1);
     };
-    norm<S>(shared_ + S::kAtX, shared_ + S::kAtNormed, shared_ + S::kAtStats, chunk_at(chunk) + S::at_norm(kChunk),
-            p_.eps, wait);
+    norm<T, S>(shared_ + S::kAtX, shared_ + S::kAtNormed, shared_ + S::kAtStats, chunk_at(chunk) + S::at_norm(kChunk),
+               p_.eps, wait);
   }
 
   // Query, key and value. The blocks of a head need its queries and keys, those of the group or of all groups; a
@@ -197,8 +198,8 @@ struct StackKernel {
     const uint32_t at = chunk_at(chunk);
     const int first_slice = slice_ / S::kPerHead * S::kPerHead, head_tile = slice_ % S::kPerHead * S::kHeadTiles;
     const auto value = [&](int tile, int, const float (&sums)[4], Float2 bias) {
-      const uint32_t upper = pack<Half>(sums[0] + bias.x, sums[1] + bias.y);
-      const uint32_t lower = pack<Half>(sums[2] + bias.x, sums[3] + bias.y);
+      const uint32_t upper = pack<T>(sums[0] + bias.x, sums[1] + bias.y);
+      const uint32_t lower = pack<T>(sums[2] + bias.x, sums[3] + bias.y);
       if (tile < 2 * S::kHeadTiles) return Bytes8{{upper, lower}};
       return Bytes8{{transpose_matrix(upper), transpose_matrix(lower)}};
     };
@@ -218,7 +219,7 @@ struct StackKernel {
              S::kSlices, part, parts);
       }
     };
-    multiply_fragments<S::kRowTiles, S::kQkvTiles, S::steps(1), typename S::Qkv, S::kReduce>(
+    multiply_fragments<T, S::kRowTiles, S::kQkvTiles, S::steps(1), typename S::Qkv, S::kReduce>(
         fragments(shared_ + S::kAtNormed, S::kDSteps), at, shared_ + S::kAtReduce, S::kQkvTiles,
         [&](int tile) { return bias_at<1>(at, tile); }, value, put);
   }
@@ -233,9 +234,9 @@ struct StackKernel {
     float out[kColumnTiles][4], most[2], sum[2];
     if (key_part < kKeyParts) {
       const uint32_t first = key_part * (kKeys / 16) * S::kHeadSteps * kFragment;
-      attend<kKeys, S::kHeadSteps, kColumnTiles>(shared_ + S::kAtQuery + r * S::kHeadSteps * kFragment,
-                                                 shared_ + S::kAtKey + first, shared_ + S::kAtValue + first, tile,
-                                                 p_.score_scale, out, most, sum);
+      attend<T, kKeys, S::kHeadSteps, kColumnTiles>(shared_ + S::kAtQuery + r * S::kHeadSteps * kFragment,
+                                                    shared_ + S::kAtKey + first, shared_ + S::kAtValue + first, tile,
+                                                    p_.score_scale, out, most, sum);
     }
     if (kKeyParts > 1) add_second_half(r, key_part, out, most, sum);
     if (key_part != 0) return;
@@ -247,7 +248,7 @@ struct StackKernel {
       MVF_UNROLL
       for (int e = 0; e < 2; ++e) {
         const float (&v)[4] = out[c + e];
-        w[e] = {{pack<Half>(v[0] * inverse[0], v[1] * inverse[0]), pack<Half>(v[2] * inverse[1], v[3] * inverse[1])}};
+        w[e] = {{pack<T>(v[0] * inverse[0], v[1] * inverse[0]), pack<T>(v[2] * inverse[1], v[3] * inverse[1])}};
       }
       send(w, shared_ + S::kAtContext + r * (S::kContext / 16) * kFragment, column + c, context_barrier(), first_rank_,
            S::kSlices, 1, 0, 1);
@@ -290,14 +291,14 @@ struct StackKernel {
   MVF_DEVICE void widen(int chunk) const {
     const uint32_t at = chunk_at(chunk);
     const auto value = [&](int, int, const float (&sums)[4], Float2 bias) {
-      return Bytes8{{pack<Half>(silu(sums[0] + bias.x), silu(sums[1] + bias.y)),
-                     pack<Half>(silu(sums[2] + bias.x), silu(sums[3] + bias.y))}};
+      return Bytes8{{pack<T>(silu(sums[0] + bias.x), silu(sums[1] + bias.y)),
+                     pack<T>(silu(sums[2] + bias.x), silu(sums[3] + bias.y))}};
     };
     const auto put = [&](int tile, int r, const Bytes8(&w)[2], int part, int parts) {
       send(w, shared_ + S::kAtHidden + r * (S::kHidden / 16) * kFragment, slice_ * S::kHiddenTiles + tile,
            hidden_barrier(), first_rank_, S::kSlices, 1, part, parts);
     };
-    multiply_fragments<S::kRowTiles, S::kHiddenTiles, S::steps(3), typename S::Fc1, S::kReduce>(
+    multiply_fragments<T, S::kRowTiles, S::kHiddenTiles, S::steps(3), typename S::Fc1, S::kReduce>(
         fragments(shared_ + S::kAtNormed, S::kDSteps), at, shared_ + S::kAtReduce,
         clipped(S::kHiddenTiles, S::kHidden / 8 - slice_ * S::kHiddenTiles),
         [&](int tile) { return bias_at<3>(at, tile); }, value, put);
@@ -308,8 +309,8 @@ struct StackKernel {
     const uint32_t at = chunk_at(S::kLast);
     const auto value = [&](int tile, int, const float (&sums)[4], Float2 bias) {
       const Float2 scale = bias_at<S::kLast>(at, S::kOutTiles + tile);  // behind the biases
-      return Bytes8{{pack<Half>(silu(sums[0] * scale.x + bias.x), silu(sums[1] * scale.y + bias.y)),
-                     pack<Half>(silu(sums[2] * scale.x + bias.x), silu(sums[3] * scale.y + bias.y))}};
+      return Bytes8{{pack<T>(silu(sums[0] * scale.x + bias.x), silu(sums[1] * scale.y + bias.y)),
+                     pack<T>(silu(sums[2] * scale.x + bias.x), silu(sums[3] * scale.y + bias.y))}};
     };
     const auto put = [&](int tile, int r, const Bytes8(&w)[2], int part, int) {
       if (part != 0) return;
@@ -317,11 +318,11 @@ struct StackKernel {
       MVF_UNROLL
       for (int e = 0; e < 2; ++e) {
         const int column = (slice_ * S::kOutTiles + tile + e) * 8 + lane_ % 4 * 2;
-        store_global(words(p_.y + pixel(row) * S::kChannels + column), w[e].word[0]);
-        store_global(words(p_.y + pixel(row + 8) * S::kChannels + column), w[e].word[1]);
+        store_global(words(static_cast<T*>(p_.y) + pixel(row) * S::kChannels + column), w[e].word[0]);
+        store_global(words(static_cast<T*>(p_.y) + pixel(row + 8) * S::kChannels + column), w[e].word[1]);
       }
     };
-    multiply_fragments<S::kRowTiles, S::kOutTiles, S::steps(S::kLast), typename S::Out, S::kReduce>(
+    multiply_fragments<T, S::kRowTiles, S::kOutTiles, S::steps(S::kLast), typename S::Out, S::kReduce>(
         fragments(shared_ + S::kAtNormed, S::kDSteps), at, shared_ + S::kAtReduce + S::kReduce,
         clipped(S::kOutTiles, S::kChannels / 8 - slice_ * S::kOutTiles),
         [&](int tile) { return bias_at<S::kLast>(at, tile); }, value, put);
@@ -335,3 +336,21 @@ struct StackKernel {
 };
 
 }  // namespace mobilevit_fast::cuda::few
+
+namespace mobilevit_fast::cuda {
+
+template <class T>
+cudaError_t small_stack(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream) {
+  cudaError_t status = cudaErrorInvalidValue;
+  const auto start = [&](auto shape) {
+    using S = decltype(shape);
+    constexpr few::Schedule kSchedule = few::schedule<S>();
+    few::StackKernelParams all;
+    static_cast<SmallStackParams&>(all) = params, all.schedule = kSchedule;
+    status = launch_sm90<few::StackKernel<T, S>>(all, stream);
+  };
+  if (small_stack_blocks(size, params) > 0) few::with_stack_shape(size, start, few::StackShapes());
+  return status;
+}
+
+}  // namespace mobilevit_fast::cuda

@@ -25,7 +25,7 @@ def pack(w: HeadWeights) -> Tensor:
     Behind them, for compute capability 9.0, all weights for few images.
     """
     bias = w.weight.new_zeros(len(w.weight)) if w.bias is None else w.bias.to(w.weight.dtype)
-    parts = [w.weight, bias, conv2d_bias_act.pack(part(w, "expand"))]
+    parts = [w.weight, bias, conv2d_bias_act.pack_everywhere(part(w, "expand"))]
     if has_sm90(w.expand_weight.device) and small_head.has(w):
         parts += small_head.pack(w)
     return joined(parts)

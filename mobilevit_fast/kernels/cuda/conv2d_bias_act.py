@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import fragments, joined, padded, scale_and_bias
 from mobilevit_fast.kernels.cuda.rules import has_sm90, reaches
-from mobilevit_fast.kernels.cuda.sm90 import conv3x3, small_conv, stem
+from mobilevit_fast.kernels.cuda.sm90 import atrous, conv3x3, small_conv, stem
 from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import ConvWeights
 
@@ -37,7 +38,7 @@ def _units(weight: Tensor) -> Tensor:
     return fragments(columns).unflatten(0, (-1, filled.shape[2]))
 
 
-def pack(w: ConvWeights) -> Tensor:
+def pack(w: ConvWeights, dilation: Sequence[int]) -> Tensor:
     """The operator's weights: those of every chip's kernels, and behind them those of this one's own."""
     packed = [pack_everywhere(w)]
     if has_sm90(w.weight.device):
@@ -45,6 +46,7 @@ def pack(w: ConvWeights) -> Tensor:
             packed.extend(conv3x3.pack(w.weight))
         elif stem.has(w.weight):
             packed.extend(stem.pack(w))
+        packed.extend(map(atrous.pack, atrous.slices(w.weight, dilation)))
         if small_conv.has(w.weight):
             packed.append(small_conv.pack(w.weight))
     return joined(packed)

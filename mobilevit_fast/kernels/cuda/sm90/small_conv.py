@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mobilevit_fast.kernels.cuda.packing import pair_tiles
@@ -11,7 +10,7 @@ from mobilevit_fast.kernels.cuda.sm90 import conv3x3
 
 def has(weight: Tensor) -> bool:
     """Whether the kernel convolves with such a weight (O, C, kh, kw): those of many images (``ConvShapes``)."""
-    return conv3x3.has(weight) and weight.dtype == torch.float16
+    return conv3x3.has(weight)
 
 
 def pack(weight: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,8 +16,7 @@ MAX_CLASSES = 1024
 def has(w: HeadWeights) -> bool:
     """Whether the kernel computes with such weights."""
     expanded, channels = w.expand_weight.shape[:2]
-    known = (channels, expanded) in BLOCKS and 0 < w.weight.shape[0] <= MAX_CLASSES
-    return known and w.expand_weight.dtype == torch.float16
+    return (channels, expanded) in BLOCKS and 0 < w.weight.shape[0] <= MAX_CLASSES
 
 
 def pack(w: HeadWeights) -> list[Tensor]:

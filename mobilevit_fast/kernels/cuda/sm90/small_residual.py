@@ -33,8 +33,7 @@ SLICES = {
 
 def has(w: ResidualWeights) -> bool:
     """Whether the kernel computes with such weights."""
-    known = w.key in SLICES and w.depthwise_weight.shape[2:] == (3, 3)
-    return known and w.expand_weight.dtype == torch.float16
+    return w.key in SLICES and w.depthwise_weight.shape[2:] == (3, 3)
 
 
 def pack(w: ResidualWeights) -> Tensor:

@@ -25,7 +25,7 @@ SLICES = {
 
 def has(w: StackWeights, num_heads: int) -> bool:
     """Whether the kernel computes with such weights."""
-    return w.is_a_models(num_heads) and w.key in SLICES and w.in_weight.dtype == torch.float16
+    return w.is_a_models(num_heads) and w.key in SLICES
 
 
 def _columns(rows: Tensor, slices: int) -> Tensor:

@@ -1,0 +1,8 @@
+// Launches of the transformer stacks of few images in bfloat16.
+#include "small_stack_sm90_kernel.h"
+
+namespace mobilevit_fast::cuda {
+
+template cudaError_t small_stack<BFloat16>(SmallStackSize, const SmallStackParams&, cudaStream_t);
+
+}  // namespace mobilevit_fast::cuda
