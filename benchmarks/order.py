@@ -1,4 +1,8 @@
-"""Which backend comes first on a GPU: the package's table, from committed results: `python -m benchmarks order`."""
+"""Which kernel comes first on a GPU: two tables, from committed results: `python -m benchmarks order`.
+
+One is the package's, of backends by operator and sizes of weights. The other, in C++, is of the kernels for few images
+on compute capability 9.0, whose times for one image and for eight stand beside those of the kernels for every chip.
+"""
 
 import json
 from collections import defaultdict
@@ -15,6 +19,16 @@ from mobilevit_fast.cli.console import FAILURE, note
 from mobilevit_fast.files import write_atomically
 from mobilevit_fast.kernels.order import FILE
 from mobilevit_fast.ops import OPS
+from testing.paths import REPOSITORY
+
+FEW_FILE = REPOSITORY / "csrc/cuda/sm90/few_images_sm90.h"
+FEW = (1, 8)
+"""Images of its measurements."""
+_FEW_SIZES = {
+    "inverted_residual": ("inputs", "expanded", "outputs"),
+    "mobilevit_transformer": ("inputs", "hidden_size"),
+}
+"""What tells an operator's regions apart; heads have one kernel."""
 
 MANY = 256
 """Images of the measurements."""
@@ -74,17 +88,77 @@ def text(results: Path) -> str:
     return '{\n "chips": {\n' + ",\n".join(lines) + "\n }\n}\n"
 
 
+def few_rows(path: Path) -> list[tuple[str, tuple[int, ...], list[float], list[float]]]:
+    """Operator, sizes, microseconds of the kernel for few images and of the others, of what has both for ``FEW``."""
+    found: dict[tuple[str, tuple[int, ...]], dict[int, Row]] = defaultdict(dict)
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        sizes = tuple(row["shape"][name] for name in _FEW_SIZES.get(row["operator"], ()))
+        if row["batch"] in FEW and row["kernels"][0].startswith("few::"):
+            found[row["operator"], sizes].setdefault(row["batch"], row)
+    return [
+        (op, sizes, [rows[n]["us"] for n in FEW], [rows[n]["before_us"] for n in FEW])
+        for (op, sizes), rows in found.items()
+        if rows.keys() >= set(FEW)
+    ]
+
+
+def few_text(path: Path) -> str:
+    """The table of the kernels for few images."""
+    lines = []
+    for op, sizes, few, others in few_rows(path):
+        three = ", ".join(map(str, (*sizes, 0, 0, 0)[:3]))
+        times = ", ".join("{" + ", ".join(f"{us:.2f}f" for us in both) + "}" for both in (few, others))
+        lines.append(f"    {{FewOperator::{op}, {three}, {times}}},\n")
+    return _FEW_HEADER % "".join(lines)
+
+
+_FEW_HEADER = """\
+// Up to how many images the kernels for few of them are faster than those for every chip, by an H200's times.
+// Written by `python -m benchmarks order --update`.
+#pragma once
+
+namespace mobilevit_fast::cuda {
+
+enum class FewOperator { inverted_residual, mobilevit_transformer, classifier_head };
+
+// Microseconds for one image and for eight: by the kernel for few images, and by the other one.
+struct FewTimes {
+  FewOperator op;
+  int inputs, expanded, outputs;  // channels, as far as they tell an operator's regions apart
+  float few[2], other[2];
+};
+
+constexpr FewTimes kFewTimes[] = {
+%s};
+
+// Where lines through both meet, or `most`, which is also for what was not measured.
+constexpr int few_images_of(FewOperator op, int inputs, int expanded, int outputs, int most) {
+  for (const FewTimes& row : kFewTimes) {
+    if (row.op != op || row.inputs != inputs || row.expanded != expanded || row.outputs != outputs) continue;
+    const float ahead = row.other[0] - row.few[0], behind = row.few[1] - row.other[1];
+    if (ahead <= 0.0f) return 0;
+    return behind <= 0.0f ? most : 1 + static_cast<int>(7 * ahead / (ahead + behind));
+  }
+  return most;
+}
+
+}  // namespace mobilevit_fast::cuda
+"""
+
+
 def order(
     update: Annotated[bool, typer.Option("--update", help="Write the package's table.")] = False,
     results: Annotated[Path, typer.Option(help="Folder of results.")] = RESULTS,
-    out: Annotated[Path, typer.Option(help="The table.", show_default="the package's")] = FILE,
+    out: Annotated[Path, typer.Option(help="The package's table.", show_default="where it is")] = FILE,
+    few_out: Annotated[Path, typer.Option(help="That of few images.", show_default="where it is")] = FEW_FILE,
 ) -> None:
-    """Print the order of backends by committed results, or write it; exit status 1 where the table is another."""
-    wanted = text(results)
-    if update:
-        write_atomically(out, wanted.encode())
-        return
-    typer.echo(wanted, nl=False)
-    if not out.exists() or out.read_text(encoding="utf-8") != wanted:
-        note(f"error: {out.name} differs from the results; `python -m benchmarks order --update` writes it")
-        raise typer.Exit(FAILURE)
+    """Print the order of kernels by committed results, or write it; exit status 1 where a table is another."""
+    wanted = {out: text(results), few_out: few_text(results / "gpu-h200" / "gpu-sm90-regions.json")}
+    for path, content in wanted.items():
+        if update:
+            write_atomically(path, content.encode())
+            continue
+        typer.echo(content, nl=False)
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            note(f"error: {path.name} differs from the results; `python -m benchmarks order --update` writes it")
+            raise typer.Exit(FAILURE)

@@ -131,6 +131,10 @@ class Arguments : public ArgumentChecks {
   const char* op_;
 };
 
+// Orders of packed weights, for every chip and for compute capability 9.0 too. The number grows with every change of
+// one, to the next with which no two kinds have rows of one length; kernels/cuda/backend.py has the same.
+constexpr const char *kOrder = "sm80 4", *kSm90Order = "sm90 4";
+
 // The parts of packed weights, one after the other, each rounded up to 16 bytes: as the function `joined` of
 // mobilevit_fast/kernels/cuda/packing.py leaves them. Where they were packed on compute capability 9.0, weights for the
 // kernels of csrc/cuda/sm90 follow those for every chip.
@@ -139,7 +143,7 @@ class PackedParts {
   PackedParts(const Arguments& arguments, const Tensor& packed)
       : arguments_(arguments),
         packed_(packed),
-        sm90_(packed.dim() == 2 && product_of(packed.size(1), kNumber) == packed_row_bytes(arguments.op(), "sm90")),
+        sm90_(packed.dim() == 2 && product_of(packed.size(1), kNumber) == packed_row_bytes(arguments.op(), kSm90Order)),
         begin_(static_cast<const char*>(packed.const_data_ptr())) {}
 
   template <class T>
@@ -154,7 +158,7 @@ class PackedParts {
 
   // Once all parts were taken, before any is read.
   void check() const {
-    const char* order = sm90_ ? "sm90" : "sm80";
+    const char* order = sm90_ ? kSm90Order : kOrder;
     arguments_.packed(packed_, used_, packed_row_bytes(arguments_.op(), order), order);
   }
 

@@ -143,8 +143,19 @@ def test_on_other_chips_the_usual_order_holds(monkeypatch: pytest.MonkeyPatch, h
 
 
 def test_a_table_of_other_results_is_told_and_replaced(tmp_path: Any) -> None:
-    out = tmp_path / "order.json"
+    out, few = tmp_path / "order.json", tmp_path / "few.h"
     out.write_text(json.dumps({"chips": {}}), encoding="utf-8")
-    assert CliRunner().invoke(app, ["order", "--out", str(out)]).exit_code == 1
-    assert CliRunner().invoke(app, ["order", "--out", str(out), "--update"]).exit_code == 0
-    assert CliRunner().invoke(app, ["order", "--out", str(out)]).exit_code == 0
+    files = ["order", "--out", str(out), "--few-out", str(few)]
+    assert CliRunner().invoke(app, files).exit_code == 1
+    assert CliRunner().invoke(app, [*files, "--update"]).exit_code == 0
+    assert CliRunner().invoke(app, files).exit_code == 0
+    few.write_text(few.read_text(encoding="utf-8").replace("7.22f", "7.23f"), encoding="utf-8")
+    assert CliRunner().invoke(app, files).exit_code == 1
+
+
+def test_few_images_take_the_faster_kernel() -> None:
+    """As many as the lines through the times for one and for eight say; the emulator's tests see which kernel runs."""
+    rows = order.few_rows(FOLDER / "gpu-sm90-regions.json")
+    slower = {sizes for _, sizes, (_, few), (_, others) in rows if few > others}
+    assert slower == {(64, 256, 96), (64, 256, 64), ()}  # heads have no sizes
+    assert len(rows) == 9

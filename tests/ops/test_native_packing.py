@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mobilevit_fast import native, ops
+from mobilevit_fast.kernels.cuda import backend
 from mobilevit_fast.kernels.packed import row_bytes
 from testing.samples import SAMPLES
 from tests.ops.variants import DTYPES, EXTENSION, ISAS, NATIVE, PAIRS, TILES, called, in_type, run, using_isa
@@ -40,7 +41,7 @@ def test_the_fake_promises_the_shape(op: str, dtype: torch.dtype, isa: str) -> N
 
 def test_no_two_kinds_have_rows_of_one_length() -> None:
     """By which kernels tell packed weights of another kind, wherever they lie."""
-    kinds = [(op, order) for op in NATIVE for order in (*ORDERS, "sm80", "sm90")]
+    kinds = [(op, order) for op in NATIVE for order in (*ORDERS, *backend.ORDERS)]
     assert len({row_bytes(*kind) for kind in kinds}) == len(kinds)
 
 

@@ -7,12 +7,15 @@
 #include "cuda/conv2d_bias_act/conv2d_bias_act.h"
 #include "cuda/inverted_residual/inverted_residual.h"
 #include "cuda/mobilevit_transformer/mobilevit_transformer.h"
+#include "few_images_sm90.h"
 #include "small_conv_sm90.h"
 #include "small_head_sm90.h"
 #include "small_residual_sm90.h"
 #include "small_stack_sm90.h"
 
 namespace mobilevit_fast::cuda {
+
+constexpr int kFewImages = 8;  // that these kernels take, at most
 
 // Whether so many images are for these kernels: at most `images`, where they are faster than those for every chip.
 // Beside a kernel for many images on compute capability 9.0 (`large`) only as long as their blocks run about at once,
@@ -71,7 +74,8 @@ class SmallResidual {
 
   bool takes(bool large) const {
     constexpr int64_t kMaxBlocks = 128;
-    return fits_ && few_images(p_.batch, small_residual_blocks(p_), large, kMaxBlocks, small_residual_images(p_));
+    const int most = few_images_of(FewOperator::inverted_residual, p_.channels, p_.expanded, p_.outputs, kFewImages);
+    return fits_ && few_images(p_.batch, small_residual_blocks(p_), large, kMaxBlocks, most);
   }
   cudaError_t run(const Tensor& x, Tensor& y, cudaStream_t stream) const {
     SmallResidualParams p = p_;
@@ -99,8 +103,9 @@ class SmallStack {
   // The images of `p` are dense, and of whole patches; it says what is behind the convolution out.
   bool takes(const MobileViTTransformerParams& p, bool large) const {
     constexpr int64_t kMaxBlocks = 128;
+    const int most = few_images_of(FewOperator::mobilevit_transformer, size_.channels, size_.features, 0, kFewImages);
     return fits_ && p.out_activation == Activation::silu &&
-           few_images(p_.batch, small_stack_blocks(size_, p_), large, kMaxBlocks);
+           few_images(p_.batch, small_stack_blocks(size_, p_), large, kMaxBlocks, most);
   }
   template <class T>
   cudaError_t run(const MobileViTTransformerParams& images, cudaStream_t stream) const {
@@ -128,8 +133,8 @@ class SmallHead {
   }
 
   bool takes() const {
-    constexpr int64_t kMaxImages = 5;  // where its line through an H200's times for one and for eight meets the other's
-    return fits_ && few_images(p_.batch, 1, false, 1, kMaxImages);
+    const int most = few_images_of(FewOperator::classifier_head, 0, 0, 0, kFewImages);
+    return fits_ && few_images(p_.batch, 1, false, 1, most);
   }
   Tensor run(const Arguments& arguments, const Tensor& x, cudaStream_t stream) const {
     const Tensor input = dense_image(x);

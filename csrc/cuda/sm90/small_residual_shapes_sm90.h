@@ -7,15 +7,13 @@
 namespace mobilevit_fast::cuda::few {
 
 // Tiles of kHigh x kWide output pixels by kSlices blocks. Expand and Project are how warps share out the two products.
-// For more than kMaxImages the kernel for every chip is faster, on a line through an H200's times for one and for
-// eight.
 template <int kInputs_, int kExpanded_, int kOutputs_, int kStride_, int kSlices_, int kHigh_, int kWide_,
-          class Expand_, class Project_, int kMaxImages_ = kFewImages>
+          class Expand_, class Project_>
 struct ResidualShape {
   using Expand = Expand_;
   using Project = Project_;
   static constexpr int kInputs = kInputs_, kExpanded = kExpanded_, kOutputs = kOutputs_, kStride = kStride_;
-  static constexpr int kSlices = kSlices_, kHigh = kHigh_, kWide = kWide_, kMaxImages = kMaxImages_;
+  static constexpr int kSlices = kSlices_, kHigh = kHigh_, kWide = kWide_;
   static constexpr bool kResidual = kStride == 1 && kInputs == kOutputs;
   // Expanded channels of a block; in tiles of 8. Inputs in steps of 16 and pairs of them.
   static constexpr int kHere = kExpanded / kSlices, kTiles = kHere / 8;
@@ -46,8 +44,8 @@ struct ResidualShape {
 
 using ResidualShapes = List<ResidualShape<16, 64, 32, 1, 1, 8, 16, Split<2, 1, 4>, Split<1, 1, 8>>,  // S and XS
                             ResidualShape<32, 128, 64, 2, 1, 4, 8, Split<4, 1, 2>, Split<4, 1, 2>>,  // S
-                            ResidualShape<64, 256, 64, 1, 1, 4, 8, Split<8, 1, 1>, Split<4, 1, 2>, 6>,
-                            ResidualShape<64, 256, 96, 2, 1, 2, 4, Split<8, 1, 1>, Split<4, 2, 1>, 5>,
+                            ResidualShape<64, 256, 64, 1, 1, 4, 8, Split<8, 1, 1>, Split<4, 1, 2>>,
+                            ResidualShape<64, 256, 96, 2, 1, 2, 4, Split<8, 1, 1>, Split<4, 2, 1>>,
                             ResidualShape<96, 384, 128, 2, 4, 2, 4, Split<6, 1, 1>, Split<4, 2, 1>>,
                             ResidualShape<128, 512, 160, 2, 8, 2, 4, Split<8, 1, 1>, Split<3, 2, 1>>,
                             ResidualShape<32, 128, 48, 2, 1, 4, 8, Split<4, 1, 2>, Split<3, 1, 2>>,  // XS

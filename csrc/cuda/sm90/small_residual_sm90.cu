@@ -19,12 +19,6 @@ int64_t small_residual_blocks(const SmallResidualParams& params) {
   return blocks;
 }
 
-int small_residual_images(const SmallResidualParams& params) {
-  int images = 0;
-  few::with_residual_kernel<Half>(params, [&](auto kernel) { images = decltype(kernel)::kMaxImages; });
-  return images;
-}
-
 template cudaError_t small_residual<Half>(const SmallResidualParams&, cudaStream_t);
 
 }  // namespace mobilevit_fast::cuda

@@ -8,8 +8,6 @@
 
 namespace mobilevit_fast::cuda {
 
-constexpr int kFewImages = 8;  // that kernels for few images take, at most
-
 // A depthwise window of 3x3, a margin of one pixel, silu behind expansion and depthwise convolution, and a residual
 // where the stride is 1 and there are as many outputs as inputs. Images are dense in channels_last order.
 struct SmallResidualParams {
@@ -22,10 +20,8 @@ struct SmallResidualParams {
 
 // Bytes of `weights`; 0 where there is no kernel for so many channels.
 int64_t small_residual_weight_bytes(int channels, int expanded, int outputs);
-// Blocks of the kernel for these parameters, and images up to which it is faster than that for every chip; 0 where
-// there is none.
+// Blocks of the kernel for these parameters; 0 where there is none.
 int64_t small_residual_blocks(const SmallResidualParams& params);
-int small_residual_images(const SmallResidualParams& params);
 // Launches it over elements T; cudaErrorInvalidValue where there is none.
 template <class T>
 cudaError_t small_residual(const SmallResidualParams& params, cudaStream_t stream);

@@ -12,7 +12,7 @@ namespace mobilevit_fast::cuda::few {
 template <class T, class S>
 struct ResidualKernel {
   using Params = SmallResidualParams;
-  static constexpr int kThreads = few::kThreads, kCluster = S::kSlices, kRegisters = 0, kMaxImages = S::kMaxImages;
+  static constexpr int kThreads = few::kThreads, kCluster = S::kSlices, kRegisters = 0;
 
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(S::tiles(p) * S::kSlices); }
   static size_t shared_bytes(const Params&) { return S::kShared; }

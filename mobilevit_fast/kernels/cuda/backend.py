@@ -28,8 +28,12 @@ def _available(device: torch.device) -> Support:
     return new_enough(device)
 
 
+ORDERS = ("sm80 4", "sm90 4")
+"""Orders of packed weights, for every chip and for compute capability 9.0 too, as ``csrc/cuda/binding.h`` has them."""
+
+
 def _order(device: torch.device) -> str:
-    return "sm90" if has_sm90(device) else "sm80"
+    return ORDERS[has_sm90(device)]
 
 
 def cuda_kernel(
