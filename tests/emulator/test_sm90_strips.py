@@ -12,15 +12,16 @@ from mobilevit_fast.kernels.cuda.sm90 import rows, strips
 from tests.emulator.test_inverted_residual import make, model_shapes
 
 SHAPES = [shape for shape in model_shapes() if shape.values[:3] in strips.CHANNELS]
+DTYPES = [torch.float16, torch.bfloat16]
 SMALL = {1: (24, 48, 24), 2: (48, 96, 64)}
 """Channels of a shape of each stride."""
 MANY: dict[str, Any] = {"tile": [0]}
 """Whatever the tile: not to the kernels for few images."""
 
 
-def arguments_of(stride: int, *size: int, **more: Any) -> tuple[Any, ...]:
+def arguments_of(stride: int, *size: int, dtype: torch.dtype = torch.float16, **more: Any) -> tuple[Any, ...]:
     """Arguments of the operator for a batch of this size, of the small shape of a stride."""
-    return make(*SMALL[stride], size, stride, torch.float16, **more)  # type: ignore[arg-type]
+    return make(*SMALL[stride], size, stride, dtype, **more)  # type: ignore[arg-type]
 
 
 def check_strips(arguments: tuple[Any, ...], **options: Any) -> Launch:
@@ -35,8 +36,11 @@ def test_every_shape_of_the_models_has_a_kernel_but_one() -> None:
     assert {shape.values[:3] for shape in SHAPES} == strips.CHANNELS
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("channels", "expanded", "outputs", "size", "stride"), SHAPES)
-def test_shapes_of_the_models(channels: int, expanded: int, outputs: int, size: int, stride: int) -> None:
+def test_shapes_of_the_models(
+    channels: int, expanded: int, outputs: int, size: int, stride: int, dtype: torch.dtype
+) -> None:
     """Images as wide as the model's, of a few rows; where they lie side by side, the last of them is missing.
 
     Those that go by whole rows at this width are narrower.
@@ -44,9 +48,10 @@ def test_shapes_of_the_models(channels: int, expanded: int, outputs: int, size: 
     height = {128: 6 * stride, 16: 16}.get(size, 4 * stride)
     batch = 1 if size == 128 else 3
     width = size - 2 if (channels, expanded, outputs) in rows.PHASED else size
-    check_strips(make(channels, expanded, outputs, (batch, height, width), stride, torch.float16), seed=size)
+    check_strips(make(channels, expanded, outputs, (batch, height, width), stride, dtype), seed=size)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("stride", "size"),
     [
@@ -55,15 +60,16 @@ def test_shapes_of_the_models(channels: int, expanded: int, outputs: int, size: 
     ],
     ids=str,
 )
-def test_other_sizes(stride: int, size: tuple[int, int, int]) -> None:
+def test_other_sizes(stride: int, size: tuple[int, int, int], dtype: torch.dtype) -> None:
     """Rows that are no whole number of pairs, images narrower than a strip, strips that end inside of one."""
-    check_strips(arguments_of(stride, *size))
+    check_strips(arguments_of(stride, *size, dtype=dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_results_do_not_depend_on_how_rows_are_shared(stride: int) -> None:
+def test_results_do_not_depend_on_how_rows_are_shared(stride: int, dtype: torch.dtype) -> None:
     """A warp may begin inside of an image. In any order of threads."""
-    arguments = arguments_of(stride, 3, 24, 32)
+    arguments = arguments_of(stride, 3, 24, 32, dtype=dtype)
     results = []
     for processors in (1, 2, 3):
         result, (launch,) = run(
@@ -75,26 +81,27 @@ def test_results_do_not_depend_on_how_rows_are_shared(stride: int) -> None:
     assert all(torch.equal(result, results[0]) for result in results)
 
 
-def test_a_residual_is_added_where_it_is_asked_for() -> None:
-    *arguments, residual, activation = arguments_of(1, 2, 8, 32)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_residual_is_added_where_it_is_asked_for(dtype: torch.dtype) -> None:
+    *arguments, residual, activation = arguments_of(1, 2, 8, 32, dtype=dtype)
     assert residual
     check_strips((*arguments, False, activation))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_without_scales_and_biases(stride: int) -> None:
-    arguments = list(arguments_of(stride, 2, 12, 32))
+def test_without_scales_and_biases(stride: int, dtype: torch.dtype) -> None:
+    arguments = list(arguments_of(stride, 2, 12, 32, dtype=dtype))
     for i in (2, 3, 5, 6, 8, 9):
         arguments[i] = None
     check_strips(tuple(arguments))
 
 
 def test_others_go_to_the_kernel_of_all_chips() -> None:
-    """Few rows for the chip, odd sizes, other types, activations and dilations."""
+    """Few rows for the chip, odd sizes, other activations and dilations."""
     few, odd = arguments_of(1, 1, 16, 32), arguments_of(1, 2, 8, 31)
-    bfloat16 = make(*SMALL[1], (2, 8, 32), 1, torch.bfloat16)
     relu, dilated = (arguments_of(1, 2, 8, 32, **more) for more in ({"activation": "relu"}, {"dilation": 2}))
-    for arguments, processors in ((few, 132), (odd, 1), (bfloat16, 1), (relu, 1), (dilated, 1)):
+    for arguments, processors in ((few, 132), (odd, 1), (relu, 1), (dilated, 1)):
         (launch,) = check("inverted_residual", arguments, capability=90, processors=processors, **MANY)
         assert launch.name == "InvertedResidual"
     (launch,) = check("inverted_residual", arguments_of(2, 2, 9, 32), capability=90, processors=1, **MANY)

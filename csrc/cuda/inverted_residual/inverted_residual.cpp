@@ -20,8 +20,11 @@ struct Sm90Weights {
 
 Sm90Weights take_sm90(const InvertedResidualParams& p, int stride, PackedParts& parts) {
   Sm90Weights weights;
-  if (const int words = strips_words({p.channels, p.expanded, p.outputs})) weights.strips = parts.take<Bytes16>(words);
-  if (has_rows_sm90(p.channels, p.expanded, p.outputs)) {
+  const bool bfloat16 = !parts.sm90_half();
+  if (const int words = strips_words({p.channels, p.expanded, p.outputs, bfloat16})) {
+    weights.strips = parts.take<Bytes16>(words);
+  }
+  if (!bfloat16 && has_rows_sm90(p.channels, p.expanded, p.outputs)) {
     RowsParams& rows = weights.rows;
     rows.channels = p.channels, rows.expanded = p.expanded, rows.outputs = p.outputs, rows.stride = 1;
     const RowsSizes size(rows);
@@ -36,7 +39,7 @@ Sm90Weights take_sm90(const InvertedResidualParams& p, int stride, PackedParts& 
 // The launch of the kernel for compute capability 9.0 that takes the call and has enough to do for all of the chip;
 // none where the others are to run.
 std::function<cudaError_t(cudaStream_t)> choose_sm90(const InvertedResidualParams& p, const Sm90Weights& weights,
-                                                     int stride) {
+                                                     int stride, bool bfloat16) {
   const Chip chip = current_chip();
   if (chip.capability != 90 || p.dilation != 1 || p.activation != Activation::silu) return {};
   if (weights.rows.constants != nullptr) {
@@ -53,7 +56,8 @@ std::function<cudaError_t(cudaStream_t)> choose_sm90(const InvertedResidualParam
     strip.x = p.x, strip.y = p.y, strip.weights = weights.strips, strip.residual = p.residual;
     strip.batch = p.batch, strip.height = p.height, strip.width = p.width;
     strip.complete(chip);
-    if (strips_are_busy(shape, strip)) return [=](cudaStream_t stream) { return strips(shape, strip, stream); };
+    const auto run = bfloat16 ? strips<BFloat16> : strips<Half>;
+    if (strips_are_busy(shape, strip, bfloat16)) return [=](cudaStream_t stream) { return run(shape, strip, stream); };
   }
   return {};
 }
@@ -87,7 +91,7 @@ int fill(const Arguments& arguments, const Tensor& x, bool expands, int64_t expa
   p.project_weight = parts.take<Bytes16>(size.project_weight);
   p.project_scale = parts.take<Float2>(size.project_affine);
   p.project_bias = parts.take<Float2>(size.project_affine);
-  if (expands && parts.sm90_half()) sm90 = take_sm90(p, static_cast<int>(stride[0]), parts);
+  if (expands && parts.sm90()) sm90 = take_sm90(p, static_cast<int>(stride[0]), parts);
   parts.check();
   return static_cast<int>(stride[0]);
 }
@@ -99,7 +103,7 @@ Tensor launch(const Arguments& arguments, const Tensor& x, InvertedResidualParam
   Tensor y = empty_image(x, p.batch, p.outputs, p.out_h, p.out_w);
   if (p.batch == 0) return y;
   p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
-  const auto run_sm90 = choose_sm90(p, sm90, stride);
+  const auto run_sm90 = choose_sm90(p, sm90, stride, x.scalar_type() == ScalarType::BFloat16);
   if (sm90.few.takes(run_sm90 != nullptr)) return arguments.launched(sm90.few.run(input, y, target.stream())), y;
   if (run_sm90) return arguments.launched(run_sm90(target.stream())), y;
   const bool expands = p.expand_weight != nullptr;
