@@ -1,32 +1,15 @@
-// Launches of the kernels of strips_sm90_kernel.h.
-#include <utility>
-
+// Launches of the kernels of strips_kernel.h on compute capability 9.0.
+#include "cuda/inverted_residual/strips_launch.h"
 #include "launch_sm90.h"
-#include "strips_sm90_kernel.h"
 
 namespace mobilevit_fast::cuda {
-namespace {
-
-template <class T, int kIndex>
-using StripsOf = Strips<T, kStripsShapes[kIndex].size.channels, kStripsShapes[kIndex].size.expanded,
-                        kStripsShapes[kIndex].size.outputs, kStripsShapes[kIndex].stride,
-                        strips_warps(kIndex, std::is_same_v<T, BFloat16>), kStripsMatrixLoads>;
-
-template <class T, int... kIndex>
-cudaError_t launch_shape(int shape, const StripsParams& params, cudaStream_t stream,
-                         std::integer_sequence<int, kIndex...>) {
-  cudaError_t result = cudaErrorInvalidValue;
-  (void)((shape == kIndex && (result = launch_sm90<StripsOf<T, kIndex> >(params, stream), true)) || ...);
-  return result;
-}
-
-}  // namespace
 
 template <class T>
-cudaError_t strips(int shape, const StripsParams& params, cudaStream_t stream) {
-  return launch_shape<T>(shape, params, stream, std::make_integer_sequence<int, kStripsShapeCount>());
+cudaError_t strips_sm90(int shape, const StripsParams& params, cudaStream_t stream) {
+  return with_strips<T, false>(
+      shape, [&](auto kernel) { return launch_sm90<typename decltype(kernel)::Type>(params, stream); });
 }
-template cudaError_t strips<Half>(int, const StripsParams&, cudaStream_t);
-template cudaError_t strips<BFloat16>(int, const StripsParams&, cudaStream_t);
+template cudaError_t strips_sm90<Half>(int, const StripsParams&, cudaStream_t);
+template cudaError_t strips_sm90<BFloat16>(int, const StripsParams&, cudaStream_t);
 
 }  // namespace mobilevit_fast::cuda

@@ -1,11 +1,11 @@
-// A step of strips_sm90_kernel.h: rows of input that a warp has in registers, chunk by chunk of 16 expanded channels to
+// A step of strips_kernel.h: rows of input that a warp has in registers, chunk by chunk of 16 expanded channels to
 // accumulators of rows of results.
 #pragma once
 
 #include <type_traits>
 
 #include "cuda/addresses.h"
-#include "strips_sm90.h"
+#include "strips.h"
 
 namespace mobilevit_fast::cuda {
 
@@ -22,7 +22,7 @@ class StripStep {
   using Sums = float[kSums][kTiles][4];
 
   // What waits of a chunk, of a warp, and how much of it is a word.
-  static constexpr int kWaitingBytes = (kStride == 1 ? 32 : kDiagonals ? 16 : 8) * kWarpSize;
+  static constexpr int kWaitingBytes = kSize.waiting_bytes(kStride);
   using Waiting = std::conditional_t<kStride == 1 && !kMatrixLoads && !kDiagonals, Bytes16, Bytes8>;
 
   // Weights begin at `shared`, what waits of this warp at `waiting`.

@@ -14,23 +14,26 @@
 #pragma once
 
 #include "cuda/mma/fragments.h"
-#include "device_sm90.h"
-#include "strips_sm90_step.h"
+#include "strips_step.h"
 
 namespace mobilevit_fast::cuda {
 
 // Whether weights come by ldmatrix, and what waits in words of 8 bytes: as strips.py packs them.
 constexpr bool kStripsMatrixLoads = false;
 
-template <class T, int kChannels, int kExpanded, int kOutputs, int kStride, int kWarps, bool kMatrixLoads>
+template <class T, int kChannels, int kExpanded, int kOutputs, int kStride, int kWarps, bool kMatrixLoads,
+          bool kAnyWarps>
 class Strips {
  public:
   using Params = StripsParams;
 
-  static constexpr int kThreads = kWarps * kWarpSize, kCluster = 1, kRegisters = 0;
+  static constexpr int kThreads = kWarps * kWarpSize, kCluster = 1, kRegisters = 0;  // with kAnyWarps at most
 
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(p.blocks); }
-  static size_t shared_bytes(const Params&) { return shared_size<uint8_t>(kBytes); }
+  static unsigned threads(const Params& p) { return static_cast<unsigned>(warps(p) * kWarpSize); }
+  static size_t shared_bytes(const Params& p) {
+    return shared_size<uint8_t>(kSize.words() * 16 + warps(p) * kWaitingBytes);
+  }
   template <class Visit>
   static void arrays(const Params& p, const Visit& visit) {
     const int64_t pixels = int64_t{1} * p.batch * p.height * p.width;
@@ -52,14 +55,17 @@ class Strips {
   static constexpr StripsChannels kSize = Step::kSize;
   static constexpr int kRows = Step::kRows, kSteps = Step::kSteps;
   static constexpr int kRun = kOutputs % 32 == 0 ? 4 : kOutputs % 16 == 0 ? 2 : 1;  // words that a lane stores at once
-  // Registers for the next rows, too; else they come to the second-level cache ahead.
-  static constexpr bool kAhead = kRows * kSteps <= 16 && !(Step::kDiagonals && kStride == 2);
+  // Whether there are registers for the next rows, too. Else these come to the second-level cache ahead, but for
+  // float16 on compute capability 9.0, which was measured without.
+  static constexpr bool kAhead = kRows * kSteps <= (kAnyWarps ? 8 : 16) && !(Step::kDiagonals && kStride == 2);
   static constexpr int kWaitingBytes = Step::kChunks * Step::kWaitingBytes;  // of a warp
-  static constexpr int kBytes = kSize.words() * 16 + kWarps * kWaitingBytes;
-  static_assert(kChannels % 8 == 0 && kExpanded % 16 == 0 && kOutputs % 8 == 0 && kBytes <= 227 << 10);
+  static_assert(kChannels % 8 == 0 && kExpanded % 16 == 0 && kOutputs % 8 == 0 &&
+                kSize.words() * 16 + kWarps * kWaitingBytes <= 227 << 10);
 
   using Words = std::conditional_t<kRun == 4, Bytes16, Bytes8>;
 
+  // Of a block.
+  static MVF_HOST_DEVICE int warps(const Params& p) { return kAnyWarps ? p.warps : kWarps; }
   static MVF_DEVICE int warp_index() { return thread_index() / kWarpSize; }
 
   MVF_DEVICE Strips(const Params& p, uint32_t shared)
@@ -67,7 +73,8 @@ class Strips {
         step_(shared, shared + kSize.words() * 16 + warp_index() * kWaitingBytes),
         result_affine_(shared + (kSize.result_affine() + thread_index() % 4) * 16) {
     grid_launch_dependents();
-    for (int i = thread_index(); i < kSize.words(); i += kThreads) copy_async_at(shared + i * 16, p.weights + i, true);
+    for (int i = thread_index(); i < kSize.words(); i += warps(p) * kWarpSize)
+      copy_async_at(shared + i * 16, p.weights + i, true);
     commit_async();
     wait_async<0>();
     sync_block();
@@ -75,8 +82,8 @@ class Strips {
 
   // All pairs of rows that are the warp's: every warp has the same share of those of all strips.
   MVF_DEVICE void go_down() {
-    const int64_t units = p_.units(kStride), warps = int64_t{1} * p_.blocks * kWarps;
-    const int warp = block_index() * kWarps + warp_index();
+    const int64_t units = p_.units(kStride), warps = int64_t{1} * p_.blocks * Strips::warps(p_);
+    const int warp = block_index() * Strips::warps(p_) + warp_index();
     const int end = static_cast<int>(units * (warp + 1) / warps), iterations = p_.iterations(kStride);
     for (int unit = static_cast<int>(units * warp / warps); unit < end;) {
       const int first = unit % iterations, last = iterations < first + end - unit ? iterations : first + end - unit;
@@ -115,7 +122,7 @@ class Strips {
         if (i + 1 < last) load(x, there, t, row + kRows, next);
       } else {
         load(x, there, t, row, in);
-        if (Step::kDiagonals && i + 1 < last) prefetch(x, there, t, row + kRows);
+        if ((Step::kDiagonals || kAnyWarps) && i + 1 < last) prefetch(x, there, t, row + kRows);
       }
       Sums sums = {};
       const bool upper = row >= 0 && row < p_.height, lower = row + 1 < p_.height;

@@ -1,4 +1,4 @@
-"""Weights of an inverted residual as ``csrc/cuda/sm90/strips_sm90_kernel.h`` has them in shared memory."""
+"""Weights of an inverted residual as ``csrc/cuda/inverted_residual/strips_kernel.h`` has them in shared memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHANNELS = {
     *((32, 128, 48), (48, 192, 48), (48, 192, 64), (64, 256, 80), (80, 320, 96)),  # XS
     *((16, 32, 16), (16, 32, 24), (24, 48, 24), (24, 48, 48), (48, 96, 64), (64, 128, 80)),  # XXS
 }
-"""Input, expanded and output channels of the shapes in ``csrc/cuda/sm90/strips_sm90.h``."""
+"""Input, expanded and output channels of the shapes in ``csrc/cuda/inverted_residual/strips.h``."""
 
 MATRIX_LOADS = False
 """Whether the kernel loads them by ldmatrix: its ``kStripsMatrixLoads``."""

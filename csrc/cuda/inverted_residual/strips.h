@@ -1,6 +1,6 @@
-// The inverted residual by strips (strips_sm90_kernel.h): which shapes have a kernel, parameters, entry point.
+// The inverted residual by strips (strips_kernel.h): which shapes have a kernel, parameters, entry point.
 //
-// SiLU, dilation 1. Weights are packed as mobilevit_fast/kernels/cuda/sm90/strips.py says.
+// SiLU, dilation 1. Weights are packed as mobilevit_fast/kernels/cuda/strips.py says.
 #pragma once
 
 #include "cuda/runtime.h"
@@ -29,6 +29,10 @@ struct StripsChannels {
   MVF_HOST_DEVICE constexpr int project() const { return affine() + chunks() * 16; }
   MVF_HOST_DEVICE constexpr int result_affine() const { return project() + chunks() * tiles() * 16; }
   MVF_HOST_DEVICE constexpr int words() const { return result_affine() + tiles() * 4; }
+  // Bytes of what waits of 16 expanded channels, of a warp.
+  MVF_HOST_DEVICE constexpr int waiting_bytes(int stride) const {
+    return (stride == 1 ? 32 : diagonals ? 16 : 8) * kWarpSize;
+  }
 
   MVF_HOST_DEVICE constexpr bool operator==(const StripsChannels& o) const {
     return channels == o.channels && expanded == o.expanded && outputs == o.outputs;
@@ -72,6 +76,7 @@ struct StripsParams {
   int together, strips, step;
   int blocks;
   bool residual;
+  int warps;  // of a block
 
   // The layout that takes the fewest strips. A strip has 14 columns of results, an image's edges are results too.
   void complete(const Chip& chip) {
@@ -92,8 +97,19 @@ struct StripsParams {
   }
 };
 
-constexpr int strips_warps(int shape, bool bfloat16) {
+constexpr int most_strips_warps(int shape, bool bfloat16) {
   return bfloat16 ? kStripsShapes[shape].bfloat16_warps : kStripsShapes[shape].warps;
+}
+
+// Warps for which a chip's shared memory has room beside the weights, up to the shape's; none where these are fewer
+// than half of them or than four, too few to hide each other's waits. Compute capability 9.0 has room for all.
+inline int strips_warps(int shape, bool bfloat16, const Chip& chip) {
+  StripsChannels size = kStripsShapes[shape].size;
+  size.diagonals = bfloat16;
+  const int most = most_strips_warps(shape, bfloat16), least = most < 4 ? most : most < 8 ? 4 : ceil_div(most, 2);
+  const int room = chip.shared_bytes - size.words() * static_cast<int>(sizeof(Bytes16));
+  const int warps = room / (size.chunks() * size.waiting_bytes(kStripsShapes[shape].stride));
+  return room < 0 || warps < least ? 0 : warps < most ? warps : most;
 }
 
 // Words of packed weights; none where no shape has these channels.
@@ -116,12 +132,15 @@ inline int find_strips(const StripsChannels& size, int stride, int height, int w
 }
 
 // Whether a chip's warps find enough to do: with the rows before its own, a warp computes one pair more than it has.
-inline bool strips_are_busy(int shape, const StripsParams& p, bool bfloat16) {
+inline bool strips_are_busy(int shape, const StripsParams& p) {
   const int64_t units = p.units(kStripsShapes[shape].stride);
-  const int64_t warps = int64_t{1} * p.blocks * strips_warps(shape, bfloat16);
+  const int64_t warps = int64_t{1} * p.blocks * p.warps;
   return units < int64_t{1} << 31 && 100 * units >= warps * kStripsShapes[shape].busy;
 }
 
+// On compute capability 9.0, with all warps of the shape, started dependently; on other chips.
+template <class T>
+cudaError_t strips_sm90(int shape, const StripsParams& params, cudaStream_t stream);
 template <class T>
 cudaError_t strips(int shape, const StripsParams& params, cudaStream_t stream);
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from emulator.run import Launch, check, run
-from mobilevit_fast.kernels.cuda.sm90 import rows, strips
+from mobilevit_fast.kernels.cuda import strips
+from mobilevit_fast.kernels.cuda.sm90 import rows
 from tests.emulator.test_inverted_residual import make, model_shapes
 
 SHAPES = [shape for shape in model_shapes() if shape.values[:3] in strips.CHANNELS]
@@ -17,6 +18,25 @@ SMALL = {1: (24, 48, 24), 2: (48, 96, 64)}
 """Channels of a shape of each stride."""
 MANY: dict[str, Any] = {"tile": [0]}
 """Whatever the tile: not to the kernels for few images."""
+
+
+A100, OTHERS = 163, 99
+"""KB of shared memory of a block: of compute capability 8.0, and of 8.6, 8.9 and 12.0."""
+FEWER = {
+    (A100, torch.float16): {(64, 256, 64): 5, (96, 384, 128): 0},
+    (A100, torch.bfloat16): {(64, 256, 64): 5, (96, 384, 128): 0, (80, 320, 96): 0},
+    (OTHERS, torch.float16): {
+        (48, 192, 48): 4,
+        (64, 256, 80): 4,
+        **dict.fromkeys([(64, 256, 64), (64, 256, 96), (96, 384, 128), (80, 320, 96)], 0),
+    },
+    (OTHERS, torch.bfloat16): {
+        (48, 192, 48): 4,
+        (48, 192, 64): 7,
+        **dict.fromkeys([(64, 256, 64), (64, 256, 80), (64, 256, 96), (96, 384, 128), (80, 320, 96)], 0),
+    },
+}
+"""Warps by channels where shared memory has no room for all of a shape's; 0: the kernel for every shape runs."""
 
 
 def arguments_of(stride: int, *size: int, dtype: torch.dtype = torch.float16, **more: Any) -> tuple[Any, ...]:
@@ -49,6 +69,35 @@ def test_shapes_of_the_models(
     batch = 1 if size == 128 else 3
     width = size - 2 if (channels, expanded, outputs) in rows.PHASED else size
     check_strips(make(channels, expanded, outputs, (batch, height, width), stride, dtype), seed=size)
+
+
+@pytest.mark.parametrize(("shared", "dtype"), FEWER, ids=str)
+@pytest.mark.parametrize(("channels", "expanded", "outputs", "size", "stride"), SHAPES)
+def test_shared_memory_of_other_chips_decides(
+    channels: int, expanded: int, outputs: int, size: int, stride: int, shared: int, dtype: torch.dtype
+) -> None:
+    """How many warps a block has, down to half of the shape's, and whether there are strips at all."""
+    arguments = make(channels, expanded, outputs, (3, 16 * stride, 16), stride, dtype)
+    (launch,) = check("inverted_residual", arguments, processors=1, shared_bytes=shared << 10, seed=size, **MANY)
+    warps = FEWER[shared, dtype].get((channels, expanded, outputs))
+    if warps == 0:
+        assert launch.name == "InvertedResidual"
+        return
+    assert launch.name == "Strips"
+    assert launch.threads == 32 * (warps or int(launch.kernel.split(",")[5].replace("(int)", "")))
+    assert launch.shared_bytes <= shared << 10
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_results_are_the_same_on_every_chip(stride: int) -> None:
+    arguments = make(48, 192, 48 if stride == 1 else 64, (2, 12, 32), stride, torch.bfloat16)
+    results = [
+        run("inverted_residual", arguments, capability=capability, shared_bytes=shared << 10, processors=2, **MANY)
+        for capability, shared in ((90, 227), (80, A100), (80, OTHERS))
+    ]
+    threads = [launch.threads for _, (launch,) in results]
+    assert threads[0] == threads[1] > threads[2]
+    assert all(torch.equal(result, results[0][0]) for result, _ in results)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -97,14 +146,15 @@ def test_without_scales_and_biases(stride: int, dtype: torch.dtype) -> None:
     check_strips(tuple(arguments))
 
 
-def test_others_go_to_the_kernel_of_all_chips() -> None:
+@pytest.mark.parametrize("capability", [80, 90])
+def test_others_go_to_the_kernel_of_every_shape(capability: int) -> None:
     """Few rows for the chip, odd sizes, other activations and dilations."""
     few, odd = arguments_of(1, 1, 16, 32), arguments_of(1, 2, 8, 31)
     relu, dilated = (arguments_of(1, 2, 8, 32, **more) for more in ({"activation": "relu"}, {"dilation": 2}))
     for arguments, processors in ((few, 132), (odd, 1), (relu, 1), (dilated, 1)):
-        (launch,) = check("inverted_residual", arguments, capability=90, processors=processors, **MANY)
+        (launch,) = check("inverted_residual", arguments, capability=capability, processors=processors, **MANY)
         assert launch.name == "InvertedResidual"
-    (launch,) = check("inverted_residual", arguments_of(2, 2, 9, 32), capability=90, processors=1, **MANY)
+    (launch,) = check("inverted_residual", arguments_of(2, 2, 9, 32), capability=capability, processors=1, **MANY)
     assert launch.name == "InvertedResidual"
 
 
