@@ -1,4 +1,4 @@
-// Barriers, registers, clusters and dependent launches of device_sm90.h.
+// Barriers, registers, clusters and dependent launches of device_sm90.h and cuda/addresses.h.
 #pragma once
 
 #include "emulated_shared.h"

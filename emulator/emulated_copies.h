@@ -7,14 +7,6 @@
 
 namespace mobilevit_fast::cuda {
 
-MVF_OUT_OF_LINE inline void copy_async_at(uint32_t target, const void* source, bool there, MVF_PLACE) {
-  emulated::Sm90Block& block = sm90_block();
-  const size_t at = block.window.offset(target, 16, 16, MVF_HERE);
-  block.expect_no_barrier(at, 16, MVF_HERE);
-  block.window.check_store(at, 16, MVF_HERE);
-  block.copy_async(block.window.data() + at, source, there ? 16 : 0, 16, MVF_HERE);
-}
-
 inline void expect_bulk(int bytes, const void* global, const emulated::Place& place) {
   if (bytes <= 0 || bytes % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0) {
     throw emulated::Error("bulk copy: expected bytes and addresses that are multiples of 16, got " +

@@ -1,4 +1,4 @@
-// Pairs of float16 elements and other arithmetic of device_sm90.h.
+// Pairs of float16 elements and other arithmetic of cuda/addresses.h.
 #pragma once
 
 #include "emulated_shared.h"
@@ -50,6 +50,7 @@ inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
 }
 
 inline int zero_behind(float) { return 0; }
+inline void prefetch_result(const void*) {}
 
 template <class T>
 T load_result(const T* source, MVF_PLACE) {
@@ -66,12 +67,18 @@ void store_global_streaming(T* target, T value, MVF_PLACE) {
   store_global(target, value, file, line);
 }
 
-inline void begin_products(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], MVF_PLACE) {
+template <class T = Half>
+void begin_products(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], MVF_PLACE) {
   for (float& sum : d) sum = 0;
-  multiply_matrix<Half>(d, a, b, file, line);
+  multiply_matrix<T>(d, a, b, file, line);
 }
-inline void add_products(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], MVF_PLACE) {
-  multiply_matrix<Half>(d, a, b, file, line);
+template <class T = Half>
+void add_products(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], MVF_PLACE) {
+  multiply_matrix<T>(d, a, b, file, line);
+}
+template <class T = Half>
+void add_shallow_products(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t b, MVF_PLACE) {
+  multiply_matrix<T>(d, {a0, a1, 0, 0}, {b, 0}, file, line);
 }
 
 }  // namespace mobilevit_fast::cuda

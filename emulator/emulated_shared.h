@@ -1,4 +1,4 @@
-// Shared memory by addresses, matrices in it and shuffles, of device_sm90.h.
+// Shared memory by addresses, matrices in it and shuffles, of cuda/addresses.h and device_sm90.h.
 #pragma once
 
 #include "sm90_cluster.h"
@@ -25,6 +25,14 @@ template <class T>
 void store_shared_at(uint32_t address, T value, MVF_PLACE) {
   ++sm90_block().device.counts.instructions;
   sm90_block().store(address, &value, sizeof(T), MVF_HERE);
+}
+
+MVF_OUT_OF_LINE inline void copy_async_at(uint32_t target, const void* source, bool there, MVF_PLACE) {
+  emulated::Sm90Block& block = sm90_block();
+  const size_t at = block.window.offset(target, 16, 16, MVF_HERE);
+  block.expect_no_barrier(at, 16, MVF_HERE);
+  block.window.check_store(at, 16, MVF_HERE);
+  block.copy_async(block.window.data() + at, source, there ? 16 : 0, 16, MVF_HERE);
 }
 
 // A lane's registers and the row whose address it gives.

@@ -49,15 +49,15 @@ inline void launch_sm90(Device& device, unsigned blocks, unsigned cluster, unsig
 namespace mobilevit_fast::cuda {
 
 template <class Kernel>
-cudaError_t emulated_launch_sm90(const typename Kernel::Params& params) {
+cudaError_t emulated_launch_sm90(const typename Kernel::Params& params, unsigned threads = Kernel::kThreads) {
   emulator::Device device(emulator::Log::get().options);
   if (device.options.idle) return cudaSuccess;
   Kernel::arrays(params, [&](const char* name, const void* data, int64_t bytes) { device.add(name, data, bytes); });
   const unsigned blocks = static_cast<unsigned>(Kernel::blocks(params));
   const size_t shared_bytes = static_cast<size_t>(Kernel::shared_bytes(params));
-  emulator::launch_sm90(device, blocks, Kernel::kCluster, Kernel::kThreads, shared_bytes, Kernel::kRegisters,
+  emulator::launch_sm90(device, blocks, Kernel::kCluster, threads, shared_bytes, Kernel::kRegisters,
                         [&] { Kernel::run(params); });
-  emulator::Log::get().add(typeid(Kernel).name(), blocks, Kernel::kThreads, shared_bytes, device);
+  emulator::Log::get().add(typeid(Kernel).name(), blocks, threads, shared_bytes, device);
   return cudaSuccess;
 }
 

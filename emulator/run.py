@@ -12,7 +12,7 @@ from torch import Tensor
 from emulator.build import load
 from mobilevit_fast import native, ops
 from mobilevit_fast.kernels.cuda import backend as cuda_backend
-from mobilevit_fast.kernels.cuda import rules
+from mobilevit_fast.kernels.cuda import rules, strips
 from mobilevit_fast.kernels.cuda.packing import padded
 from mobilevit_fast.native import LibraryStatus
 from mobilevit_fast.ops.registry import result_dtype
@@ -112,7 +112,8 @@ def run(
         seed: of the order in which threads run.
         watch_banks: count wavefronts and bank conflicts.
         processors, shared_bytes: of the chip, which decide about tiles.
-        tile: the one to take instead, where the operator's binding says what its numbers mean.
+        tile: the one to take instead, where the operator's binding says what its numbers mean; of inverted residuals
+            0 for the kernels for many images, 1 for the one for every shape.
         capability: compute capability of the chip; 90 packs for the kernels of ``csrc/cuda/sm90`` and runs them.
     """
     definition = ops.OPS[op]
@@ -131,16 +132,21 @@ def run(
 
 
 def weight_bytes(op: str, arguments: tuple[Any, ...]) -> int:
-    """Bytes of an operator's packed weights that its kernels read: without those for torch's matrix product."""
+    """Bytes of an operator's packed weights that its kernels of all shapes read.
+
+    Without those for torch's matrix product and for strips.
+    """
     definition = ops.OPS[op]
     packing = definition.kernels["cuda"].packing
     assert packing is not None
     assert packing.implementation is not None
     _, weights, _ = definition.split(arguments)
     named = definition.named(arguments)
-    of_torch = [weights.weight, weights.weight[:, 0]] if op == "classifier_head" else []
+    others = [weights.weight, weights.weight[:, 0]] if op == "classifier_head" else []
+    if op == "inverted_residual" and strips.takes(weights):
+        others = strips.pack(weights)
     packed = packing.implementation(weights, *(named[name] for name in packing.settings))
-    return packed.nbytes - sum(padded(tensor.numel() * tensor.element_size(), 16) for tensor in of_torch)
+    return packed.nbytes - sum(padded(tensor.numel() * tensor.element_size(), 16) for tensor in others)
 
 
 FEW_PRODUCTS = 4000

@@ -95,7 +95,8 @@ def steps(
     if stage == "test":
         pytest = (python, "-m", "pytest", "-m", "gpu", "-q", *_PLAIN)
         workers = ("-n", str(min(8, os.cpu_count() or 1))) if importlib.util.find_spec("xdist") else ()
-        newest = sorted(str(path.relative_to(process.ROOT)) for path in process.ROOT.glob("tests/cuda/test_sm90_*.py"))
+        found = [*process.ROOT.glob("tests/cuda/test_sm90_*.py"), process.ROOT / "tests/cuda/test_strips.py"]
+        newest = sorted(str(path.relative_to(process.ROOT)) for path in found)
         return [
             Step("sm90", (*pytest, *newest, *workers, f"--junitxml={scratch / 'sm90.xml'}"), 90),
             Step("cuda", (*pytest, "tests/cuda", "-x", f"--junitxml={scratch / 'cuda.xml'}"), 60),

@@ -37,10 +37,9 @@ cudaError_t launch(const typename Kernel::Params& params, cudaStream_t) {
 // block wants more, and whether it was compiled to wait for the kernel before.
 class Prepared {
  public:
-  Prepared(const void* kernel, unsigned threads, unsigned cluster = 1)
-      : kernel_(kernel), threads_(threads), cluster_(cluster) {}
+  explicit Prepared(const void* kernel, unsigned cluster = 1) : kernel_(kernel), cluster_(cluster) {}
 
-  cudaError_t launch(unsigned blocks, size_t bytes, void* params, cudaStream_t stream) {
+  cudaError_t launch(unsigned blocks, unsigned threads, size_t bytes, void* params, cudaStream_t stream) {
     int device = 0;
     cudaError_t status = cudaGetDevice(&device);
     if (status != cudaSuccess) return status;
@@ -54,7 +53,7 @@ class Prepared {
     attributes[1].id = cudaLaunchAttributeClusterDimension;
     attributes[1].val.clusterDim = {cluster_, 1, 1};
     cudaLaunchConfig_t config = {};
-    config.gridDim = blocks, config.blockDim = threads_, config.dynamicSmemBytes = bytes, config.stream = stream;
+    config.gridDim = blocks, config.blockDim = threads, config.dynamicSmemBytes = bytes, config.stream = stream;
     config.attrs = attributes, config.numAttrs = cluster_ > 1 ? 2 : state.waits.load(std::memory_order_relaxed) ? 1 : 0;
     void* arguments[] = {params};
     return cudaLaunchKernelExC(&config, kernel_, arguments);
@@ -86,7 +85,7 @@ class Prepared {
   }
 
   const void* kernel_;
-  unsigned threads_, cluster_;
+  unsigned cluster_;
   std::mutex mutex_;
   State states_[kMostDevices];
 };
@@ -106,10 +105,10 @@ __global__ void __launch_bounds__(Kernel::kThreads, kResident<Kernel>)
 }
 
 template <class Kernel>
-cudaError_t launch(const typename Kernel::Params& params, cudaStream_t stream) {
-  static Prepared prepared(reinterpret_cast<const void*>(start<Kernel>), Kernel::kThreads);
+cudaError_t launch(const typename Kernel::Params& params, cudaStream_t stream, unsigned threads = Kernel::kThreads) {
+  static Prepared prepared(reinterpret_cast<const void*>(start<Kernel>));
   typename Kernel::Params copy = params;
-  return prepared.launch(Kernel::blocks(params), Kernel::shared_bytes(params), &copy, stream);
+  return prepared.launch(Kernel::blocks(params), threads, Kernel::shared_bytes(params), &copy, stream);
 }
 
 #endif

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.cuda.conftest import EMULATED
-from tests.cuda.test_sm90_strips import OP, check, make
+from tests.cuda.test_strips import OP, check, make
 
 pytestmark = pytest.mark.skipif(EMULATED, reason="whole batches take the emulator hours")
 

@@ -7,22 +7,23 @@
 #include "cuda/program/program.h"
 #include "cuda/sm90/rows_sm90.h"
 #include "cuda/sm90/small_binding_sm90.h"
-#include "cuda/sm90/strips_sm90.h"
+#include "strips.h"
 
 namespace mobilevit_fast::cuda {
 namespace {
 
-// Weights of the kernels for compute capability 9.0; null where there are none for these channels.
-struct Sm90Weights {
+// Weights of other kernels than inverted_residual_kernel.h's; null where there are none for these channels.
+struct OtherWeights {
   const Bytes16* strips = nullptr;
-  RowsParams rows{};  // sizes and weights
+  RowsParams rows{};  // sizes and weights; this and the next for compute capability 9.0
   SmallResidual few;
 };
 
-Sm90Weights take_sm90(const InvertedResidualParams& p, int stride, PackedParts& parts) {
-  Sm90Weights weights;
-  const int words = strips_words({p.channels, p.expanded, p.outputs});
-  if (words > 0 && parts.sm90_half()) weights.strips = parts.take<Bytes16>(words);
+OtherWeights take_others(const InvertedResidualParams& p, int stride, bool bfloat16, PackedParts& parts) {
+  OtherWeights weights;
+  if (const int words = strips_words({p.channels, p.expanded, p.outputs, bfloat16})) {
+    weights.strips = parts.take<Bytes16>(words);
+  }
   if (parts.sm90_half() && has_rows_sm90(p.channels, p.expanded, p.outputs)) {
     RowsParams& rows = weights.rows;
     rows.channels = p.channels, rows.expanded = p.expanded, rows.outputs = p.outputs, rows.stride = 1;
@@ -35,13 +36,34 @@ Sm90Weights take_sm90(const InvertedResidualParams& p, int stride, PackedParts& 
   return weights;
 }
 
-// The launch of the kernel for compute capability 9.0 that takes the call and has enough to do for all of the chip;
-// none where the others are to run.
-std::function<cudaError_t(cudaStream_t)> choose_sm90(const InvertedResidualParams& p, const Sm90Weights& weights,
-                                                     int stride) {
+using Run = std::function<cudaError_t(cudaStream_t)>;
+
+// The launch of strips, where they take the call and have enough to do for all of the chip; none where not.
+Run choose_strips(const InvertedResidualParams& p, const Bytes16* weights, int stride, bool bfloat16) {
+#if defined(MVF_EMULATED)
+  const std::vector<int>& tile = emulator::Log::get().tile;
+  if (!tile.empty() && tile[0] == 1) return {};  // a test asks for the kernel of every shape
+#endif
+  const int shape = find_strips({p.channels, p.expanded, p.outputs}, stride, p.height, p.width);
+  if (shape < 0 || weights == nullptr) return {};
   const Chip chip = current_chip();
-  if (chip.capability != 90 || p.dilation != 1 || p.activation != Activation::silu) return {};
-  if (weights.rows.constants != nullptr) {
+  StripsParams strip{};
+  strip.x = p.x, strip.y = p.y, strip.weights = weights, strip.residual = p.residual;
+  strip.batch = p.batch, strip.height = p.height, strip.width = p.width;
+  strip.complete(chip);
+  strip.warps = strips_warps(shape, bfloat16, chip);
+  if (strip.warps == 0 || !strips_are_busy(shape, strip)) return {};
+  const auto run = chip.capability == 90 ? (bfloat16 ? strips_sm90<BFloat16> : strips_sm90<Half>)
+                                         : (bfloat16 ? strips<BFloat16> : strips<Half>);
+  return [=](cudaStream_t stream) { return run(shape, strip, stream); };
+}
+
+// The launch of another kernel than inverted_residual_kernel.h's that takes the call and has enough to do for all of
+// the chip; none where that one is to run.
+Run choose_other(const InvertedResidualParams& p, const OtherWeights& weights, int stride, bool bfloat16) {
+  if (p.dilation != 1 || p.activation != Activation::silu) return {};
+  const Chip chip = current_chip();
+  if (weights.rows.constants != nullptr && chip.capability == 90) {
     RowsParams rows = weights.rows;
     rows.x = static_cast<const Half*>(p.x), rows.y = static_cast<Half*>(p.y), rows.residual = p.residual;
     rows.batch = p.batch, rows.height = p.height, rows.width = p.width, rows.stride = stride;
@@ -49,21 +71,13 @@ std::function<cudaError_t(cudaStream_t)> choose_sm90(const InvertedResidualParam
       return [=](cudaStream_t stream) { return rows_sm90(rows, stream); };
     }
   }
-  const int shape = find_strips({p.channels, p.expanded, p.outputs}, stride, p.height, p.width);
-  if (shape >= 0 && weights.strips != nullptr) {
-    StripsParams strip{};
-    strip.x = p.x, strip.y = p.y, strip.weights = weights.strips, strip.residual = p.residual;
-    strip.batch = p.batch, strip.height = p.height, strip.width = p.width;
-    strip.complete(chip);
-    if (strips_are_busy(shape, strip)) return [=](cudaStream_t stream) { return strips(shape, strip, stream); };
-  }
-  return {};
+  return choose_strips(p, weights.strips, stride, bfloat16);
 }
 
 // Sizes, geometry and weights, with an expansion or without; the stride comes back.
 int fill(const Arguments& arguments, const Tensor& x, bool expands, int64_t expanded, int64_t outputs,
          const std::vector<int64_t>& stride, const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation,
-         const Tensor& packed, InvertedResidualParams& p, Sm90Weights& sm90) {
+         const Tensor& packed, InvertedResidualParams& p, OtherWeights& others) {
   arguments.multiple_of_eight("input channels", x.size(1));
   arguments.multiple_of_eight("channels of the depthwise convolution", expanded);
   arguments.multiple_of_eight("output channels", outputs);
@@ -89,21 +103,22 @@ int fill(const Arguments& arguments, const Tensor& x, bool expands, int64_t expa
   p.project_weight = parts.take<Bytes16>(size.project_weight);
   p.project_scale = parts.take<Float2>(size.project_affine);
   p.project_bias = parts.take<Float2>(size.project_affine);
-  if (expands && parts.sm90()) sm90 = take_sm90(p, static_cast<int>(stride[0]), parts);
+  const bool bfloat16 = x.scalar_type() == ScalarType::BFloat16;
+  if (expands) others = take_others(p, static_cast<int>(stride[0]), bfloat16, parts);
   parts.check();
   return static_cast<int>(stride[0]);
 }
 
 Tensor launch(const Arguments& arguments, const Tensor& x, InvertedResidualParams& p, int stride,
-              const Sm90Weights& sm90 = {}) {
+              const OtherWeights& others = {}) {
   const Target target(x);
   const Tensor input = dense_image(x);
   Tensor y = empty_image(x, p.batch, p.outputs, p.out_h, p.out_w);
   if (p.batch == 0) return y;
   p.x = input.const_data_ptr(), p.y = y.mutable_data_ptr();
-  const auto run_sm90 = choose_sm90(p, sm90, stride);
-  if (sm90.few.takes(run_sm90 != nullptr)) return arguments.launched(sm90.few.run(input, y, target.stream())), y;
-  if (run_sm90) return arguments.launched(run_sm90(target.stream())), y;
+  const Run run_other = choose_other(p, others, stride, x.scalar_type() == ScalarType::BFloat16);
+  if (others.few.takes(run_other != nullptr)) return arguments.launched(others.few.run(input, y, target.stream())), y;
+  if (run_other) return arguments.launched(run_other(target.stream())), y;
   const bool expands = p.expand_weight != nullptr;
   const auto bytes_of =
       x.scalar_type() == ScalarType::Half ? inverted_residual_bytes<Half> : inverted_residual_bytes<BFloat16>;
@@ -130,10 +145,10 @@ Tensor inverted_residual_op(Tensor x, Tensor packed, int64_t expanded, int64_t c
   InvertedResidualParams p{};
   const std::vector<int64_t> padding = arguments.same_padding(kernel_h, kernel_w, dilation);
   p.residual = residual, p.activation = arguments.activation("activation", activation);
-  Sm90Weights sm90;
-  const int step = fill(arguments, x, true, expanded, outputs, stride, padding, dilation, packed, p, sm90);
+  OtherWeights others;
+  const int step = fill(arguments, x, true, expanded, outputs, stride, padding, dilation, packed, p, others);
   arguments.residual(residual, outputs, stride);
-  return launch(arguments, x, p, step, sm90);
+  return launch(arguments, x, p, step, others);
 }
 
 Tensor separable_op(Tensor x, Tensor packed, int64_t channels, int64_t kernel_h, int64_t kernel_w, int64_t outputs,
@@ -145,7 +160,7 @@ Tensor separable_op(Tensor x, Tensor packed, int64_t channels, int64_t kernel_h,
   InvertedResidualParams p{};
   p.activation = arguments.activation("depthwise_activation", depthwise_activation);
   p.project_activation = arguments.activation("pointwise_activation", pointwise_activation);
-  Sm90Weights none;
+  OtherWeights none;
   const int step = fill(arguments, x, false, channels, outputs, stride, padding, dilation, packed, p, none);
   return launch(arguments, x, p, step);
 }

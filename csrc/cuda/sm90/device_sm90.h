@@ -8,22 +8,13 @@
 // "cp.async.bulk".
 #pragma once
 
-#include "cuda/device.h"
+#include "cuda/addresses.h"
 #include "tensor_map.h"
 
 namespace mobilevit_fast::cuda {
 
 // Bits 62 and 63 of a matrix descriptor, and what a tensor copy does to what it writes.
 enum Swizzle : int { kNoSwizzle = 0, kSwizzle128 = 1, kSwizzle64 = 2, kSwizzle32 = 3 };
-
-// 8 bytes, of which a thread moves as many at once as it can.
-struct alignas(8) Bytes8 {
-  uint32_t word[2];
-};
-
-struct alignas(16) Float4 {
-  float x, y, z, w;
-};
 
 // A matrix in shared memory as an operand of wgmma; offsets are in bytes. In a cluster, addresses have the block's rank
 // in bits 24 and up, which a descriptor leaves out.
@@ -40,71 +31,20 @@ MVF_HOST_DEVICE constexpr uint64_t matrix_descriptor(uint32_t address, int leadi
 
 #elif defined(__CUDACC__)
 
-#include "memory_sm90.h"
-
 namespace mobilevit_fast::cuda {
 
-// --- Warps -----------------------------------------------------------------------------------------------------------
+// --- Matrices in shared memory ---------------------------------------------------------------------------------------
 
-MVF_DEVICE uint32_t shuffle(uint32_t value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
-MVF_DEVICE float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
-MVF_DEVICE uint32_t shuffle_up(uint32_t value, int lanes) { return __shfl_up_sync(0xffffffffu, value, lanes); }
-MVF_DEVICE uint32_t shuffle_down(uint32_t value, int lanes) { return __shfl_down_sync(0xffffffffu, value, lanes); }
-MVF_DEVICE uint32_t shuffle_xor(uint32_t value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
-// A number that is the same in all lanes, so that the compiler knows it.
-MVF_DEVICE int warp_uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
-
-// --- Pairs of float16 numbers ----------------------------------------------------------------------------------------
-
-MVF_DEVICE uint32_t fma_half2(uint32_t a, uint32_t b, uint32_t c) {
-  uint32_t d;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-  return d;
+// The counterparts of load_matrix_at and load_matrix_transposed_at in device.h: four 8x8 matrices.
+MVF_DEVICE void store_matrix_at(uint32_t row, const uint32_t (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]), "r"(r[1]),
+               "r"(r[2]), "r"(r[3])
+               : "memory");
 }
-MVF_DEVICE uint32_t multiply_half2(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-MVF_DEVICE uint32_t add_half2(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-MVF_DEVICE uint32_t subtract_half2(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-MVF_DEVICE uint32_t maximum_half2(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("max.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-// 2^x with a relative error of 2^-9.9.
-MVF_DEVICE uint32_t exp2_half2(uint32_t x) {
-  uint32_t y;
-  asm("ex2.approx.f16x2 %0, %1;" : "=r"(y) : "r"(x));
-  return y;
-}
-// Four bytes of the eight in {high, low}, by the nibbles of `selector`: prmt.
-MVF_DEVICE uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
-  return __byte_perm(low, high, selector);
-}
-
-// d = a b and d += a b of m16n8k16 as multiply_matrix has it, but free to be moved; the accumulators of the first begin
-// as zeros that take no register.
-MVF_DEVICE void begin_products(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%10, %10, %10, %10};"
-      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(0.0f));
-}
-MVF_DEVICE void add_products(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+MVF_DEVICE void store_matrix_transposed_at(uint32_t row, const uint32_t (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]),
+               "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
 }
 
 // --- Warpgroups ------------------------------------------------------------------------------------------------------

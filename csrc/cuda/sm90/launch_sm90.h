@@ -46,9 +46,10 @@ cudaError_t launch_sm90(const typename Kernel::Params& params, cudaStream_t stre
   } else {
     kernel = start_sm90<Kernel>;
   }
-  static Prepared prepared(reinterpret_cast<const void*>(kernel), Kernel::kThreads, Kernel::kCluster);
+  static Prepared prepared(reinterpret_cast<const void*>(kernel), Kernel::kCluster);
   typename Kernel::Params copy = params;
-  return prepared.launch(static_cast<unsigned>(Kernel::blocks(params)), Kernel::shared_bytes(params), &copy, stream);
+  return prepared.launch(static_cast<unsigned>(Kernel::blocks(params)), Kernel::kThreads, Kernel::shared_bytes(params),
+                         &copy, stream);
 }
 
 #endif

@@ -1,29 +1,15 @@
-// Launches of the kernels of strips_sm90_kernel.h.
-#include <utility>
-
+// Launches of the kernels of strips_kernel.h on compute capability 9.0.
+#include "cuda/inverted_residual/strips_launch.h"
 #include "launch_sm90.h"
-#include "strips_sm90_kernel.h"
 
 namespace mobilevit_fast::cuda {
-namespace {
 
-template <int kIndex>
-using StripsOf =
-    Strips<kStripsShapes[kIndex].size.channels, kStripsShapes[kIndex].size.expanded, kStripsShapes[kIndex].size.outputs,
-           kStripsShapes[kIndex].stride, kStripsShapes[kIndex].warps, kStripsMatrixLoads>;
-
-template <int... kIndex>
-cudaError_t launch_shape(int shape, const StripsParams& params, cudaStream_t stream,
-                         std::integer_sequence<int, kIndex...>) {
-  cudaError_t result = cudaErrorInvalidValue;
-  (void)((shape == kIndex && (result = launch_sm90<StripsOf<kIndex> >(params, stream), true)) || ...);
-  return result;
+template <class T>
+cudaError_t strips_sm90(int shape, const StripsParams& params, cudaStream_t stream) {
+  return with_strips<T, false>(
+      shape, [&](auto kernel) { return launch_sm90<typename decltype(kernel)::Type>(params, stream); });
 }
-
-}  // namespace
-
-cudaError_t strips(int shape, const StripsParams& params, cudaStream_t stream) {
-  return launch_shape(shape, params, stream, std::make_integer_sequence<int, kStripsShapeCount>());
-}
+template cudaError_t strips_sm90<Half>(int, const StripsParams&, cudaStream_t);
+template cudaError_t strips_sm90<BFloat16>(int, const StripsParams&, cudaStream_t);
 
 }  // namespace mobilevit_fast::cuda

@@ -10,6 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from mobilevit_fast.kernels.cuda import strips
 from mobilevit_fast.kernels.cuda.packing import fragments, joined, padded, scale_and_bias
 from mobilevit_fast.kernels.cuda.rules import (
     SHARED_BYTES,
@@ -19,7 +20,7 @@ from mobilevit_fast.kernels.cuda.rules import (
     multiples_of_eight,
     same_in_both_directions,
 )
-from mobilevit_fast.kernels.cuda.sm90 import rows, small_residual, strips
+from mobilevit_fast.kernels.cuda.sm90 import rows, small_residual
 from mobilevit_fast.kernels.support import Support
 from mobilevit_fast.kernels.weights import ConvWeights, ResidualWeights, SeparableWeights, part
 
@@ -59,18 +60,19 @@ def _sm90_parts(w: ResidualWeights) -> list[Tensor]:
     """Weights of the kernels for compute capability 9.0 behind the others, in the order in which C++ takes them."""
     if not has_sm90(w.expand_weight.device):
         return []
-    parts = [packed for kernel in (strips, rows) if kernel.takes(w) for packed in kernel.pack(w)]
+    parts = rows.pack(w) if rows.takes(w) else []
     if small_residual.has(w):
         parts.append(small_residual.pack(w))
     return parts
 
 
 def pack(w: ResidualWeights) -> Tensor:
-    """The expansion in chunks of channels, the separable convolution behind it, and what sm90's kernels take."""
+    """The expansion in chunks of channels, the separable convolution behind it, and what other kernels take."""
     expand = fragments(w.expand_weight.flatten(1), _CHUNK)  # (C / 16, E / 16, 32, 8)
     chunks = expand.unflatten(1, (-1, 2)).transpose(0, 1)  # (E / 32, C / 16, 2, 32, 8)
     parts = [chunks, *scale_and_bias(part(w, "expand"), _CHUNK)]
-    return joined([*parts, *_separable_parts(part(w, "depthwise"), part(w, "project")), *_sm90_parts(w)])
+    parts += _separable_parts(part(w, "depthwise"), part(w, "project"))
+    return joined([*parts, *(strips.pack(w) if strips.takes(w) else []), *_sm90_parts(w)])
 
 
 def shared_bytes(channels: int, stride: int, dilation: int) -> int:

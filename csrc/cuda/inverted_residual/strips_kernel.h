@@ -8,28 +8,32 @@
 // two neighbours of two channels in a lane, whose other neighbours lanes 4 before and 4 behind it have; what the
 // depthwise convolution makes of them is an operand of the projection. Neither tensor goes to memory.
 //
-// The depthwise convolution accumulates in float16, two channels at a time. None of the instructions is compute
-// capability 9.0's own, but for those of the dependent launch.
+// The depthwise convolution of float16 accumulates in float16, two channels at a time. That of bfloat16, which has too
+// few bits for it, is done by the matrix unit in float32, and expanded rows wait in place of accumulators. None of the
+// instructions is compute capability 9.0's own, but for those of the dependent launch.
 #pragma once
 
 #include "cuda/mma/fragments.h"
-#include "device_sm90.h"
-#include "strips_sm90_step.h"
+#include "strips_step.h"
 
 namespace mobilevit_fast::cuda {
 
 // Whether weights come by ldmatrix, and what waits in words of 8 bytes: as strips.py packs them.
 constexpr bool kStripsMatrixLoads = false;
 
-template <int kChannels, int kExpanded, int kOutputs, int kStride, int kWarps, bool kMatrixLoads>
+template <class T, int kChannels, int kExpanded, int kOutputs, int kStride, int kWarps, bool kMatrixLoads,
+          bool kAnyWarps>
 class Strips {
  public:
   using Params = StripsParams;
 
-  static constexpr int kThreads = kWarps * kWarpSize, kCluster = 1, kRegisters = 0;
+  static constexpr int kThreads = kWarps * kWarpSize, kCluster = 1, kRegisters = 0;  // with kAnyWarps at most
 
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(p.blocks); }
-  static size_t shared_bytes(const Params&) { return shared_size<uint8_t>(kBytes); }
+  static unsigned threads(const Params& p) { return static_cast<unsigned>(warps(p) * kWarpSize); }
+  static size_t shared_bytes(const Params& p) {
+    return shared_size<uint8_t>(kSize.words() * 16 + warps(p) * kWaitingBytes);
+  }
   template <class Visit>
   static void arrays(const Params& p, const Visit& visit) {
     const int64_t pixels = int64_t{1} * p.batch * p.height * p.width;
@@ -45,19 +49,23 @@ class Strips {
   }
 
  private:
-  using Step = StripStep<kChannels, kExpanded, kOutputs, kStride, kMatrixLoads>;
+  using Step = StripStep<T, kChannels, kExpanded, kOutputs, kStride, kMatrixLoads>;
   using Input = typename Step::Input;
   using Sums = typename Step::Sums;
   static constexpr StripsChannels kSize = Step::kSize;
   static constexpr int kRows = Step::kRows, kSteps = Step::kSteps;
   static constexpr int kRun = kOutputs % 32 == 0 ? 4 : kOutputs % 16 == 0 ? 2 : 1;  // words that a lane stores at once
-  static constexpr bool kAhead = kRows * kSteps <= 16;                              // registers for the next rows, too
-  static constexpr int kWaitingBytes = Step::kChunks * Step::kWaitingBytes;         // of a warp
-  static constexpr int kBytes = kSize.words() * 16 + kWarps * kWaitingBytes;
-  static_assert(kChannels % 8 == 0 && kExpanded % 16 == 0 && kOutputs % 8 == 0 && kBytes <= 227 << 10);
+  // Whether there are registers for the next rows, too. Else these come to the second-level cache ahead, but for
+  // float16 on compute capability 9.0, which was measured without.
+  static constexpr bool kAhead = kRows * kSteps <= (kAnyWarps ? 8 : 16) && !(Step::kDiagonals && kStride == 2);
+  static constexpr int kWaitingBytes = Step::kChunks * Step::kWaitingBytes;  // of a warp
+  static_assert(kChannels % 8 == 0 && kExpanded % 16 == 0 && kOutputs % 8 == 0 &&
+                kSize.words() * 16 + kWarps * kWaitingBytes <= 227 << 10);
 
   using Words = std::conditional_t<kRun == 4, Bytes16, Bytes8>;
 
+  // Of a block.
+  static MVF_HOST_DEVICE int warps(const Params& p) { return kAnyWarps ? p.warps : kWarps; }
   static MVF_DEVICE int warp_index() { return thread_index() / kWarpSize; }
 
   MVF_DEVICE Strips(const Params& p, uint32_t shared)
@@ -65,7 +73,8 @@ class Strips {
         step_(shared, shared + kSize.words() * 16 + warp_index() * kWaitingBytes),
         result_affine_(shared + (kSize.result_affine() + thread_index() % 4) * 16) {
     grid_launch_dependents();
-    for (int i = thread_index(); i < kSize.words(); i += kThreads) copy_async_at(shared + i * 16, p.weights + i, true);
+    for (int i = thread_index(); i < kSize.words(); i += warps(p) * kWarpSize)
+      copy_async_at(shared + i * 16, p.weights + i, true);
     commit_async();
     wait_async<0>();
     sync_block();
@@ -73,8 +82,8 @@ class Strips {
 
   // All pairs of rows that are the warp's: every warp has the same share of those of all strips.
   MVF_DEVICE void go_down() {
-    const int64_t units = p_.units(kStride), warps = int64_t{1} * p_.blocks * kWarps;
-    const int warp = block_index() * kWarps + warp_index();
+    const int64_t units = p_.units(kStride), warps = int64_t{1} * p_.blocks * Strips::warps(p_);
+    const int warp = block_index() * Strips::warps(p_) + warp_index();
     const int end = static_cast<int>(units * (warp + 1) / warps), iterations = p_.iterations(kStride);
     for (int unit = static_cast<int>(units * warp / warps); unit < end;) {
       const int first = unit % iterations, last = iterations < first + end - unit ? iterations : first + end - unit;
@@ -93,7 +102,7 @@ class Strips {
     step_.begin(is_first, is_last);
     has_[0] = there && (q > 0 || is_first), has_[1] = there && (q < 7 || is_last);
     const bool edge = any_lane(is_first || (kStride == 1 && is_last));
-    const Half* x = static_cast<const Half*>(p_.x);
+    const T* x = static_cast<const T*>(p_.x);
     x += (int64_t{1} * image * p_.height * p_.width + column) * kChannels + 4 * t;
     const int out_h = p_.height / kStride, out_w = p_.width / kStride;
     const int64_t y = (int64_t{1} * image * out_h * out_w + column / kStride) * kOutputs + t * 2 * kRun;
@@ -113,6 +122,7 @@ class Strips {
         if (i + 1 < last) load(x, there, t, row + kRows, next);
       } else {
         load(x, there, t, row, in);
+        if ((Step::kDiagonals || kAnyWarps) && i + 1 < last) prefetch(x, there, t, row + kRows);
       }
       Sums sums = {};
       const bool upper = row >= 0 && row < p_.height, lower = row + 1 < p_.height;
@@ -131,7 +141,7 @@ class Strips {
 
   // Rows of input as operands; zeros where there are none. A lane's four channels are neighbours, and so are the rows
   // of weights that they are multiplied by.
-  MVF_DEVICE void load(const Half* x, bool there, int t, int first, Input& in) const {
+  MVF_DEVICE void load(const T* x, bool there, int t, int first, Input& in) const {
     MVF_UNROLL
     for (int r = 0; r < kRows; ++r) {
       MVF_UNROLL
@@ -139,7 +149,7 @@ class Strips {
         Bytes8 u = {}, v = {};
         const bool inside = there && first + r >= 0 && first + r < p_.height;
         if (inside && (kChannels % 16 == 0 || s * 16 + t * 4 < kChannels)) {
-          const Half* at = x + int64_t{1} * (first + r) * x_row() + 16 * s;
+          const T* at = x + int64_t{1} * (first + r) * x_row() + 16 * s;
           if constexpr (kAhead) {
             u = load_result(reinterpret_cast<const Bytes8*>(at));
             v = load_result(reinterpret_cast<const Bytes8*>(at + kChannels));
@@ -149,6 +159,17 @@ class Strips {
           }
         }
         in[r][s][0] = u.word[0], in[r][s][2] = u.word[1], in[r][s][1] = v.word[0], in[r][s][3] = v.word[1];
+      }
+    }
+  }
+
+  // The four lanes of two pixels share out their lines of the cache.
+  MVF_DEVICE void prefetch(const T* x, bool there, int t, int first) const {
+    static_assert(kChannels <= 128);
+    MVF_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      if (there && first + r < p_.height) {
+        prefetch_result(x + int64_t{1} * (first + r) * x_row() + t * (kChannels / 2 - 4));
       }
     }
   }
@@ -165,26 +186,25 @@ class Strips {
           if (!has_[kStride == 1 ? m : 0] || row >= rows) continue;
           const int64_t to = at + int64_t{1} * row * y_row() + (kStride == 1 ? m * kOutputs : 0) + n * 8;
           uint32_t words[kRun] = {};
-          if (kStride == 1 && kChannels == kOutputs && p_.residual)
-            load_words(static_cast<const Half*>(p_.x) + to, words);
+          if (kStride == 1 && kChannels == kOutputs && p_.residual) load_words(static_cast<const T*>(p_.x) + to, words);
           MVF_UNROLL
           for (int j = 0; j < kRun; ++j) {
             const Float4 affine = load_shared_at<Float4>(result_affine_ + (n + j) * 64);
             const float* s = sums[r][n + j] + 2 * m;
             Float2 v = {s[0] * affine.x + affine.z, s[1] * affine.y + affine.w};
             if (kStride == 1 && kChannels == kOutputs) {
-              const Float2 x = unpack<Half>(words[j]);
+              const Float2 x = unpack<T>(words[j]);
               v.x += x.x, v.y += x.y;
             }
-            words[j] = pack<Half>(v.x, v.y);
+            words[j] = pack<T>(v.x, v.y);
           }
-          store_words(static_cast<Half*>(p_.y) + to, words);
+          store_words(static_cast<T*>(p_.y) + to, words);
         }
       }
     }
   }
 
-  static MVF_DEVICE void load_words(const Half* at, uint32_t (&words)[kRun]) {
+  static MVF_DEVICE void load_words(const T* at, uint32_t (&words)[kRun]) {
     if constexpr (kRun == 1) {
       words[0] = load_result(reinterpret_cast<const uint32_t*>(at));
     } else {
@@ -193,7 +213,7 @@ class Strips {
       for (int i = 0; i < kRun; ++i) words[i] = v.word[i];
     }
   }
-  static MVF_DEVICE void store_words(Half* at, const uint32_t (&words)[kRun]) {
+  static MVF_DEVICE void store_words(T* at, const uint32_t (&words)[kRun]) {
     if constexpr (kRun == 1) {
       store_global(reinterpret_cast<uint32_t*>(at), words[0]);
     } else {

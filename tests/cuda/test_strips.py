@@ -16,6 +16,7 @@ from tests.cuda.conftest import EMULATED
 pytestmark = pytest.mark.skipif(EMULATED, reason="whole batches take the emulator hours")
 
 OP = ops.OPS["inverted_residual"]
+DTYPES = [torch.float16, torch.bfloat16]
 
 
 def model_shapes() -> list[Any]:
@@ -26,7 +27,14 @@ def model_shapes() -> list[Any]:
     return [pytest.param(*shape, id="-".join(map(str, shape))) for shape in sorted(shapes)]
 
 
-def make(channels: int, expanded: int, outputs: int, size: tuple[int, int, int], stride: int) -> tuple[Any, ...]:
+def make(
+    channels: int,
+    expanded: int,
+    outputs: int,
+    size: tuple[int, int, int],
+    stride: int,
+    dtype: torch.dtype = torch.float16,
+) -> tuple[Any, ...]:
     """Arguments of the operator, with scales and biases."""
     generator = torch.Generator("cuda").manual_seed(channels + outputs)
 
@@ -38,10 +46,10 @@ def make(channels: int, expanded: int, outputs: int, size: tuple[int, int, int],
 
     batch, height, width = size
     return (
-        randn(batch, height, width, channels).half().permute(0, 3, 1, 2),
-        *((randn(expanded, channels, 1, 1) * channels**-0.5).half(), *affine(expanded)),
-        *((randn(expanded, 1, 3, 3) / 3).half(), *affine(expanded)),
-        *((randn(outputs, expanded, 1, 1) * expanded**-0.5).half(), *affine(outputs)),
+        randn(batch, height, width, channels).to(dtype).permute(0, 3, 1, 2),
+        *((randn(expanded, channels, 1, 1) * channels**-0.5).to(dtype), *affine(expanded)),
+        *((randn(expanded, 1, 3, 3) / 3).to(dtype), *affine(expanded)),
+        *((randn(outputs, expanded, 1, 1) * expanded**-0.5).to(dtype), *affine(outputs)),
         *([stride, stride], [1, 1], stride == 1 and channels == outputs, "silu"),
     )
 
@@ -58,24 +66,31 @@ def check(arguments: tuple[Any, ...]) -> None:
         assert_within_twice(y[images], OP.reference(x[images], *rest), OP.reference(*exact))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("batch", [1, 3, 8, 32, 127, 256])
 @pytest.mark.parametrize(("channels", "expanded", "outputs", "size", "stride"), model_shapes())
-def test_shapes_of_the_models(channels: int, expanded: int, outputs: int, size: int, stride: int, batch: int) -> None:
-    check(make(channels, expanded, outputs, (batch, size, size), stride))
+def test_shapes_of_the_models(
+    channels: int, expanded: int, outputs: int, size: int, stride: int, batch: int, dtype: torch.dtype
+) -> None:
+    check(make(channels, expanded, outputs, (batch, size, size), stride, dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("scale", [(3, 3), (5, 4), (6, 7)], ids=lambda scale: "{}x{}".format(*(64 * s for s in scale)))
 @pytest.mark.parametrize(("channels", "expanded", "outputs", "size", "stride"), model_shapes())
 def test_images_of_other_sizes(
-    channels: int, expanded: int, outputs: int, size: int, stride: int, scale: tuple[int, int]
+    channels: int, expanded: int, outputs: int, size: int, stride: int, scale: tuple[int, int], dtype: torch.dtype
 ) -> None:
     """Those that images of these sizes lead to."""
     height, width = (size * s // 4 for s in scale)
-    check(make(channels, expanded, outputs, (200, height, width), stride))
+    check(make(channels, expanded, outputs, (200, height, width), stride, dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("channels", "expanded", "outputs", "size", "stride"), model_shapes())
-def test_results_are_the_same_every_time(channels: int, expanded: int, outputs: int, size: int, stride: int) -> None:
-    arguments = make(channels, expanded, outputs, (256, size, size), stride)
+def test_results_are_the_same_every_time(
+    channels: int, expanded: int, outputs: int, size: int, stride: int, dtype: torch.dtype
+) -> None:
+    arguments = make(channels, expanded, outputs, (256, size, size), stride, dtype)
     expected = OP("cuda", *arguments)
     assert all(torch.equal(OP("cuda", *arguments), expected) for _ in range(10))
