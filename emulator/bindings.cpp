@@ -193,8 +193,7 @@ PYBIND11_MODULE(mvf_emulated, m) {
     return variants;
   });
   m.def(
-      "set_options",
-      [](uint32_t seed, bool watch_banks, bool idle) { Log::get().options = {seed, watch_banks, idle}; },
+      "set_options", [](uint32_t seed, bool watch_banks, bool idle) { Log::get().options = {seed, watch_banks, idle}; },
       py::arg("seed"), py::arg("watch_banks"), py::arg("idle") = false);
   m.def("set_tile", [](const std::vector<int>& tile) { Log::get().tile = tile; });
   m.def(

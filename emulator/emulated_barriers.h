@@ -66,5 +66,4 @@ inline void cluster_arrive(MVF_PLACE) {
 inline void cluster_wait(MVF_PLACE) { sm90_block().cluster.wait(MVF_HERE); }
 inline void cluster_sync(MVF_PLACE) { cluster_arrive(file, line), cluster_wait(file, line); }
 
-
 }  // namespace mobilevit_fast::cuda

@@ -63,9 +63,9 @@ MVF_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xf
 // Whether it holds for any lane of the warp.
 MVF_DEVICE bool any_lane(bool holds) { return __any_sync(0xffffffffu, holds) != 0; }
 
-// Until the kernel before has ended and its results are there, where this one was started dependently: every thread that
-// reads global memory other than packed weights, or writes any, comes behind it. Before compute capability 9.0 no kernel
-// is.
+// Until the kernel before has ended and its results are there, where this one was started dependently: every thread
+// that reads global memory other than packed weights, or writes any, comes behind it. Before compute capability 9.0 no
+// kernel is.
 MVF_DEVICE void grid_wait() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
