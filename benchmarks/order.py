@@ -103,47 +103,18 @@ def few_rows(path: Path) -> list[tuple[str, tuple[int, ...], list[float], list[f
 
 
 def few_text(path: Path) -> str:
-    """The table of the kernels for few images."""
+    """The header of the kernels for few images, with its table by these results."""
     lines = []
     for op, sizes, few, others in few_rows(path):
         three = ", ".join(map(str, (*sizes, 0, 0, 0)[:3]))
         times = ", ".join("{" + ", ".join(f"{us:.2f}f" for us in both) + "}" for both in (few, others))
         lines.append(f"    {{FewOperator::{op}, {three}, {times}}},\n")
-    return _FEW_HEADER % "".join(lines)
+    before, rest = FEW_FILE.read_text(encoding="utf-8").split(_FEW_BEGIN)
+    _, after = rest.split(_FEW_END, 1)
+    return before + _FEW_BEGIN + "".join(lines) + _FEW_END + after
 
 
-_FEW_HEADER = """\
-// Up to how many images the kernels for few of them are faster than those for every chip, by an H200's times.
-// Written by `python -m benchmarks order --update`.
-#pragma once
-
-namespace mobilevit_fast::cuda {
-
-enum class FewOperator { inverted_residual, mobilevit_transformer, classifier_head };
-
-// Microseconds for one image and for eight: by the kernel for few images, and by the other one.
-struct FewTimes {
-  FewOperator op;
-  int inputs, expanded, outputs;  // channels, as far as they tell an operator's regions apart
-  float few[2], other[2];
-};
-
-constexpr FewTimes kFewTimes[] = {
-%s};
-
-// Where lines through both meet, or `most`, which is also for what was not measured.
-constexpr int few_images_of(FewOperator op, int inputs, int expanded, int outputs, int most) {
-  for (const FewTimes& row : kFewTimes) {
-    if (row.op != op || row.inputs != inputs || row.expanded != expanded || row.outputs != outputs) continue;
-    const float ahead = row.other[0] - row.few[0], behind = row.few[1] - row.other[1];
-    if (ahead <= 0.0f) return 0;
-    return behind <= 0.0f ? most : 1 + static_cast<int>(7 * ahead / (ahead + behind));
-  }
-  return most;
-}
-
-}  // namespace mobilevit_fast::cuda
-"""
+_FEW_BEGIN, _FEW_END = "constexpr FewTimes kFewTimes[] = {\n", "};\n"
 
 
 def order(

@@ -47,14 +47,15 @@ class Prepared {
     State& state = device < kMostDevices ? states_[device] : once;
     if (state.allowed.load(std::memory_order_acquire) < static_cast<int64_t>(bytes)) status = prepare(state, bytes);
     if (status != cudaSuccess) return status;
+    const bool waits = state.waits.load(std::memory_order_relaxed);
     cudaLaunchAttribute attributes[2] = {};
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = state.waits.load(std::memory_order_relaxed) ? 1 : 0;
+    attributes[0].val.programmaticStreamSerializationAllowed = waits ? 1 : 0;
     attributes[1].id = cudaLaunchAttributeClusterDimension;
     attributes[1].val.clusterDim = {cluster_, 1, 1};
     cudaLaunchConfig_t config = {};
     config.gridDim = blocks, config.blockDim = threads, config.dynamicSmemBytes = bytes, config.stream = stream;
-    config.attrs = attributes, config.numAttrs = cluster_ > 1 ? 2 : state.waits.load(std::memory_order_relaxed) ? 1 : 0;
+    config.attrs = attributes, config.numAttrs = cluster_ > 1 ? 2 : waits ? 1 : 0;
     void* arguments[] = {params};
     return cudaLaunchKernelExC(&config, kernel_, arguments);
   }

@@ -22,7 +22,7 @@ from torch._prims_common import suggest_memory_format
 from mobilevit_fast.acceleration.class_swap import Before, Swapped, original_class
 from mobilevit_fast.acceleration.parts import ConvParts
 from mobilevit_fast.acceleration.programs import Key, Programs, Recording, Refused, key_of
-from mobilevit_fast.acceleration.watch import absorbed
+from mobilevit_fast.acceleration.watch import absorbed, globally_hooked
 from mobilevit_fast.ops.registry import is_read_elsewhere, is_transformed
 
 
@@ -78,10 +78,10 @@ class Call:
 
     __slots__ = ("channels_last", "images", "left", "model", "recording", "results")
 
-    def __init__(self, model: LayoutState, images: Tensor, recording: Recording | None = None) -> None:
+    def __init__(self, model: LayoutState, images: Tensor) -> None:
         self.model = model
         self.images = images
-        self.recording = recording
+        self.recording: Recording | None = None
         self.results: dict[int, _Result] | None = {}
         """By identity, in their order; None where no image leaves the model."""
         self.left: dict[int, Tensor] = {}
@@ -158,12 +158,6 @@ def settled(layout: Layout | None, x: Tensor, y: Tensor) -> Tensor:
         return laid_out(y, layout.after(is_channels_last(x), y))
     call.add(layout, x, y)
     return y
-
-
-def globally_hooked() -> bool:
-    """Whether hooks on all modules want to see every module called."""
-    hooks = torch.nn.modules.module
-    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
 
 
 def is_seen_elsewhere() -> bool:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mobilevit_fast.acceleration.watch import Watch, is_hooked, whole
+from mobilevit_fast.acceleration.watch import Watch, globally_hooked, is_hooked, whole
 from mobilevit_fast.ops.program import Encoded, Step, encoded
 from mobilevit_fast.ops.registry import is_autocasting, is_transformed
 
@@ -48,9 +48,7 @@ def key_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     x = tensors[0]
     if type(x) not in (Tensor, nn.Parameter) or x.numel() == 0:
         raise Refused(f"expected images, got a {type(x).__name__} of shape {tuple(x.shape)}")
-    hooks = torch.nn.modules.module
-    hooked = hooks._global_forward_hooks or hooks._global_forward_pre_hooks
-    if hooked or is_transformed() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
+    if globally_hooked() or is_transformed() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
         raise Refused("a hook on all modules, a transform, a trace or a dispatch mode is active")
     kind = x.device.type
     autocast = torch.get_autocast_dtype(kind) if is_autocasting(kind) else None

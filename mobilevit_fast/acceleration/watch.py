@@ -89,6 +89,12 @@ def is_hooked(module: nn.Module) -> bool:
     return any(hooks_of(module)) or has_forward_of_its_own(module)
 
 
+def globally_hooked() -> bool:
+    """Whether hooks on all modules want to see every module called."""
+    hooks = torch.nn.modules.module
+    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
+
+
 class _Steps:
     """How many steps optimisers took, in all and of each tensor; counting changes nothing for anybody else."""
 

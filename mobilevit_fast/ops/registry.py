@@ -332,9 +332,7 @@ def is_autocasting(kind: str) -> bool:
 def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """Kernels compute in the type of their input, whatever autocast would have PyTorch's functions do."""
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    return torch.autocast(kind, enabled=False) if is_autocasting(kind) else nullcontext()
 
 
 def check_backend(backend: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
-import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -292,16 +292,9 @@ def test_threads() -> None:
     model = mvf.accelerate(zoo.SMALL["timm"]())
     batches = [zoo.images(seed=seed) for seed in range(4)]
     expected = [zoo.run(model, x) for x in batches]
-    failed: list[int] = []
 
-    def call(i: int) -> None:
-        for _ in range(5):
-            if not torch.equal(zoo.run(model, batches[i]), expected[i]):
-                failed.append(i)
+    def is_right(i: int) -> bool:
+        return all(torch.equal(zoo.run(model, batches[i]), expected[i]) for _ in range(5))
 
-    threads = [threading.Thread(target=call, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(is_right, range(4)))

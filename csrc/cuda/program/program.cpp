@@ -14,7 +14,7 @@ Tensor program_op(Tensor images, std::vector<Tensor> packed, std::vector<int64_t
   while (!reader.at_end()) {
     const size_t kernel = ProgramReader::within(reader.number(), kProgramKernelCount);
     Tensor& target = reader.place();
-    result = program_step(kProgramKernels[kernel])(reader);
+    result = program_step(kernel)(reader);
     target = result;
   }
   return result;

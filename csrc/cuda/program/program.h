@@ -79,12 +79,10 @@ class ProgramReader {
 
 using ProgramStep = Tensor (*)(ProgramReader&);
 
-// The steps by kernel; a binding puts its own there when the library is loaded.
-inline ProgramStep& program_step(std::string_view kernel) {
-  static ProgramStep steps[kProgramKernelCount + 1] = {};
-  size_t i = 0;
-  while (i < kProgramKernelCount && kProgramKernels[i] != kernel) ++i;
-  return steps[i];
+// The steps by number of their kernel; a binding puts its own there when the library is loaded.
+inline ProgramStep& program_step(size_t kernel) {
+  static ProgramStep steps[kProgramKernelCount] = {};
+  return steps[kernel];
 }
 
 template <auto kFunction>
@@ -98,8 +96,10 @@ struct StepOf<kFunction> {
 };
 
 template <auto kFunction>
-bool in_programs(std::string_view kernel) {
-  program_step(kernel) = StepOf<kFunction>::run;
+bool in_programs(std::string_view name) {
+  for (size_t kernel = 0; kernel < kProgramKernelCount; ++kernel) {
+    if (kProgramKernels[kernel] == name) program_step(kernel) = StepOf<kFunction>::run;
+  }
   return true;
 }
 

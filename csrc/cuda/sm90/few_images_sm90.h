@@ -1,5 +1,5 @@
 // Up to how many images the kernels for few of them are faster than those for every chip, by an H200's times.
-// Written by `python -m benchmarks order --update`.
+// The table is written by `python -m benchmarks order --update`.
 #pragma once
 
 namespace mobilevit_fast::cuda {
