@@ -23,12 +23,7 @@ class Attention {
 
   // word(row, column) has two neighbouring elements of a query.
   template <class Word>
-  MVF_DEVICE Attention(int head_dim, float scale, const Word& word)
-      : head_dim_(head_dim),
-        lane_piece_(lane_index() / 16 * kPieceNumbers),
-        last_piece_(head_dim > kHeadDim - kPieceNumbers ? lane_piece_ : 0),
-        scale_(scale) {
-    fill(most_, kLowest);
+  MVF_DEVICE Attention(int head_dim, float scale, const Word& word) : Attention(head_dim, scale) {
     const int lane = lane_index();
     MVF_UNROLL
     for (int q = 0; q < kTiles; ++q) {
@@ -40,6 +35,14 @@ class Attention {
           query_[q][j][i] = column < head_dim ? word(row, column) : 0u;
         }
       }
+    }
+  }
+
+  // Left operands, zero beyond the head.
+  MVF_DEVICE Attention(int head_dim, float scale, uint32_t (*query)[kSteps][4]) : Attention(head_dim, scale) {
+    MVF_UNROLL
+    for (int i = 0; i < kTiles * kSteps * 4; ++i) {
+      query_[i / 4 / kSteps][i / 4 % kSteps][i % 4] = query[i / 4 / kSteps][i / 4 % kSteps][i % 4];
     }
   }
 
@@ -76,6 +79,14 @@ class Attention {
   }
 
  private:
+  MVF_DEVICE Attention(int head_dim, float scale)
+      : head_dim_(head_dim),
+        lane_piece_(lane_index() / 16 * kPieceNumbers),
+        last_piece_(head_dim > kHeadDim - kPieceNumbers ? lane_piece_ : 0),
+        scale_(scale) {
+    fill(most_, kLowest);
+  }
+
   // The second half of 16 features, or the first one again where there is none: it meets zeros of the query, or sums
   // that nobody reads.
   MVF_DEVICE int beside(int pair) const { return pair + 1 < kSteps ? lane_piece_ : last_piece_; }
