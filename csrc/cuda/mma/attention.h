@@ -15,8 +15,9 @@ MVF_DEVICE void with_head_steps(int head_dim, const Visit& visit) {
   visit(Size<kSteps>());
 }
 
-// Heads of 16 * kSteps features, or up to 15 fewer; 16 * kTiles queries.
-template <class T, int kSteps, int kTiles>
+// Heads of 16 * kSteps features, or up to 15 fewer; 16 * kTiles queries, which meet 16 * kTogether keys at a time: as
+// many as there are registers for.
+template <class T, int kSteps, int kTiles, int kTogether = 2 / kTiles>
 class Attention {
  public:
   static constexpr int kHeadDim = kSteps * kMatrixDepth;
@@ -48,7 +49,6 @@ class Attention {
 
   // `count` more keys and values, in rows that are finite up to the next multiple of 16.
   MVF_DEVICE void attend(const T* keys, const T* values, int pitch, int count) {
-    constexpr int kTogether = 2 / kTiles;  // times 16 keys; more registers there are not
     keys += lane_index() % 16 * pitch, values += lane_index() % 16 * pitch;
     MVF_NO_UNROLL
     for (; count > (kTogether - 1) * kMatrixDepth; count -= kTogether * kMatrixDepth) {

@@ -81,8 +81,8 @@ struct MobileViTTransformerParams {
 template <class T>
 bool choose_transformer(MobileViTTransformerParams& params);
 
-// Launch one of the kernels for the whole stack, or the one for a layer; cudaErrorInvalidValue where there is none that holds
-// it (mobilevit_transformer_tiles.h).
+// Launch one of the kernels for the whole stack, or the one for a layer; cudaErrorInvalidValue where there is none that
+// holds it (mobilevit_transformer_tiles.h).
 template <class T>
 cudaError_t mobilevit_transformer_warps(const MobileViTTransformerParams& params, cudaStream_t stream);
 template <class T>

@@ -14,8 +14,7 @@ bool with_transformer_warps(const MobileViTTransformerParams& p, const Visit& vi
   const auto is = [&](auto kernel) { return decltype(kernel)::holds(p) && (visit(kernel), true); };
   return is(MobileViTTransformerWarps<T, 4, 2, 2>()) || is(MobileViTTransformerWarps<T, 5, 3, 2>()) ||
          is(MobileViTTransformerWarps<T, 6, 3, 2>()) || is(MobileViTTransformerWarps<T, 8, 4, 2>()) ||
-         is(MobileViTTransformerWarps<T, 9, 5, 1>()) || is(MobileViTTransformerWarps<T, 12, 6, 1>()) ||
-         is(MobileViTTransformerWarps<T, 15, 8, 1>());
+         is(MobileViTTransformerWarps<T, 9, 5, 2>());
 }
 template <class T, class Visit>
 bool with_transformer_stack(const MobileViTTransformerParams& p, const Visit& visit) {
@@ -39,7 +38,8 @@ bool choose_transformer_warps(const MobileViTTransformerParams& p, const Chip& c
   bool fits = false;
   with_transformer_warps<T>(p, [&](auto kernel) {
     using Kernel = decltype(kernel);
-    fits = 2 * static_cast<int>(Kernel::blocks(p)) >= chip.processors && Kernel::shared_bytes(p) <= chip.shared_memory();
+    fits =
+        2 * static_cast<int>(Kernel::blocks(p)) >= chip.processors && Kernel::shared_bytes(p) <= chip.shared_memory();
   });
   return fits;
 }

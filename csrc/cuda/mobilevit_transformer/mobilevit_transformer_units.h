@@ -8,80 +8,72 @@
 
 namespace mobilevit_fast::cuda {
 
-// Steps of the projection that are whole once the context of so many heads is there.
-MVF_HOST_DEVICE int projected_steps(const MobileViTTransformerParams& p, int heads) {
-  return heads == p.heads ? ceil_div(p.features, kMatrixDepth) : heads * p.head_dim / kMatrixDepth;
-}
+struct alignas(8) WeightUnit {
+  int first, stride;  // in pieces: behind all that is packed, and from fragment to fragment
+};
 
-// The units in the order of their use.
+// The units in the order of their use: the convolution in; the layers, of which a head's query, key and value come
+// before what of the projection it completes, and 16 hidden units before what they add; the convolution out.
 template <int kSteps>
-class UnitOrder {
- public:
-  struct Unit {
-    const Bytes16* first;
-    int stride;  // from fragment to fragment
-  };
+struct UnitOrder {
+  const TransformerLayers& layers;
 
-  MVF_DEVICE explicit UnitOrder(const TransformerLayers& layers) : layers_(layers) {
-    begin(Part::in, layers.in(), 0, ceil_div(layers.p.channels, kMatrixDepth));
+  // Steps of the projection that are whole once the context of so many heads is there.
+  static MVF_HOST_DEVICE int projected(const MobileViTTransformerParams& p, int heads) {
+    return heads == p.heads ? kSteps : heads * p.head_dim / kMatrixDepth;
+  }
+  static MVF_HOST_DEVICE int of_layer(const MobileViTTransformerParams& p) {
+    return p.heads * p.head_pairs + kSteps + 2 * ceil_div(p.hidden, kPairColumns);
+  }
+  static MVF_HOST_DEVICE int count(const MobileViTTransformerParams& p) {
+    return ceil_div(p.channels, kMatrixDepth) + p.layers * of_layer(p) + ceil_div(p.outputs, kPairColumns);
   }
 
-  MVF_DEVICE bool ended() const { return part_ == Part::end; }
-  MVF_DEVICE Unit next() {
-    const Unit unit{next_, stride_};
-    next_ += stride_ == kWarpSize ? kSteps * kWarpSize : kWarpSize;
-    if (--left_ == 0) begin_next();
-    return unit;
+  MVF_DEVICE WeightUnit unit(int i) const {
+    const MobileViTTransformerParams& p = layers.p;
+    const int in = ceil_div(p.channels, kMatrixDepth), layer = (i - in) / of_layer(p);
+    if (i < in) return adding(layers.in(), i);
+    i -= in + layer * of_layer(p);
+    if (layer >= p.layers) return taking(layers.out(), i + (layer - p.layers) * of_layer(p));
+    for (int head = 0; head < p.heads; ++head) {
+      if (i < p.head_pairs) return taking(layers.qkv(layer), head * p.head_pairs + i);
+      i -= p.head_pairs;
+      const int done = projected(p, head), more = projected(p, head + 1) - done;
+      if (i < more) return adding(layers.proj(layer), done + i);
+      i -= more;
+    }
+    return i % 2 == 0 ? taking(layers.fc1(layer), i / 2) : adding(layers.fc2(layer), i / 2);
   }
 
  private:
-  enum class Part { in, qkv, proj, fc1, fc2, out, end };
-
-  // Units of a layer from the first-th on: of layers that add to all features, those of its inputs.
-  MVF_DEVICE void begin(Part part, const Linear& linear, int first, int count) {
-    const bool adds = part == Part::in || part == Part::proj || part == Part::fc2;
-    part_ = part, left_ = count, stride_ = adds ? kWarpSize : linear.pairs * kWarpSize;
-    next_ = linear.weight + first * (adds ? kSteps * kWarpSize : kWarpSize);
+  MVF_DEVICE WeightUnit taking(const Linear& linear, int pair) const {
+    return {static_cast<int>(linear.weight - layers.p.in_weight) + pair * kWarpSize, linear.pairs * kWarpSize};
   }
-  MVF_DEVICE void begin_head(int head) {
-    index_ = head;
-    begin(Part::qkv, layers_.qkv(layer_), head * layers_.p.head_pairs, layers_.p.head_pairs);
+  MVF_DEVICE WeightUnit adding(const Linear& linear, int step) const {
+    return {static_cast<int>(linear.weight - layers.p.in_weight) + step * kSteps * kWarpSize, kWarpSize};
   }
-  MVF_DEVICE void begin_hidden(int pair) {
-    index_ = pair;
-    begin(Part::fc1, layers_.fc1(layer_), pair, 1);
-  }
-  MVF_DEVICE void begin_next() {
-    const MobileViTTransformerParams& p = layers_.p;
-    if (part_ == Part::in) return begin_head(0);
-    if (part_ == Part::qkv) {
-      const int from = projected_steps(p, index_), to = projected_steps(p, index_ + 1);
-      return begin(Part::proj, layers_.proj(layer_), from, to - from);
-    }
-    if (part_ == Part::proj) return index_ + 1 < p.heads ? begin_head(index_ + 1) : begin_hidden(0);
-    if (part_ == Part::fc1) return begin(Part::fc2, layers_.fc2(layer_), index_, 1);
-    if (part_ == Part::fc2) {
-      if (index_ + 1 < ceil_div(p.hidden, kPairColumns)) return begin_hidden(index_ + 1);
-      if (++layer_ < p.layers) return begin_head(0);
-      return begin(Part::out, layers_.out(), 0, ceil_div(p.outputs, kPairColumns));
-    }
-    part_ = Part::end;
-  }
-
-  const TransformerLayers& layers_;
-  const Bytes16* next_;
-  Part part_;
-  int stride_, left_, index_ = 0, layer_ = 0;  // units left of the run; head, or pair of hidden units
 };
 
 // All warps take the same units in the same order, and all of them copy what comes next.
 template <int kSteps, int kWarps>
 class UnitRing {
  public:
-  static constexpr int kTogether = 2, kStages = 3;  // units between two barriers
+  static constexpr int kTogether = 2, kStages = 2;  // units between two barriers
   static constexpr int kUnits = kStages * kTogether, kPieces = kSteps * kWarpSize;
+  using Order = UnitOrder<kSteps>;
 
-  MVF_DEVICE UnitRing(const TransformerLayers& layers, Bytes16* memory) : order_(layers), memory_(memory) {
+  // Of arrays for the ring and for the table of its units.
+  static MVF_HOST_DEVICE int table_units(const MobileViTTransformerParams& p) {
+    return round_up(Order::count(p), kTogether);
+  }
+
+  MVF_DEVICE UnitRing(const TransformerLayers& layers, Bytes16* ring, WeightUnit* table)
+      : weights_(layers.p.in_weight), ring_(ring), table_(table), end_(table_units(layers.p)) {
+    const Order order{layers};
+    for (int i = thread_index(); i < end_; i += kWarps * kWarpSize) {
+      store_shared(table + i, order.unit(i < Order::count(layers.p) ? i : 0));
+    }
+    sync_block();
     for (int stage = 0; stage < kStages - 1; ++stage) load(stage * kTogether);
   }
 
@@ -93,31 +85,35 @@ class UnitRing {
       sync_block();  // these have come, and no warp reads those before
       load(at_ == 0 ? kUnits - kTogether : at_ - kTogether);
     }
-    const Bytes16* unit = memory_ + at_ * kPieces + lane_index();
+    const Bytes16* unit = ring_ + at_ * kPieces + lane_index();
     at_ = at_ + 1 == kUnits ? 0 : at_ + 1;
     return unit;
   }
 
  private:
   MVF_DEVICE void load(int at) {
-    MVF_UNROLL
-    for (int i = 0; i < kTogether; ++i) {
-      if (order_.ended()) break;
-      const typename UnitOrder<kSteps>::Unit unit = order_.next();
+    if (loaded_ < end_) {
       MVF_UNROLL
-      for (int round = 0; round < ceil_div(kSteps, kWarps); ++round) {
-        const int f = round * kWarps + warp_index();
-        if (f >= kSteps) break;
-        copy_async(memory_ + (at + i) * kPieces + f * kWarpSize + lane_index(),
-                   unit.first + f * unit.stride + lane_index(), true);
+      for (int i = 0; i < kTogether; ++i) {
+        const WeightUnit unit = load_shared(table_ + loaded_ + i);
+        const Bytes16* const from = weights_ + unit.first + lane_index();
+        Bytes16* const to = ring_ + (at + i) * kPieces + lane_index();
+        MVF_UNROLL
+        for (int round = 0; round < ceil_div(kSteps, kWarps); ++round) {
+          const int f = round * kWarps + warp_index();
+          if (f < kSteps) copy_async(to + f * kWarpSize, from + f * unit.stride, true);
+        }
       }
+      loaded_ += kTogether;
     }
     commit_async();
   }
 
-  UnitOrder<kSteps> order_;
-  Bytes16* const memory_;
-  int at_ = 0;
+  const Bytes16* const weights_;
+  Bytes16* const ring_;
+  WeightUnit* const table_;
+  const int end_;
+  int at_ = 0, loaded_ = 0;
 };
 
 }  // namespace mobilevit_fast::cuda

@@ -19,8 +19,11 @@ struct MobileViTTransformerWarps {
 
   static constexpr int kThreads = 256, kWarps = kThreads / kWarpSize, kRows = kWarps * kTiles * kMatrixRows;
   static constexpr int kHeadSteps = ceil_div(kHeadTiles, 2), kHeadPairs = ceil_div(3 * kHeadTiles, 2);
-  // A head's context comes behind what was left of the heads before, less than a step.
-  static constexpr int kContext = (kHeadSteps + 1) * kMatrixDepth;
+  // Columns of the context, a power of two: a head's come behind what was left of the heads before, less than a step.
+  static constexpr int kContext = kHeadSteps == 1 ? 32 : 64;
+  static_assert((kHeadSteps + 1) * kMatrixDepth <= kContext);
+  // Elements from row to row, an odd number of pieces: of keys and values, and of the context.
+  static constexpr int kPitch = (kHeadTiles | 1) * kPieceNumbers, kContextPitch = kContext + kPieceNumbers;
   using Ring = UnitRing<kSteps, kWarps>;
 
   static MVF_HOST_DEVICE int sequence_tiles(const Params& p) { return ceil_div(p.tokens, kMatrixRows); }
@@ -29,11 +32,12 @@ struct MobileViTTransformerWarps {
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(ceil_div(p.all_sequences, sequences(p))); }
   static bool holds(const Params& p) {
     return ceil_div(p.features, kMatrixDepth) == kSteps && p.head_tiles == kHeadTiles && p.head_dim >= kMatrixDepth &&
-           p.tokens <= kRows && p.layers > 0;
+           p.tokens <= kRows;
   }
   static size_t shared_bytes(const Params& p) {
-    return shared_size<Bytes16>(Ring::kUnits * Ring::kPieces) + shared_size<T>(2 * kRows * p.head_pitch()) +
-           shared_size<T>(kRows * row_pitch(kContext));
+    return shared_size<Bytes16>(Ring::kUnits * Ring::kPieces) + shared_size<WeightUnit>(Ring::table_units(p)) +
+           shared_size<int>(kRows + kWarps * kTiles) + shared_size<T>(2 * kRows * kPitch) +
+           shared_size<T>(kRows * kContextPitch);
   }
   template <class Visit>
   static void arrays(const Params& p, const Visit& visit) {
@@ -44,42 +48,60 @@ struct MobileViTTransformerWarps {
     const TransformerLayers layers{p};
     SharedMemory shared;
     Bytes16* ring = shared.template take<Bytes16>(Ring::kUnits * Ring::kPieces);
-    T* keys = shared.template take<T>(2 * kRows * p.head_pitch());
-    Warp warp(layers, ring, keys, shared.template take<T>(kRows * row_pitch(kContext)));
+    WeightUnit* units = shared.template take<WeightUnit>(Ring::table_units(p));
+    int* places = shared.template take<int>(kRows + kWarps * kTiles);
+    T* keys = shared.template take<T>(2 * kRows * kPitch);
+    fill_places(p, places);
+    Warp warp(layers, {layers, ring, units}, places, keys, shared.template take<T>(kRows * kContextPitch));
     warp.add_input();
     MVF_NO_UNROLL
     for (int layer = 0; layer < p.layers; ++layer) {
       warp.norm(layers.norm(2 * layer));
       warp.attend(layer);
       warp.norm(layers.norm(2 * layer + 1));
-      warp.add_mlp(layer);
+      if (p.mlp_activation == Activation::silu) {
+        warp.template add_mlp<true>(layer);
+      } else {
+        warp.template add_mlp<false>(layer);
+      }
     }
     warp.norm(layers.norm(layers.last_step()));
     warp.store_output();
   }
 
  private:
+  // Of every row of the block its pixel, or -1; of every tile the first row of its sequence, or any.
+  static MVF_DEVICE void fill_places(const Params& p, int* places) {
+    const int tiles = sequence_tiles(p), count = sequences(p);
+    for (int row = thread_index(); row < kRows; row += kThreads) {
+      const int tile = row / kMatrixRows, sequence = block_index() * count + tile / tiles;
+      const int token = tile % tiles * kMatrixRows + row % kMatrixRows;
+      const bool exists = tile < tiles * count && sequence < p.all_sequences && token < p.tokens;
+      store_shared(places + row, exists ? static_cast<int>(p.pixel(sequence, token)) : -1);
+      if (row % kMatrixRows > 0) continue;
+      store_shared(places + kRows + tile, tile < tiles * count ? tile / tiles * tiles * kMatrixRows : 0);
+    }
+  }
+
   // What a lane knows of its warp, and what it does. Of a tile it has two rows, 8 apart.
   struct Warp {
-    MVF_DEVICE Warp(const TransformerLayers& layers, Bytes16* ring, T* keys, T* context)
+    MVF_DEVICE Warp(const TransformerLayers& layers, const Ring& ring, const int* places, T* keys, T* context)
         : p(layers.p),
           layers_(layers),
-          ring_(layers, ring),
+          ring_(ring),
+          places_(places),
           keys_(keys),
-          context_(context + warp_index() * kTiles * kMatrixRows * row_pitch(kContext)) {}
+          context_(context + warp_index() * kTiles * kMatrixRows * kContextPitch) {
+      for (int row = 0; row < 2 * kTiles; ++row) exist_ |= (pixel(row / 2, row % 2) >= 0) << row;
+    }
 
-    MVF_DEVICE int tile(int t) const { return warp_index() * kTiles + t; }
-    MVF_DEVICE int sequence(int t) const { return tile(t) / sequence_tiles(p); }  // of the block
-    MVF_DEVICE int token(int t, int half) const {
-      return tile(t) % sequence_tiles(p) * kMatrixRows + half * 8 + lane_index() / 4;
+    // A row of the block: the lane's of a tile.
+    static MVF_DEVICE int row_of(int t, int half) {
+      return (warp_index() * kTiles + t) * kMatrixRows + half * 8 + lane_index() / 4;
     }
-    MVF_DEVICE int64_t pixel(int t, int half) const {
-      return p.pixel(block_index() * sequences(p) + sequence(t), token(t, half));
-    }
-    MVF_DEVICE bool exists(int t, int half) const {
-      return sequence(t) < sequences(p) && block_index() * sequences(p) + sequence(t) < p.all_sequences &&
-             token(t, half) < p.tokens;
-    }
+    static MVF_DEVICE int context_column(int feature) { return feature & (kContext - 1); }
+    MVF_DEVICE int pixel(int t, int half) const { return load_shared(places_ + row_of(t, half)); }
+    MVF_DEVICE bool exists(int t, int half) const { return (exist_ >> (2 * t + half) & 1) != 0; }
     static MVF_DEVICE int lane_column() { return lane_index() % 4 * 2; }
 
     // --- Products ---
@@ -126,8 +148,9 @@ struct MobileViTTransformerWarps {
       MVF_UNROLL
       for (int n = 0; n < 2; ++n) {
         const int column = pair * kPairColumns + n * kMatrixColumns + lane_column();
-        const Float2 bias = load_global(layer.bias + column / 2);
-        const Float2 scale = layer.scale == nullptr ? Float2{1.0f, 1.0f} : load_global(layer.scale + column / 2);
+        const int at = (2 * pair + n) * (kMatrixColumns / 2) + lane_index() % 4;
+        const Float2 bias = load_global(layer.bias + at);
+        const Float2 scale = layer.scale == nullptr ? Float2{1.0f, 1.0f} : load_global(layer.scale + at);
         MVF_UNROLL
         for (int t = 0; t < kTiles; ++t) {
           MVF_UNROLL
@@ -151,8 +174,9 @@ struct MobileViTTransformerWarps {
           for (int i = 0; i < 4; ++i) {
             const int column = k * kMatrixDepth + i / 2 * 8 + lane_column();
             inputs[t][i] = 0;
-            if (column >= p.channels || !exists(t, i % 2)) continue;
-            inputs[t][i] = load_global(words(static_cast<const T*>(p.x) + pixel(t, i % 2) * p.channels + column));
+            const int64_t from = pixel(t, i % 2);
+            if (column >= p.channels || from < 0) continue;
+            inputs[t][i] = load_global(words(static_cast<const T*>(p.x) + from * p.channels + column));
           }
         }
         add(inputs);
@@ -161,9 +185,9 @@ struct MobileViTTransformerWarps {
     }
 
     MVF_DEVICE void norm(const Norm& norm) {
-      float mean[kTiles][2], inverse[kTiles][2];
-      const float width = static_cast<float>(norm.width);
-      const bool whole = norm.width % kMatrixDepth == 0;  // else the last 8 features are zeros that do not count
+      float inverse[kTiles][2], shift[kTiles][2];
+      const bool whole = norm.width == kSteps * kMatrixDepth;  // else the last 8 features are zeros that do not count
+      const float share = whole ? 1.0f / (kSteps * kMatrixDepth) : 1.0f / (kSteps * kMatrixDepth - kPieceNumbers);
       MVF_UNROLL
       for (int t = 0; t < kTiles; ++t) {
         MVF_UNROLL
@@ -171,14 +195,15 @@ struct MobileViTTransformerWarps {
           float sum = 0.0f, squares = 0.0f;
           MVF_UNROLL
           for (int n = 0; n < 2 * kSteps; ++n) sum += x_[t][n][half * 2] + x_[t][n][half * 2 + 1];
-          mean[t][half] = add_lanes(sum) / width;
+          const float mean = add_lanes(sum) * share;
           MVF_UNROLL
           for (int n = 0; n < 2 * kSteps; ++n) {
             if (n + 1 == 2 * kSteps && !whole) break;
-            const float u = x_[t][n][half * 2] - mean[t][half], v = x_[t][n][half * 2 + 1] - mean[t][half];
+            const float u = x_[t][n][half * 2] - mean, v = x_[t][n][half * 2 + 1] - mean;
             squares += u * u + v * v;
           }
-          inverse[t][half] = reciprocal_root(add_lanes(squares) / width + norm.eps);
+          inverse[t][half] = reciprocal_root(add_lanes(squares) * share + norm.eps);
+          shift[t][half] = -mean * inverse[t][half];
         }
       }
       MVF_UNROLL
@@ -189,9 +214,9 @@ struct MobileViTTransformerWarps {
         for (int t = 0; t < kTiles; ++t) {
           MVF_UNROLL
           for (int half = 0; half < 2; ++half) {
-            const float u = x_[t][n][half * 2] - mean[t][half], v = x_[t][n][half * 2 + 1] - mean[t][half];
-            const float r = inverse[t][half];
-            normed_[t][n / 2][n % 2 * 2 + half] = pack<T>(u * r * w.x + b.x, v * r * w.y + b.y);
+            const float u = x_[t][n][half * 2] * inverse[t][half] + shift[t][half],
+                        v = x_[t][n][half * 2 + 1] * inverse[t][half] + shift[t][half];
+            normed_[t][n / 2][n % 2 * 2 + half] = pack<T>(u * w.x + b.x, v * w.y + b.y);
           }
         }
       }
@@ -202,18 +227,18 @@ struct MobileViTTransformerWarps {
     }
 
     MVF_DEVICE void attend(int layer) {
-      const int pitch = row_pitch(kContext);
       int step = 0;
       MVF_NO_UNROLL
       for (int head = 0; head < p.heads; ++head) {
         attend_head(layer, head);
         MVF_NO_UNROLL
-        for (; step < projected_steps(p, head + 1); ++step) {
+        for (; step < Ring::Order::projected(p, head + 1); ++step) {
           uint32_t inputs[kTiles][4];
           MVF_UNROLL
           for (int t = 0; t < kTiles; ++t) {
-            load_matrix(inputs[t], matrix_row(context_ + t * kMatrixRows * pitch + step * kMatrixDepth % kContext,
-                                              pitch, lane_index()));
+            load_matrix(inputs[t],
+                        matrix_row(context_ + t * kMatrixRows * kContextPitch + context_column(step * kMatrixDepth),
+                                   kContextPitch, lane_index()));
           }
           add(inputs);
         }
@@ -221,35 +246,42 @@ struct MobileViTTransformerWarps {
       add_bias(layers_.proj(layer).bias);
     }
 
-    // A head's context, to its columns of `context_`, which repeat every kContext features.
+    // A head's context, to its columns of `context_`, which repeat every kContext features. Its queries are there
+    // before, in the steps that the heads before have left.
     MVF_DEVICE void attend_head(int layer, int head) {
-      uint32_t query[kTiles][kHeadSteps][4] = {};
+      const int first = context_column(head * p.head_dim), free = round_up(first, kMatrixDepth);
       MVF_UNROLL
       for (int pair = 0; pair < kHeadPairs; ++pair) {
         outputs(layers_.qkv(layer), head * kHeadPairs + pair, [&](int t, int n, int half, int, float u, float v) {
-          const int part = (2 * pair + n) / kHeadTiles, column = (2 * pair + n) % kHeadTiles;
+          const int part = (2 * pair + n) / kHeadTiles, column = (2 * pair + n) % kHeadTiles * kMatrixColumns;
           if (part == 0) {
-            query[t][column / 2][column % 2 * 2 + half] = pack<T>(u, v);
+            T* target = context_ + (t * kMatrixRows + half * 8 + lane_index() / 4) * kContextPitch;
+            store_shared(words(target + context_column(free + column) + lane_column()), pack<T>(u, v));
           } else if (part <= 2) {
             // Those of rows that pad a sequence are zeros: a weight of 0 would not do away with what is not finite.
-            T* target = keys_ + ((part - 1) * kRows + tile(t) * kMatrixRows + half * 8 + lane_index() / 4) *
-                                    p.head_pitch() + column * kMatrixColumns + lane_column();
-            store_shared(words(target), exists(t, half) ? pack<T>(u, v) : 0u);
+            T* target = keys_ + ((part - 1) * kRows + row_of(t, half)) * kPitch;
+            store_shared(words(target + column + lane_column()), exists(t, half) ? pack<T>(u, v) : 0u);
           }
         });
       }
       sync_sequence();
-      const int first = head * p.head_dim % kContext;
-      MVF_UNROLL
+      MVF_NO_UNROLL
       for (int t = 0; t < kTiles; ++t) {
-        if (sequence(t) >= sequences(p)) break;
-        const T* keys = keys_ + sequence(t) * sequence_tiles(p) * kMatrixRows * p.head_pitch();
-        Attention<T, kHeadSteps, 1> attention(p.head_dim, p.score_scale, query + t);
-        attention.attend(keys, keys + kRows * p.head_pitch(), p.head_pitch(), p.tokens);
-        T* context = context_ + t * kMatrixRows * row_pitch(kContext);
+        const T* keys = keys_ + load_shared(places_ + kRows + warp_index() * kTiles + t) * kPitch;
+        T* context = context_ + t * kMatrixRows * kContextPitch;
+        uint32_t query[kHeadSteps][4];
+        MVF_UNROLL
+        for (int j = 0; j < kHeadSteps; ++j) {
+          const int beside = kHeadTiles % 2 != 0 && j + 1 == kHeadSteps ? 0 : lane_index() / 16 * kPieceNumbers;
+          load_matrix(query[j],
+                      context + lane_index() % 16 * kContextPitch + context_column(free + j * kMatrixDepth) + beside);
+          if (kHeadTiles % 2 != 0 && j + 1 == kHeadSteps) query[j][2] = query[j][3] = 0u;
+        }
+        Attention<T, kHeadSteps, 1, kTiles == 1 ? 2 : 1> attention(p.head_dim, p.score_scale, &query);
+        attention.attend(keys, keys + kRows * kPitch, kPitch, p.tokens);
         attention.finish([&](int row, int column, float u, float v) {
-          const int at = first + column < kContext ? first + column : first + column - kContext;
-          store_shared(words(context + row * row_pitch(kContext) + at), pack<T>(u, v));
+          const int at = context_column(first + column);
+          store_shared(words(context + row * kContextPitch + at), pack<T>(u, v));
         });
       }
       sync_sequence();
@@ -263,13 +295,15 @@ struct MobileViTTransformerWarps {
       }
     }
 
+    template <bool kSilu>
     MVF_DEVICE void add_mlp(int layer) {
       const Linear fc1 = layers_.fc1(layer);
       MVF_NO_UNROLL
       for (int pair = 0; pair < fc1.pairs; ++pair) {
         uint32_t units[kTiles][4];
         outputs(fc1, pair, [&](int t, int n, int half, int, float u, float v) {
-          units[t][n * 2 + half] = pack<T>(activate(p.mlp_activation, u), activate(p.mlp_activation, v));
+          units[t][n * 2 + half] =
+              kSilu ? pack<T>(silu(u), silu(v)) : pack<T>(activate(p.mlp_activation, u), activate(p.mlp_activation, v));
         });
         add(units);
       }
@@ -281,8 +315,9 @@ struct MobileViTTransformerWarps {
       MVF_NO_UNROLL
       for (int pair = 0; pair < out.pairs; ++pair) {
         outputs(out, pair, [&](int t, int, int half, int column, float u, float v) {
-          if (column >= p.outputs || !exists(t, half)) return;
-          store_global(words(static_cast<T*>(p.y) + pixel(t, half) * p.outputs + column),
+          const int64_t to = pixel(t, half);
+          if (column >= p.outputs || to < 0) return;
+          store_global(words(static_cast<T*>(p.y) + to * p.outputs + column),
                        pack<T>(activate(p.out_activation, u), activate(p.out_activation, v)));
         });
       }
@@ -291,7 +326,9 @@ struct MobileViTTransformerWarps {
     const Params& p;
     const TransformerLayers& layers_;
     Ring ring_;
+    const int* const places_;
     T *const keys_, *const context_;
+    int exist_ = 0;  // a bit for each of the lane's rows
     float x_[kTiles][2 * kSteps][4] = {};
     uint32_t normed_[kTiles][kSteps][4];
   };
