@@ -24,9 +24,13 @@ struct MobileViTTransformerWarps {
   static_assert((kHeadSteps + 1) * kMatrixDepth <= kContext);
   // Elements from row to row, an odd number of pieces: of keys and values, and of the context.
   static constexpr int kPitch = (kHeadTiles | 1) * kPieceNumbers, kContextPitch = kContext + kPieceNumbers;
+  static constexpr bool kPaired = kTiles > 1 && kSteps <= 6;  // tiles share the keys that they load: registers suffice
   using Ring = UnitRing<kSteps, kWarps>;
 
-  static MVF_HOST_DEVICE int sequence_tiles(const Params& p) { return ceil_div(p.tokens, kMatrixRows); }
+  // A warp's tiles are of one sequence, unless a tile holds one.
+  static MVF_HOST_DEVICE int sequence_tiles(const Params& p) {
+    return p.tokens <= kMatrixRows ? 1 : round_up(ceil_div(p.tokens, kMatrixRows), kTiles);
+  }
   static MVF_HOST_DEVICE int sequences(const Params& p) { return kWarps * kTiles / sequence_tiles(p); }
 
   static unsigned blocks(const Params& p) { return static_cast<unsigned>(ceil_div(p.all_sequences, sequences(p))); }
@@ -48,11 +52,11 @@ struct MobileViTTransformerWarps {
     const TransformerLayers layers{p};
     SharedMemory shared;
     Bytes16* ring = shared.template take<Bytes16>(Ring::kUnits * Ring::kPieces);
-    WeightUnit* units = shared.template take<WeightUnit>(Ring::table_units(p));
     int* places = shared.template take<int>(kRows + kWarps * kTiles);
     T* keys = shared.template take<T>(2 * kRows * kPitch);
+    T* context = shared.template take<T>(kRows * kContextPitch);
     fill_places(p, places);
-    Warp warp(layers, {layers, ring, units}, places, keys, shared.template take<T>(kRows * kContextPitch));
+    Warp warp(layers, {layers, ring, shared.template take<WeightUnit>(Ring::table_units(p))}, places, keys, context);
     warp.add_input();
     MVF_NO_UNROLL
     for (int layer = 0; layer < p.layers; ++layer) {
@@ -250,7 +254,7 @@ struct MobileViTTransformerWarps {
     // before, in the steps that the heads before have left.
     MVF_DEVICE void attend_head(int layer, int head) {
       const int first = context_column(head * p.head_dim), free = round_up(first, kMatrixDepth);
-      MVF_UNROLL
+      MVF_NO_UNROLL
       for (int pair = 0; pair < kHeadPairs; ++pair) {
         outputs(layers_.qkv(layer), head * kHeadPairs + pair, [&](int t, int n, int half, int, float u, float v) {
           const int part = (2 * pair + n) / kHeadTiles, column = (2 * pair + n) % kHeadTiles * kMatrixColumns;
@@ -265,26 +269,36 @@ struct MobileViTTransformerWarps {
         });
       }
       sync_sequence();
-      MVF_NO_UNROLL
-      for (int t = 0; t < kTiles; ++t) {
-        const T* keys = keys_ + load_shared(places_ + kRows + warp_index() * kTiles + t) * kPitch;
-        T* context = context_ + t * kMatrixRows * kContextPitch;
-        uint32_t query[kHeadSteps][4];
-        MVF_UNROLL
-        for (int j = 0; j < kHeadSteps; ++j) {
-          const int beside = kHeadTiles % 2 != 0 && j + 1 == kHeadSteps ? 0 : lane_index() / 16 * kPieceNumbers;
-          load_matrix(query[j],
-                      context + lane_index() % 16 * kContextPitch + context_column(free + j * kMatrixDepth) + beside);
-          if (kHeadTiles % 2 != 0 && j + 1 == kHeadSteps) query[j][2] = query[j][3] = 0u;
-        }
-        Attention<T, kHeadSteps, 1, kTiles == 1 ? 2 : 1> attention(p.head_dim, p.score_scale, &query);
-        attention.attend(keys, keys + kRows * kPitch, kPitch, p.tokens);
-        attention.finish([&](int row, int column, float u, float v) {
-          const int at = context_column(first + column);
-          store_shared(words(context + row * kContextPitch + at), pack<T>(u, v));
-        });
+      if (kPaired && sequence_tiles(p) > 1) {
+        attend_tiles<kPaired ? kTiles : 1>(0, first, free);
+      } else {
+        MVF_NO_UNROLL
+        for (int t = 0; t < kTiles; ++t) attend_tiles<1>(t, first, free);
       }
       sync_sequence();
+    }
+    // The context of tiles of one sequence, from the t-th on.
+    template <int kCount>
+    MVF_DEVICE void attend_tiles(int t, int first, int free) {
+      const T* keys = keys_ + load_shared(places_ + kRows + warp_index() * kTiles + t) * kPitch;
+      T* context = context_ + t * kMatrixRows * kContextPitch;
+      uint32_t query[kCount][kHeadSteps][4];
+      MVF_UNROLL
+      for (int i = 0; i < kCount; ++i) {
+        MVF_UNROLL
+        for (int j = 0; j < kHeadSteps; ++j) {
+          const bool whole = kHeadTiles % 2 == 0 || j + 1 < kHeadSteps;
+          load_matrix(query[i][j], context + (i * kMatrixRows + lane_index() % 16) * kContextPitch +
+                                       context_column(free + j * kMatrixDepth) +
+                                       (whole ? lane_index() / 16 * kPieceNumbers : 0));
+          if (!whole) query[i][j][2] = query[i][j][3] = 0u;
+        }
+      }
+      Attention<T, kHeadSteps, kCount, 2 / kTiles> attention(p.head_dim, p.score_scale, query);
+      attention.attend(keys, keys + kRows * kPitch, kPitch, p.tokens);
+      attention.finish([&](int row, int column, float u, float v) {
+        store_shared(words(context + row * kContextPitch + context_column(first + column)), pack<T>(u, v));
+      });
     }
     // Where a warp has whole sequences it waits for itself alone.
     MVF_DEVICE void sync_sequence() const {
