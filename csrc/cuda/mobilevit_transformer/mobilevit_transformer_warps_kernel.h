@@ -74,18 +74,21 @@ struct MobileViTTransformerWarps {
   }
 
  private:
-  // Of every row of the block its pixel, or -1; of every tile the first row of its sequence, or any.
+  // Of every row of the block its pixel, of every tile the first row of its sequence. Rows beyond a sequence's end are
+  // copies of its last token, and marked: keys and values that count for nothing have to be finite where others are.
   static MVF_DEVICE void fill_places(const Params& p, int* places) {
     const int tiles = sequence_tiles(p), count = sequences(p);
     for (int row = thread_index(); row < kRows; row += kThreads) {
-      const int tile = row / kMatrixRows, sequence = block_index() * count + tile / tiles;
-      const int token = tile % tiles * kMatrixRows + row % kMatrixRows;
+      const int tile = row / kMatrixRows, token = tile % tiles * kMatrixRows + row % kMatrixRows;
+      const int sequence = block_index() * count + tile / tiles;
       const bool exists = tile < tiles * count && sequence < p.all_sequences && token < p.tokens;
-      store_shared(places + row, exists ? static_cast<int>(p.pixel(sequence, token)) : -1);
+      const int pixel = static_cast<int>(p.pixel(minimum(sequence, p.all_sequences - 1), minimum(token, p.tokens - 1)));
+      store_shared(places + row, exists ? pixel : ~pixel);
       if (row % kMatrixRows > 0) continue;
       store_shared(places + kRows + tile, tile < tiles * count ? tile / tiles * tiles * kMatrixRows : 0);
     }
   }
+  static MVF_DEVICE int minimum(int a, int b) { return a < b ? a : b; }
 
   // What a lane knows of its warp, and what it does. Of a tile it has two rows, 8 apart.
   struct Warp {
@@ -95,18 +98,16 @@ struct MobileViTTransformerWarps {
           ring_(ring),
           places_(places),
           keys_(keys),
-          context_(context + warp_index() * kTiles * kMatrixRows * kContextPitch) {
-      for (int row = 0; row < 2 * kTiles; ++row) exist_ |= (pixel(row / 2, row % 2) >= 0) << row;
-    }
+          context_(context + warp_index() * kTiles * kMatrixRows * kContextPitch) {}
 
     // A row of the block: the lane's of a tile.
     static MVF_DEVICE int row_of(int t, int half) {
-      return (warp_index() * kTiles + t) * kMatrixRows + half * 8 + lane_index() / 4;
+      return (warp_index() * kTiles + t) * kMatrixRows + half * 8 + lane_row();
     }
     static MVF_DEVICE int context_column(int feature) { return feature & (kContext - 1); }
     MVF_DEVICE int pixel(int t, int half) const { return load_shared(places_ + row_of(t, half)); }
-    MVF_DEVICE bool exists(int t, int half) const { return (exist_ >> (2 * t + half) & 1) != 0; }
-    static MVF_DEVICE int lane_column() { return lane_index() % 4 * 2; }
+    static MVF_DEVICE int lane_row() { return thread_index() >> 2 & 7; }
+    static MVF_DEVICE int lane_column() { return (thread_index() & 3) * 2; }
 
     // --- Products ---
 
@@ -125,9 +126,10 @@ struct MobileViTTransformerWarps {
       }
     }
     MVF_DEVICE void add_bias(const Float2* bias) {
+      bias += lane_column() / 2;
       MVF_UNROLL
       for (int n = 0; n < 2 * kSteps; ++n) {
-        const Float2 both = load_global(bias + n * 4 + lane_index() % 4);
+        const Float2 both = load_global(bias + n * 4);
         MVF_UNROLL
         for (int t = 0; t < kTiles; ++t) {
           x_[t][n][0] += both.x, x_[t][n][1] += both.y, x_[t][n][2] += both.x, x_[t][n][3] += both.y;
@@ -152,7 +154,7 @@ struct MobileViTTransformerWarps {
       MVF_UNROLL
       for (int n = 0; n < 2; ++n) {
         const int column = pair * kPairColumns + n * kMatrixColumns + lane_column();
-        const int at = (2 * pair + n) * (kMatrixColumns / 2) + lane_index() % 4;
+        const int at = (2 * pair + n) * (kMatrixColumns / 2) + (thread_index() & 3);
         const Float2 bias = load_global(layer.bias + at);
         const Float2 scale = layer.scale == nullptr ? Float2{1.0f, 1.0f} : load_global(layer.scale + at);
         MVF_UNROLL
@@ -177,9 +179,10 @@ struct MobileViTTransformerWarps {
           MVF_UNROLL
           for (int i = 0; i < 4; ++i) {
             const int column = k * kMatrixDepth + i / 2 * 8 + lane_column();
+            const int place = pixel(t, i % 2);
+            const int64_t from = place < 0 ? ~place : place;
             inputs[t][i] = 0;
-            const int64_t from = pixel(t, i % 2);
-            if (column >= p.channels || from < 0) continue;
+            if (column >= p.channels) continue;
             inputs[t][i] = load_global(words(static_cast<const T*>(p.x) + from * p.channels + column));
           }
         }
@@ -210,10 +213,10 @@ struct MobileViTTransformerWarps {
           shift[t][half] = -mean * inverse[t][half];
         }
       }
+      const Float2 *weight = norm.weight + lane_column() / 2, *bias = norm.bias + lane_column() / 2;
       MVF_UNROLL
       for (int n = 0; n < 2 * kSteps; ++n) {
-        const Float2 w = load_global(norm.weight + n * 4 + lane_index() % 4),
-                     b = load_global(norm.bias + n * 4 + lane_index() % 4);
+        const Float2 w = load_global(weight + n * 4), b = load_global(bias + n * 4);
         MVF_UNROLL
         for (int t = 0; t < kTiles; ++t) {
           MVF_UNROLL
@@ -231,6 +234,7 @@ struct MobileViTTransformerWarps {
     }
 
     MVF_DEVICE void attend(int layer) {
+      add_bias(layers_.proj(layer).bias);
       int step = 0;
       MVF_NO_UNROLL
       for (int head = 0; head < p.heads; ++head) {
@@ -242,12 +246,11 @@ struct MobileViTTransformerWarps {
           for (int t = 0; t < kTiles; ++t) {
             load_matrix(inputs[t],
                         matrix_row(context_ + t * kMatrixRows * kContextPitch + context_column(step * kMatrixDepth),
-                                   kContextPitch, lane_index()));
+                                   kContextPitch, thread_index() & 31));
           }
           add(inputs);
         }
       }
-      add_bias(layers_.proj(layer).bias);
     }
 
     // A head's context, to its columns of `context_`, which repeat every kContext features. Its queries are there
@@ -259,12 +262,11 @@ struct MobileViTTransformerWarps {
         outputs(layers_.qkv(layer), head * kHeadPairs + pair, [&](int t, int n, int half, int, float u, float v) {
           const int part = (2 * pair + n) / kHeadTiles, column = (2 * pair + n) % kHeadTiles * kMatrixColumns;
           if (part == 0) {
-            T* target = context_ + (t * kMatrixRows + half * 8 + lane_index() / 4) * kContextPitch;
+            T* target = context_ + (t * kMatrixRows + half * 8 + lane_row()) * kContextPitch;
             store_shared(words(target + context_column(free + column) + lane_column()), pack<T>(u, v));
           } else if (part <= 2) {
-            // Those of rows that pad a sequence are zeros: a weight of 0 would not do away with what is not finite.
             T* target = keys_ + ((part - 1) * kRows + row_of(t, half)) * kPitch;
-            store_shared(words(target + column + lane_column()), exists(t, half) ? pack<T>(u, v) : 0u);
+            store_shared(words(target + column + lane_column()), pack<T>(u, v));
           }
         });
       }
@@ -288,9 +290,9 @@ struct MobileViTTransformerWarps {
         MVF_UNROLL
         for (int j = 0; j < kHeadSteps; ++j) {
           const bool whole = kHeadTiles % 2 == 0 || j + 1 < kHeadSteps;
-          load_matrix(query[i][j], context + (i * kMatrixRows + lane_index() % 16) * kContextPitch +
+          load_matrix(query[i][j], context + (i * kMatrixRows + (thread_index() & 15)) * kContextPitch +
                                        context_column(free + j * kMatrixDepth) +
-                                       (whole ? lane_index() / 16 * kPieceNumbers : 0));
+                                       (whole ? (thread_index() >> 4 & 1) * kPieceNumbers : 0));
           if (!whole) query[i][j][2] = query[i][j][3] = 0u;
         }
       }
@@ -312,6 +314,7 @@ struct MobileViTTransformerWarps {
     template <bool kSilu>
     MVF_DEVICE void add_mlp(int layer) {
       const Linear fc1 = layers_.fc1(layer);
+      add_bias(layers_.fc2(layer).bias);
       MVF_NO_UNROLL
       for (int pair = 0; pair < fc1.pairs; ++pair) {
         uint32_t units[kTiles][4];
@@ -321,7 +324,6 @@ struct MobileViTTransformerWarps {
         });
         add(units);
       }
-      add_bias(layers_.fc2(layer).bias);
     }
 
     MVF_DEVICE void store_output() {
@@ -342,7 +344,6 @@ struct MobileViTTransformerWarps {
     Ring ring_;
     const int* const places_;
     T *const keys_, *const context_;
-    int exist_ = 0;  // a bit for each of the lane's rows
     float x_[kTiles][2 * kSteps][4] = {};
     uint32_t normed_[kTiles][kSteps][4];
   };
