@@ -8,14 +8,15 @@
 namespace mobilevit_fast::cuda {
 
 // Calls visit(K()) with the kernel for these parameters; false, calling nothing, where there is none that holds it. By
-// warps there are the widths of MobileViT-XXS, -XS and -S in 4 heads; two tiles of tokens where registers hold them.
+// warps there are the widths of MobileViT-XXS, -XS and -S in 4 heads, as far as registers hold them.
 template <class T, class Visit>
 bool with_transformer_warps(const MobileViTTransformerParams& p, const Visit& visit) {
   const auto is = [&](auto kernel) { return decltype(kernel)::holds(p) && (visit(kernel), true); };
-  return is(MobileViTTransformerWarps<T, 4, 2, 2>()) || is(MobileViTTransformerWarps<T, 5, 3, 2>()) ||
-         is(MobileViTTransformerWarps<T, 6, 3, 2>()) || is(MobileViTTransformerWarps<T, 8, 4, 2>()) ||
-         is(MobileViTTransformerWarps<T, 9, 5, 2>());
+  return is(MobileViTTransformerWarps<T, 4, 2>()) || is(MobileViTTransformerWarps<T, 5, 3>()) ||
+         is(MobileViTTransformerWarps<T, 6, 3>()) || is(MobileViTTransformerWarps<T, 8, 4>()) ||
+         is(MobileViTTransformerWarps<T, 9, 5>());
 }
+
 template <class T, class Visit>
 bool with_transformer_stack(const MobileViTTransformerParams& p, const Visit& visit) {
   if (!MobileViTTransformerStack<T>::holds(p)) return false;

@@ -85,7 +85,7 @@ class UnitRing {
       sync_block();  // these have come, and no warp reads those before
       load(at_ == 0 ? kUnits - kTogether : at_ - kTogether);
     }
-    const Bytes16* unit = ring_ + at_ * kPieces + (thread_index() & 31);
+    const Bytes16* unit = ring_ + at_ * kPieces + lane_index();
     at_ = at_ + 1 == kUnits ? 0 : at_ + 1;
     return unit;
   }
@@ -96,8 +96,8 @@ class UnitRing {
       MVF_UNROLL
       for (int i = 0; i < kTogether; ++i) {
         const WeightUnit unit = load_shared(table_ + loaded_ + i);
-        const Bytes16* const from = weights_ + unit.first + (thread_index() & 31);
-        Bytes16* const to = ring_ + (at + i) * kPieces + (thread_index() & 31);
+        const Bytes16* const from = weights_ + unit.first + lane_index();
+        Bytes16* const to = ring_ + (at + i) * kPieces + lane_index();
         MVF_UNROLL
         for (int round = 0; round < ceil_div(kSteps, kWarps); ++round) {
           const int f = round * kWarps + warp_index();

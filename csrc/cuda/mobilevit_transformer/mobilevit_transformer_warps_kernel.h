@@ -12,19 +12,23 @@
 
 namespace mobilevit_fast::cuda {
 
-// Up to 16 * kSteps features, heads of up to 8 * kHeadTiles; 16 * kTiles tokens of a warp.
-template <class T, int kSteps, int kHeadTiles, int kTiles>
+// Up to 16 * kSteps features, heads of up to 8 * kHeadTiles.
+template <class T, int kSteps, int kHeadTiles>
 struct MobileViTTransformerWarps {
   using Params = MobileViTTransformerParams;
 
-  static constexpr int kThreads = 256, kWarps = kThreads / kWarpSize, kRows = kWarps * kTiles * kMatrixRows;
+  static constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
+  // Of a warp; more there are no registers for, and of one, weights would come twice as often for as many products.
+  static constexpr int kTiles = 2;
+  static constexpr int kRows = kWarps * kTiles * kMatrixRows;  // of a block
   static constexpr int kHeadSteps = ceil_div(kHeadTiles, 2), kHeadPairs = ceil_div(3 * kHeadTiles, 2);
   // Columns of the context, a power of two: a head's come behind what was left of the heads before, less than a step.
   static constexpr int kContext = kHeadSteps == 1 ? 32 : 64;
   static_assert((kHeadSteps + 1) * kMatrixDepth <= kContext);
   // Elements from row to row, an odd number of pieces: of keys and values, and of the context.
   static constexpr int kPitch = (kHeadTiles | 1) * kPieceNumbers, kContextPitch = kContext + kPieceNumbers;
-  static constexpr bool kPaired = kTiles > 1 && kSteps <= 6;  // tiles share the keys that they load: registers suffice
+  static constexpr bool kPaired = kSteps <= 6;   // tiles share the keys that they load: there are registers for it
+  static constexpr bool kBiasLast = kSteps > 8;  // fewer words are spilled
   using Ring = UnitRing<kSteps, kWarps>;
 
   // A warp's tiles are of one sequence, unless a tile holds one.
@@ -153,8 +157,7 @@ struct MobileViTTransformerWarps {
       }
       MVF_UNROLL
       for (int n = 0; n < 2; ++n) {
-        const int column = pair * kPairColumns + n * kMatrixColumns + lane_column();
-        const int at = (2 * pair + n) * (kMatrixColumns / 2) + (thread_index() & 3);
+        const int column = pair * kPairColumns + n * kMatrixColumns + lane_column(), at = column >> 1;
         const Float2 bias = load_global(layer.bias + at);
         const Float2 scale = layer.scale == nullptr ? Float2{1.0f, 1.0f} : load_global(layer.scale + at);
         MVF_UNROLL
@@ -234,7 +237,7 @@ struct MobileViTTransformerWarps {
     }
 
     MVF_DEVICE void attend(int layer) {
-      add_bias(layers_.proj(layer).bias);
+      if (!kBiasLast) add_bias(layers_.proj(layer).bias);
       int step = 0;
       MVF_NO_UNROLL
       for (int head = 0; head < p.heads; ++head) {
@@ -246,11 +249,12 @@ struct MobileViTTransformerWarps {
           for (int t = 0; t < kTiles; ++t) {
             load_matrix(inputs[t],
                         matrix_row(context_ + t * kMatrixRows * kContextPitch + context_column(step * kMatrixDepth),
-                                   kContextPitch, thread_index() & 31));
+                                   kContextPitch, lane_index()));
           }
           add(inputs);
         }
       }
+      if (kBiasLast) add_bias(layers_.proj(layer).bias);
     }
 
     // A head's context, to its columns of `context_`, which repeat every kContext features. Its queries are there
@@ -290,13 +294,13 @@ struct MobileViTTransformerWarps {
         MVF_UNROLL
         for (int j = 0; j < kHeadSteps; ++j) {
           const bool whole = kHeadTiles % 2 == 0 || j + 1 < kHeadSteps;
-          load_matrix(query[i][j], context + (i * kMatrixRows + (thread_index() & 15)) * kContextPitch +
+          load_matrix(query[i][j], context + (i * kMatrixRows + lane_index() % 16) * kContextPitch +
                                        context_column(free + j * kMatrixDepth) +
-                                       (whole ? (thread_index() >> 4 & 1) * kPieceNumbers : 0));
+                                       (whole ? lane_index() / 16 * kPieceNumbers : 0));
           if (!whole) query[i][j][2] = query[i][j][3] = 0u;
         }
       }
-      Attention<T, kHeadSteps, kCount, 2 / kTiles> attention(p.head_dim, p.score_scale, query);
+      Attention<T, kHeadSteps, kCount, 1> attention(p.head_dim, p.score_scale, query);
       attention.attend(keys, keys + kRows * kPitch, kPitch, p.tokens);
       attention.finish([&](int row, int column, float u, float v) {
         store_shared(words(context + row * kContextPitch + context_column(first + column)), pack<T>(u, v));
@@ -314,7 +318,7 @@ struct MobileViTTransformerWarps {
     template <bool kSilu>
     MVF_DEVICE void add_mlp(int layer) {
       const Linear fc1 = layers_.fc1(layer);
-      add_bias(layers_.fc2(layer).bias);
+      if (!kBiasLast) add_bias(layers_.fc2(layer).bias);
       MVF_NO_UNROLL
       for (int pair = 0; pair < fc1.pairs; ++pair) {
         uint32_t units[kTiles][4];
@@ -324,6 +328,7 @@ struct MobileViTTransformerWarps {
         });
         add(units);
       }
+      if (kBiasLast) add_bias(layers_.fc2(layer).bias);
     }
 
     MVF_DEVICE void store_output() {
