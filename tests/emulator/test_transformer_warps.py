@@ -28,13 +28,13 @@ def check_warps(arguments: tuple[Any, ...], **options: Any) -> Launch:
 @pytest.mark.parametrize(
     ("features", "channels", "dtype"),
     thorough_where(
-        [(*width, dtype) for width in dict.fromkeys(WIDTHS) if width[0] <= 144 for dtype in DTYPES],
+        [(*width, dtype) for width in dict.fromkeys(WIDTHS) if width[0] <= 128 for dtype in DTYPES],
         lambda case: (case[0], case[2]) not in [(64, DTYPES[0]), (80, DTYPES[1]), (120, DTYPES[0])],
     ),
     ids=str,
 )
 def test_widths_of_the_models(features: int, channels: int, dtype: torch.dtype) -> None:
-    """Heads of 16 to 36 features, on few tokens: two tiles, one of them full."""
+    """Heads of 16 to 30 features, on few tokens: two tiles, one of them full."""
     check_warps(make(channels, features, 2, (1, 5, 4), dtype, patch=(1, 1)), seed=features)
 
 
@@ -92,7 +92,7 @@ def test_activations(activation: str) -> None:
     check_warps(make(8, 64, 2, (1, 4, 4), torch.float16, activation=activation, out_activation=out))
 
 
-@pytest.mark.parametrize(("features", "layers"), [(80, 3), thorough((144, 2))])
+@pytest.mark.parametrize(("features", "layers"), [(80, 3), thorough((120, 2))])
 def test_results_do_not_depend_on_the_order_of_threads(features: int, layers: int) -> None:
     """With sequences of two warps, in an odd number of images."""
     arguments = make(16, features, layers, (5, 14, 14), torch.float16)
@@ -120,7 +120,7 @@ def test_weights_come_once_for_a_block() -> None:
         (120, 80, 16, 53, False),
         (96, 80, 8, 213, True),
         (96, 80, 8, 212, False),
-        (144, 96, 32, 256, True),
+        (144, 96, 32, 256, False),
         (192, 128, 16, 256, False),
         (240, 160, 8, 256, False),
         (64, 48, 36, 256, False),

@@ -8,13 +8,12 @@
 namespace mobilevit_fast::cuda {
 
 // Calls visit(K()) with the kernel for these parameters; false, calling nothing, where there is none that holds it. By
-// warps there are the widths of MobileViT-XXS, -XS and -S in 4 heads, as far as registers hold them.
+// warps there are those widths of MobileViT-XXS and -XS in 4 heads that registers hold: 64, 80, 96 and 120.
 template <class T, class Visit>
 bool with_transformer_warps(const MobileViTTransformerParams& p, const Visit& visit) {
   const auto is = [&](auto kernel) { return decltype(kernel)::holds(p) && (visit(kernel), true); };
   return is(MobileViTTransformerWarps<T, 4, 2>()) || is(MobileViTTransformerWarps<T, 5, 3>()) ||
-         is(MobileViTTransformerWarps<T, 6, 3>()) || is(MobileViTTransformerWarps<T, 8, 4>()) ||
-         is(MobileViTTransformerWarps<T, 9, 5>());
+         is(MobileViTTransformerWarps<T, 6, 3>()) || is(MobileViTTransformerWarps<T, 8, 4>());
 }
 
 template <class T, class Visit>

@@ -2,9 +2,9 @@
 // the last.
 //
 // Their residual stream is the float32 accumulators of the warp's products. A lane's share of accumulators is its share
-// of a left operand, so normed tokens, queries, weights of the softmax and hidden units never leave their lanes. Only
-// keys and values, which other warps read, and the context, whose heads are no whole steps of the depth, go through
-// shared memory, one head at a time. Weights come through a ring that all warps of the block read.
+// of a left operand, so normed tokens, weights of the softmax and hidden units never leave their lanes. Through shared
+// memory go keys and values, which other warps read, the context, whose heads are no whole steps of the depth, and
+// queries, which would take registers meanwhile: one head at a time. Weights come through a ring that all warps read.
 #pragma once
 
 #include "cuda/mma/attention.h"
@@ -27,8 +27,7 @@ struct MobileViTTransformerWarps {
   static_assert((kHeadSteps + 1) * kMatrixDepth <= kContext);
   // Elements from row to row, an odd number of pieces: of keys and values, and of the context.
   static constexpr int kPitch = (kHeadTiles | 1) * kPieceNumbers, kContextPitch = kContext + kPieceNumbers;
-  static constexpr bool kPaired = kSteps <= 6;   // tiles share the keys that they load: there are registers for it
-  static constexpr bool kBiasLast = kSteps > 8;  // fewer words are spilled
+  static constexpr bool kPaired = kSteps <= 6;  // tiles share the keys that they load: there are registers for it
   using Ring = UnitRing<kSteps, kWarps>;
 
   // A warp's tiles are of one sequence, unless a tile holds one.
@@ -67,11 +66,7 @@ struct MobileViTTransformerWarps {
       warp.norm(layers.norm(2 * layer));
       warp.attend(layer);
       warp.norm(layers.norm(2 * layer + 1));
-      if (p.mlp_activation == Activation::silu) {
-        warp.template add_mlp<true>(layer);
-      } else {
-        warp.template add_mlp<false>(layer);
-      }
+      p.mlp_activation == Activation::silu ? warp.template add_mlp<true>(layer) : warp.template add_mlp<false>(layer);
     }
     warp.norm(layers.norm(layers.last_step()));
     warp.store_output();
@@ -80,19 +75,22 @@ struct MobileViTTransformerWarps {
  private:
   // Of every row of the block its pixel, of every tile the first row of its sequence. Rows beyond a sequence's end are
   // copies of its last token, and marked: keys and values that count for nothing have to be finite where others are.
+  static constexpr int kNowhere = -0x7fffffff - 1;
   static MVF_DEVICE void fill_places(const Params& p, int* places) {
     const int tiles = sequence_tiles(p), count = sequences(p);
     for (int row = thread_index(); row < kRows; row += kThreads) {
       const int tile = row / kMatrixRows, token = tile % tiles * kMatrixRows + row % kMatrixRows;
       const int sequence = block_index() * count + tile / tiles;
-      const bool exists = tile < tiles * count && sequence < p.all_sequences && token < p.tokens;
-      const int pixel = static_cast<int>(p.pixel(minimum(sequence, p.all_sequences - 1), minimum(token, p.tokens - 1)));
-      store_shared(places + row, exists ? pixel : ~pixel);
-      if (row % kMatrixRows > 0) continue;
-      store_shared(places + kRows + tile, tile < tiles * count ? tile / tiles * tiles * kMatrixRows : 0);
+      const bool counts = tile < tiles * count;
+      int place = kNowhere;
+      if (counts && sequence < p.all_sequences) {
+        const int pixel = static_cast<int>(p.pixel(sequence, token < p.tokens ? token : p.tokens - 1));
+        place = token < p.tokens ? pixel : ~pixel;
+      }
+      store_shared(places + row, place);
+      if (row % kMatrixRows == 0) store_shared(places + kRows + tile, counts ? (tile - tile % tiles) * kMatrixRows : 0);
     }
   }
-  static MVF_DEVICE int minimum(int a, int b) { return a < b ? a : b; }
 
   // What a lane knows of its warp, and what it does. Of a tile it has two rows, 8 apart.
   struct Warp {
@@ -112,8 +110,6 @@ struct MobileViTTransformerWarps {
     MVF_DEVICE int pixel(int t, int half) const { return load_shared(places_ + row_of(t, half)); }
     static MVF_DEVICE int lane_row() { return thread_index() >> 2 & 7; }
     static MVF_DEVICE int lane_column() { return (thread_index() & 3) * 2; }
-
-    // --- Products ---
 
     // The stream += 16 inputs of a layer.
     MVF_DEVICE void add(const uint32_t (&inputs)[kTiles][4]) {
@@ -171,8 +167,6 @@ struct MobileViTTransformerWarps {
       }
     }
 
-    // --- The steps of the stack ---
-
     MVF_DEVICE void add_input() {
       MVF_NO_UNROLL
       for (int k = 0; k < ceil_div(p.channels, kMatrixDepth); ++k) {
@@ -185,7 +179,7 @@ struct MobileViTTransformerWarps {
             const int place = pixel(t, i % 2);
             const int64_t from = place < 0 ? ~place : place;
             inputs[t][i] = 0;
-            if (column >= p.channels) continue;
+            if (column >= p.channels || place == kNowhere) continue;
             inputs[t][i] = load_global(words(static_cast<const T*>(p.x) + from * p.channels + column));
           }
         }
@@ -237,7 +231,7 @@ struct MobileViTTransformerWarps {
     }
 
     MVF_DEVICE void attend(int layer) {
-      if (!kBiasLast) add_bias(layers_.proj(layer).bias);
+      add_bias(layers_.proj(layer).bias);
       int step = 0;
       MVF_NO_UNROLL
       for (int head = 0; head < p.heads; ++head) {
@@ -254,7 +248,6 @@ struct MobileViTTransformerWarps {
           add(inputs);
         }
       }
-      if (kBiasLast) add_bias(layers_.proj(layer).bias);
     }
 
     // A head's context, to its columns of `context_`, which repeat every kContext features. Its queries are there
@@ -318,7 +311,7 @@ struct MobileViTTransformerWarps {
     template <bool kSilu>
     MVF_DEVICE void add_mlp(int layer) {
       const Linear fc1 = layers_.fc1(layer);
-      if (!kBiasLast) add_bias(layers_.fc2(layer).bias);
+      add_bias(layers_.fc2(layer).bias);
       MVF_NO_UNROLL
       for (int pair = 0; pair < fc1.pairs; ++pair) {
         uint32_t units[kTiles][4];
@@ -328,7 +321,6 @@ struct MobileViTTransformerWarps {
         });
         add(units);
       }
-      if (kBiasLast) add_bias(layers_.fc2(layer).bias);
     }
 
     MVF_DEVICE void store_output() {
