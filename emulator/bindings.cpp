@@ -168,6 +168,7 @@ py::dict transformer_tile_of(const std::map<std::string, int>& size) {
   p.complete();
   py::dict result;
   if (!choose_transformer<Half>(p)) return result;
+  if (p.by_warps) return result["by_warps"] = 1, result;
   if (p.rows == 0) {
     result["sequences"] = p.sequences;
   } else {

@@ -82,7 +82,7 @@ def test_launches_of_a_model(device: torch.device) -> None:
     emulated.set_chip(132, SHARED_BYTES)
     many, few = launches.values()
     assert len(many) == 1 + 7 + 3 * 3 + 1
-    assert many.count("MobileViTTransformerStack") == 3
+    assert many.count("MobileViTTransformerWarps") == 3
     assert len(few) == 1 + 7 + 3 * 2 + (2 + 4 + 3 + 3) + 1
     assert few.count("MobileViTTransformerLayer") == 2 + 4 + 3 + 3
 

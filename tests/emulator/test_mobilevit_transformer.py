@@ -139,7 +139,8 @@ def test_whole_stacks_of_the_models(preset: str, stage: int) -> None:
     """In one launch that reads and writes the image once."""
     arguments = whole_stack(preset, stage)
     (launch,) = check("mobilevit_transformer", arguments, processors=1)
-    assert launch.name == "MobileViTTransformerStack"
+    by_warps = arguments[1].shape[0] <= 128  # features whose residual stream the registers of a warp hold
+    assert launch.name == ("MobileViTTransformerWarps" if by_warps else "MobileViTTransformerStack")
     assert launch.moved("x", "y") == 2 * arguments[0].nbytes
 
 

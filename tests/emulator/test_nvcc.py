@@ -30,6 +30,8 @@ KERNELS = {
     "inverted_residual.cu": 66,
     "inverted_residual_bfloat16.cu": 66,
     "mobilevit_transformer.cu": 6,
+    "mobilevit_transformer_warps.cu": 4,
+    "mobilevit_transformer_warps_bfloat16.cu": 4,
     "resize.cu": 2,
     "resize_crop.cu": 4,
     "strips.cu": 32,

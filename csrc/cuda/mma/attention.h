@@ -15,20 +15,16 @@ MVF_DEVICE void with_head_steps(int head_dim, const Visit& visit) {
   visit(Size<kSteps>());
 }
 
-// Heads of 16 * kSteps features, or up to 15 fewer; 16 * kTiles queries.
-template <class T, int kSteps, int kTiles>
+// Heads of 16 * kSteps features, or up to 15 fewer; 16 * kTiles queries, which meet 16 * kTogether keys at a time: as
+// many as there are registers for.
+template <class T, int kSteps, int kTiles, int kTogether = 2 / kTiles>
 class Attention {
  public:
   static constexpr int kHeadDim = kSteps * kMatrixDepth;
 
   // word(row, column) has two neighbouring elements of a query.
   template <class Word>
-  MVF_DEVICE Attention(int head_dim, float scale, const Word& word)
-      : head_dim_(head_dim),
-        lane_piece_(lane_index() / 16 * kPieceNumbers),
-        last_piece_(head_dim > kHeadDim - kPieceNumbers ? lane_piece_ : 0),
-        scale_(scale) {
-    fill(most_, kLowest);
+  MVF_DEVICE Attention(int head_dim, float scale, const Word& word) : Attention(head_dim, scale) {
     const int lane = lane_index();
     MVF_UNROLL
     for (int q = 0; q < kTiles; ++q) {
@@ -43,9 +39,16 @@ class Attention {
     }
   }
 
+  // Left operands, zero beyond the head.
+  MVF_DEVICE Attention(int head_dim, float scale, uint32_t (*query)[kSteps][4]) : Attention(head_dim, scale) {
+    MVF_UNROLL
+    for (int i = 0; i < kTiles * kSteps * 4; ++i) {
+      query_[i / 4 / kSteps][i / 4 % kSteps][i % 4] = query[i / 4 / kSteps][i / 4 % kSteps][i % 4];
+    }
+  }
+
   // `count` more keys and values, in rows that are finite up to the next multiple of 16.
   MVF_DEVICE void attend(const T* keys, const T* values, int pitch, int count) {
-    constexpr int kTogether = 2 / kTiles;  // times 16 keys; more registers there are not
     keys += lane_index() % 16 * pitch, values += lane_index() % 16 * pitch;
     MVF_NO_UNROLL
     for (; count > (kTogether - 1) * kMatrixDepth; count -= kTogether * kMatrixDepth) {
@@ -76,6 +79,14 @@ class Attention {
   }
 
  private:
+  MVF_DEVICE Attention(int head_dim, float scale)
+      : head_dim_(head_dim),
+        lane_piece_(lane_index() / 16 * kPieceNumbers),
+        last_piece_(head_dim > kHeadDim - kPieceNumbers ? lane_piece_ : 0),
+        scale_(scale) {
+    fill(most_, kLowest);
+  }
+
   // The second half of 16 features, or the first one again where there is none: it meets zeros of the query, or sums
   // that nobody reads.
   MVF_DEVICE int beside(int pair) const { return pair + 1 < kSteps ? lane_piece_ : last_piece_; }

@@ -5,8 +5,8 @@
 
 namespace mobilevit_fast::cuda {
 
-MVF_DEVICE int warp_index() { return thread_index() / kWarpSize; }
-MVF_DEVICE int lane_index() { return thread_index() % kWarpSize; }
+MVF_DEVICE int warp_index() { return static_cast<int>(static_cast<unsigned>(thread_index()) / kWarpSize); }
+MVF_DEVICE int lane_index() { return thread_index() & (kWarpSize - 1); }
 
 // A linear layer, packed: (inputs / 16, pairs, lanes). Without a scale it is 1.
 struct Linear {

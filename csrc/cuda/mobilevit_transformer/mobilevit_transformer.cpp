@@ -106,7 +106,10 @@ void run_stack(const Arguments& arguments, const Tensor& x, const SmallStack& fe
   }
   arguments.expect(choose_transformer<T>(p), "channels that shared memory holds, got ", p.channels, ", ", p.features,
                    " hidden channels, ", p.hidden, " hidden units, ", p.outputs, " output channels");
-  if (p.rows == 0) return arguments.launched(mobilevit_transformer_stack<T>(p, stream));
+  if (p.rows == 0) {
+    return arguments.launched(
+        (p.by_warps ? mobilevit_transformer_warps<T> : mobilevit_transformer_stack<T>)(p, stream));
+  }
   // What one launch writes, the next one reads.
   const Tensor residual[] = {empty(x, {p.residual_numbers()}), empty(x, {p.residual_numbers()})};
   const Tensor qkv[] = {empty(x, {p.qkv_numbers()}), empty(x, {p.qkv_numbers()})};

@@ -8,7 +8,10 @@ namespace mobilevit_fast::cuda {
 template <class T>
 bool choose_transformer(MobileViTTransformerParams& p) {
 #if defined(MVF_EMULATED)
-  const std::vector<int>& asked = emulator::Log::get().tile;  // {sequences, head_group} or {rows, head_group, keys}
+  // {} of what is chosen, {1} for the kernel by warps, {sequences, head_group} or {rows, head_group, keys}
+  const std::vector<int>& asked = emulator::Log::get().tile;
+  p.by_warps = asked.size() == 1;
+  if (p.by_warps) return p.rows = 0, with_transformer_warps<T>(p, [](auto) {});
   if (!asked.empty()) {
     p.head_group = asked[1];
     if (asked.size() == 2) return p.rows = 0, p.sequences = asked[0], true;
@@ -17,7 +20,8 @@ bool choose_transformer(MobileViTTransformerParams& p) {
 #endif
   const Chip chip = current_chip();
   p.rows = 0;
-  return choose_transformer_stack<T>(p, chip) || choose_transformer_layer<T>(p, chip);
+  p.by_warps = choose_transformer_warps<T>(p, chip);
+  return p.by_warps || choose_transformer_stack<T>(p, chip) || choose_transformer_layer<T>(p, chip);
 }
 
 template <class T>

@@ -29,7 +29,8 @@ struct MobileViTTransformerParams {
   Activation mlp_activation, out_activation;
   int head_group;  // heads whose keys and values are in shared memory at a time
 
-  // Of the kernel for the whole stack: sequences that a block has.
+  // Of the kernels for the whole stack: whether a warp has its tokens to itself; else sequences that a block has.
+  bool by_warps;
   int sequences;
 
   // Of the kernel for one layer: the launch's number, 0 to layers; tokens of a block; keys at a time; what passes from
@@ -75,13 +76,15 @@ struct MobileViTTransformerParams {
   }
 };
 
-// Chooses the kernel and its tiles for the current device: with `rows` 0 the one for the whole stack, else the one for
-// a layer. False where neither holds so much.
+// Chooses the kernel and its tiles for the current device: with `rows` 0 one for the whole stack, else the one for a
+// layer. False where none holds so much.
 template <class T>
 bool choose_transformer(MobileViTTransformerParams& params);
 
-// Launch the kernel for the whole stack, or the one for a layer; cudaErrorInvalidValue where there is none that holds
-// it (mobilevit_transformer_tiles.h).
+// Launch one of the kernels for the whole stack, or the one for a layer; cudaErrorInvalidValue where there is none that
+// holds it (mobilevit_transformer_tiles.h).
+template <class T>
+cudaError_t mobilevit_transformer_warps(const MobileViTTransformerParams& params, cudaStream_t stream);
 template <class T>
 cudaError_t mobilevit_transformer_stack(const MobileViTTransformerParams& params, cudaStream_t stream);
 template <class T>

@@ -3,10 +3,19 @@
 
 #include "mobilevit_transformer_kernel.h"
 #include "mobilevit_transformer_layer_kernel.h"
+#include "mobilevit_transformer_warps_kernel.h"
 
 namespace mobilevit_fast::cuda {
 
-// Calls visit(K()) with the kernel for these parameters; false, calling nothing, where there is none that holds it.
+// Calls visit(K()) with the kernel for these parameters; false, calling nothing, where there is none that holds it. By
+// warps there are those widths of MobileViT-XXS and -XS in 4 heads that registers hold: 64, 80, 96 and 120.
+template <class T, class Visit>
+bool with_transformer_warps(const MobileViTTransformerParams& p, const Visit& visit) {
+  const auto is = [&](auto kernel) { return decltype(kernel)::holds(p) && (visit(kernel), true); };
+  return is(MobileViTTransformerWarps<T, 4, 2>()) || is(MobileViTTransformerWarps<T, 5, 3>()) ||
+         is(MobileViTTransformerWarps<T, 6, 3>()) || is(MobileViTTransformerWarps<T, 8, 4>());
+}
+
 template <class T, class Visit>
 bool with_transformer_stack(const MobileViTTransformerParams& p, const Visit& visit) {
   if (!MobileViTTransformerStack<T>::holds(p)) return false;
@@ -21,6 +30,18 @@ bool with_transformer_layer(const MobileViTTransformerParams& p, const Visit& vi
   if (Large::holds(p)) return visit(Large()), true;
   if (Small::holds(p)) return visit(Small()), true;
   return false;
+}
+
+// Whether the kernel by warps is the one to take: where its blocks, which are large, keep half of the processors busy.
+template <class T>
+bool choose_transformer_warps(const MobileViTTransformerParams& p, const Chip& chip) {
+  bool fits = false;
+  with_transformer_warps<T>(p, [&](auto kernel) {
+    using Kernel = decltype(kernel);
+    fits =
+        2 * static_cast<int>(Kernel::blocks(p)) >= chip.processors && Kernel::shared_bytes(p) <= chip.shared_memory();
+  });
+  return fits;
 }
 
 // Sets p.sequences and p.head_group to what takes the least time: blocks that run one after another on a processor,
