@@ -51,6 +51,8 @@ SM90_KERNELS = {
     "small_head_sm90.cu": 6,
     "small_residual_sm90.cu": 17,
     "small_residual_sm90_bfloat16.cu": 17,
+    "small_stack_masked_sm90.cu": 9,
+    "small_stack_masked_sm90_bfloat16.cu": 9,
     "small_stack_sm90.cu": 9,
     "small_stack_sm90_bfloat16.cu": 9,
     "stem_sm90.cu": 24,

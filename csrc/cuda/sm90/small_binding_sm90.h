@@ -96,27 +96,31 @@ class SmallStack {
     const bool known = bytes > 0 && p.heads == 4 && p.hidden == 2 * p.features && p.outputs == p.channels;
     if (!parts.sm90() || !known) return;
     p_.weights = parts.take<Bytes16>(bytes / 16);
-    p_.batch = p.batch, p_.height = p.height, p_.width = p.width, p_.score_scale = p.score_scale, p_.eps = p.eps;
-    fits_ = p.patch_h == 2 && p.patch_w == 2 && p.mlp_activation == Activation::silu;
+    p_.batch = p.batch, p_.height = p.height, p_.width = p.width, p_.tokens = p.tokens;
+    p_.score_scale = p.score_scale, p_.eps = p.eps;
+    room_ = small_stack_tokens(size_);
+    fits_ = p.patch_h == 2 && p.patch_w == 2 && p.mlp_activation == Activation::silu && p.tokens <= room_;
   }
 
   // The images of `p` are dense, and of whole patches; it says what is behind the convolution out.
   bool takes(const MobileViTTransformerParams& p, bool large) const {
     constexpr int64_t kMaxBlocks = 128;
-    const int most = few_images_of(FewOperator::mobilevit_transformer, size_.channels, size_.features, 0, kFewImages);
-    return fits_ && p.out_activation == Activation::silu &&
-           few_images(p_.batch, small_stack_blocks(size_, p_), large, kMaxBlocks, most);
+    if (!fits_ || p.out_activation != Activation::silu) return false;
+    const int most = few_images_of(FewOperator::mobilevit_transformer, size_.channels, size_.features, 0, kFewImages,
+                                   static_cast<float>(p_.tokens) / static_cast<float>(room_));
+    return few_images(p_.batch, small_stack_blocks(size_, p_.batch), large, kMaxBlocks, most);
   }
   template <class T>
   cudaError_t run(const MobileViTTransformerParams& images, cudaStream_t stream) const {
     SmallStackParams p = p_;
     p.x = images.x, p.y = images.y;
-    return small_stack<T>(size_, p, stream);
+    return (p.tokens == room_ ? small_stack<T> : small_stack_masked<T>)(size_, p, stream);
   }
 
  private:
   SmallStackSize size_{};
   SmallStackParams p_{};
+  int room_ = 0;  // of a sequence, for tokens
   bool fits_ = false;
 };
 

@@ -176,11 +176,13 @@ MVF_DEVICE void norm(uint32_t x, uint32_t normed, uint32_t stats, uint32_t affin
   sync_block();
 }
 
-// 16 queries over kKeys keys by a warp: for kColumnTiles tiles of the values' columns from `tile` on the sums of values
-// times 2^((score - most) * scale), and of the factors. Keys as they were sent are right factors of the scores.
-template <class T, int kKeys, int kSteps, int kColumnTiles>
-MVF_DEVICE void attend(uint32_t query, uint32_t key, uint32_t value, int tile, float scale,
+// 16 queries over kKeys keys by a warp, or the first `keys` of them: for kColumnTiles tiles of the values' columns from
+// `tile` on the sums of values times 2^((score - most) * scale), and of the factors. Keys as they were sent are right
+// factors of the scores.
+template <class T, int kKeys, int kSteps, int kColumnTiles, bool kMasked>
+MVF_DEVICE void attend(uint32_t query, uint32_t key, uint32_t value, int tile, int keys, float scale,
                        float (&out)[kColumnTiles][4], float (&most)[2], float (&sum)[2]) {
+  constexpr float kNoScore = -3.0e38f;  // its weight is 0, and it is no infinity to subtract from another
   const int lane = thread_index() % kWarpSize;
   float s[kKeys / 8][4] = {};
   MVF_UNROLL
@@ -191,6 +193,12 @@ MVF_DEVICE void attend(uint32_t query, uint32_t key, uint32_t value, int tile, f
       const Bytes16 b = load_shared_at<Bytes16>(key + ((n * kSteps + k) * kWarpSize + lane) * 16);
       multiply_words<T>(s[2 * n], q.word, b.word[0], b.word[2]);
       multiply_words<T>(s[2 * n + 1], q.word, b.word[1], b.word[3]);
+    }
+  }
+  if constexpr (kMasked) {
+    MVF_UNROLL
+    for (int i = 0; i < kKeys / 2; ++i) {
+      if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= keys) s[i / 4][i % 4] = kNoScore;
     }
   }
   most[0] = s[0][0], most[1] = s[0][2], sum[0] = sum[1] = 0.0f;

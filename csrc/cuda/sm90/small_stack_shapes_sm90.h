@@ -27,6 +27,7 @@ struct StackShape : Splits {
   static constexpr int kGroups = kGroups_, kSlices = kSlices_, kAllWarps = kWarps_, kReduce = kReduce_;
   static constexpr int kAttendTiles = kAttendTiles_, kCluster = kGroups * kSlices, kHidden = 2 * kD;
   static constexpr int kRows = kTokens / kGroups, kRowTiles = kRows / 16;
+  static constexpr bool kMasked = false;
   static MVF_HOST_DEVICE constexpr int pairs_of_tiles(int columns) {
     return ceil_div(columns, 16) * 2;
   }  // tiles of 8, an even number
@@ -85,6 +86,12 @@ struct StackShape : Splits {
   static MVF_HOST_DEVICE constexpr int bytes(int chunk) {
     return round_up(at_norm(chunk) + (normed(chunk) ? kPadded * 8 : 0), 128);
   }
+};
+
+// The same for sequences of fewer tokens. Their places beyond the last token hold copies of it, which no query sees.
+template <class Shape>
+struct Masked : Shape {
+  static constexpr bool kMasked = true;
 };
 
 constexpr int kMaxChunks = 18;

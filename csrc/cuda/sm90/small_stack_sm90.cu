@@ -13,17 +13,22 @@ int64_t small_stack_weight_bytes(SmallStackSize size) {
   return bytes;
 }
 
-int64_t small_stack_blocks(SmallStackSize size, const SmallStackParams& params) {
+int small_stack_tokens(SmallStackSize size) {
+  int tokens = 0;
+  few::with_stack_shape(size, [&](auto shape) { tokens = decltype(shape)::kTokens; }, few::StackShapes());
+  return tokens;
+}
+
+int64_t small_stack_blocks(SmallStackSize size, int batch) {
   int64_t blocks = 0;
-  const auto count = [&](auto shape) {
-    using S = decltype(shape);
-    const bool whole = params.height % 2 == 0 && params.width % 2 == 0;
-    if (whole && int64_t{1} * params.height * params.width == 4 * S::kTokens) blocks = 4ll * params.batch * S::kCluster;
-  };
-  few::with_stack_shape(size, count, few::StackShapes());
+  few::with_stack_shape(
+      size, [&](auto shape) { blocks = 4ll * batch * decltype(shape)::kCluster; }, few::StackShapes());
   return blocks;
 }
 
-template cudaError_t small_stack<Half>(SmallStackSize, const SmallStackParams&, cudaStream_t);
+template <>
+cudaError_t small_stack<Half>(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream) {
+  return few::launch_small_stack<Half, false>(size, params, stream);
+}
 
 }  // namespace mobilevit_fast::cuda

@@ -21,14 +21,20 @@ struct SmallStackParams {
   const Bytes16* weights;  // of a slice of the columns after another
   int batch, height, width;
   float score_scale, eps;  // log2(e) / sqrt(head_dim)
+  int tokens;              // of a sequence: a quarter of the pixels
 };
 
 // Bytes of `weights`; 0 where there is no kernel of this size.
 int64_t small_stack_weight_bytes(SmallStackSize size);
-// Blocks of the kernel for these parameters; 0 where there is none, since the image has more tokens, or fewer.
-int64_t small_stack_blocks(SmallStackSize size, const SmallStackParams& params);
-// Launches it over elements T; cudaErrorInvalidValue where there is none.
+// Tokens that a sequence has room for; 0 where there is no kernel.
+int small_stack_tokens(SmallStackSize size);
+// Blocks of the kernel for so many images; 0 where there is none.
+int64_t small_stack_blocks(SmallStackSize size, int batch);
+
+// Launch it for sequences of as many tokens as there is room for, and for fewer.
 template <class T>
 cudaError_t small_stack(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream);
+template <class T>
+cudaError_t small_stack_masked(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream);
 
 }  // namespace mobilevit_fast::cuda

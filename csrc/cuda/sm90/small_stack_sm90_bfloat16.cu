@@ -1,8 +1,11 @@
-// Launches of the transformer stacks of few images in bfloat16.
+// Launches of the transformer stacks of few images, in bfloat16.
 #include "small_stack_sm90_kernel.h"
 
 namespace mobilevit_fast::cuda {
 
-template cudaError_t small_stack<BFloat16>(SmallStackSize, const SmallStackParams&, cudaStream_t);
+template <>
+cudaError_t small_stack<BFloat16>(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream) {
+  return few::launch_small_stack<BFloat16, false>(size, params, stream);
+}
 
 }  // namespace mobilevit_fast::cuda

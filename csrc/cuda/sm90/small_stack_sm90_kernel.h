@@ -5,6 +5,8 @@
 // x; hidden units; x.
 #pragma once
 
+#include <type_traits>
+
 #include "launch_sm90.h"
 #include "small_stack_parts_sm90.h"
 
@@ -111,9 +113,13 @@ struct StackKernel {
     if (i < p_.schedule.first) load(i);
   }
 
+  MVF_DEVICE bool exists(int row) const { return !S::kMasked || group_ * S::kRows + row < p_.tokens; }
+
   // Of a token's row in the group: patches of 2x2 pixels, a sequence for each of a patch's places.
   MVF_DEVICE int64_t pixel(int row) const {
-    const int token = group_ * S::kRows + row, image = sequence_ / 4, place = sequence_ % 4, across = p_.width / 2;
+    int token = group_ * S::kRows + row;
+    if (S::kMasked && token >= p_.tokens) token = p_.tokens - 1;
+    const int image = sequence_ / 4, place = sequence_ % 4, across = p_.width / 2;
     return (int64_t{1} * image * p_.height + 2 * (token / across) + place / 2) * p_.width + 2 * (token % across) +
            place % 2;
   }
@@ -234,9 +240,9 @@ struct StackKernel {
     float out[kColumnTiles][4], most[2], sum[2];
     if (key_part < kKeyParts) {
       const uint32_t first = key_part * (kKeys / 16) * S::kHeadSteps * kFragment;
-      attend<T, kKeys, S::kHeadSteps, kColumnTiles>(shared_ + S::kAtQuery + r * S::kHeadSteps * kFragment,
-                                                    shared_ + S::kAtKey + first, shared_ + S::kAtValue + first, tile,
-                                                    p_.score_scale, out, most, sum);
+      attend<T, kKeys, S::kHeadSteps, kColumnTiles, S::kMasked>(
+          shared_ + S::kAtQuery + r * S::kHeadSteps * kFragment, shared_ + S::kAtKey + first,
+          shared_ + S::kAtValue + first, tile, p_.tokens - key_part * kKeys, p_.score_scale, out, most, sum);
     }
     if (kKeyParts > 1) add_second_half(r, key_part, out, most, sum);
     if (key_part != 0) return;
@@ -318,8 +324,11 @@ struct StackKernel {
       MVF_UNROLL
       for (int e = 0; e < 2; ++e) {
         const int column = (slice_ * S::kOutTiles + tile + e) * 8 + lane_ % 4 * 2;
-        store_global(words(static_cast<T*>(p_.y) + pixel(row) * S::kChannels + column), w[e].word[0]);
-        store_global(words(static_cast<T*>(p_.y) + pixel(row + 8) * S::kChannels + column), w[e].word[1]);
+        MVF_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          if (!exists(row + 8 * half)) continue;
+          store_global(words(static_cast<T*>(p_.y) + pixel(row + 8 * half) * S::kChannels + column), w[e].word[half]);
+        }
       }
     };
     multiply_fragments<T, S::kRowTiles, S::kOutTiles, S::steps(S::kLast), typename S::Out, S::kReduce>(
@@ -335,22 +344,19 @@ struct StackKernel {
   int x_parity_, own_parity_;
 };
 
-}  // namespace mobilevit_fast::cuda::few
-
-namespace mobilevit_fast::cuda {
-
-template <class T>
-cudaError_t small_stack(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream) {
+// Launches the kernel of a size over elements T; cudaErrorInvalidValue where there is none.
+template <class T, bool kMasked>
+cudaError_t launch_small_stack(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream) {
   cudaError_t status = cudaErrorInvalidValue;
   const auto start = [&](auto shape) {
     using S = decltype(shape);
-    constexpr few::Schedule kSchedule = few::schedule<S>();
-    few::StackKernelParams all;
+    constexpr Schedule kSchedule = schedule<S>();
+    StackKernelParams all;
     static_cast<SmallStackParams&>(all) = params, all.schedule = kSchedule;
-    status = launch_sm90<few::StackKernel<T, S>>(all, stream);
+    status = launch_sm90<StackKernel<T, std::conditional_t<kMasked, Masked<S>, S>>>(all, stream);
   };
-  if (small_stack_blocks(size, params) > 0) few::with_stack_shape(size, start, few::StackShapes());
+  with_stack_shape(size, start, StackShapes());
   return status;
 }
 
-}  // namespace mobilevit_fast::cuda
+}  // namespace mobilevit_fast::cuda::few

@@ -1,0 +1,11 @@
+// Launches of the transformer stacks of few images for sequences that leave places empty, in float16.
+#include "small_stack_sm90_kernel.h"
+
+namespace mobilevit_fast::cuda {
+
+template <>
+cudaError_t small_stack_masked<Half>(SmallStackSize size, const SmallStackParams& params, cudaStream_t stream) {
+  return few::launch_small_stack<Half, true>(size, params, stream);
+}
+
+}  // namespace mobilevit_fast::cuda
