@@ -218,11 +218,6 @@ class Fused(Swapped):
     """Whether the fused forward calls modules of the region, whose results may then require gradients."""
 
     @classmethod
-    def settings(cls, module: Any) -> tuple[Any, ...]:
-        """What the forward of ``module`` reads besides its arguments, modules and attributes."""
-        return ()
-
-    @classmethod
     def run(cls, module: Any, bounds: dict[str, Bound], x: Tensor) -> Tensor:
         """The fused forward of ``module``: the kernel of its kind."""
         return bounds[cls.kind](x)

@@ -22,7 +22,7 @@ from torch._prims_common import suggest_memory_format
 from mobilevit_fast.acceleration.class_swap import Before, Swapped, original_class
 from mobilevit_fast.acceleration.parts import ConvParts
 from mobilevit_fast.acceleration.programs import Key, Programs, Recording, Refused, key_of
-from mobilevit_fast.acceleration.watch import absorbed, globally_hooked
+from mobilevit_fast.acceleration.watch import globally_hooked, hidden_in
 from mobilevit_fast.ops.registry import is_read_elsewhere, is_transformed
 
 
@@ -207,9 +207,7 @@ class LayoutState:
     def is_watched(self, model: nn.Module) -> bool:
         """Whether hooks see what goes from one module inside to the next."""
         if self._hooks is None:
-            rules = [(m, getattr(type(m), "rule", None)) for m in model.modules() if "_mvf" in m.__dict__]
-            # A module may have its own class again, by others or by a restore in another thread.
-            hidden = {id(child.module) for m, rule in rules if rule is not None for child in absorbed(m, rule.absorbs)}
+            hidden = hidden_in(model)
             # A model on the way to parts of another one's head is called where that is not fused.
             inside = (m for m in model.modules() if m is not model)
             visible = [m for m in inside if "_mvf_layouts" in m.__dict__ or id(m) not in hidden]
@@ -269,7 +267,7 @@ def _key(before: Before, module: nn.Module, args: Sequence[Any], kwargs: Mapping
         key, _ = key_of(module, args, kwargs)
     except Refused:
         return None
-    return (before.forward, *before.rule.fused.settings(module), key)
+    return before.forward, *key
 
 
 def layout_roots(model: nn.Module, kinds: Container[type[nn.Module]]) -> Iterator[tuple[nn.Module, LayoutState]]:

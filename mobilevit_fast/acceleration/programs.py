@@ -2,27 +2,35 @@
 
 A MobileViT's forward runs a few hundred lines of Python for two dozen kernels, which for few images take no longer than
 these lines. A call is recorded where everything from its images to its result is a kernel of this package. A later one
-like it runs the kernels in their order, and asks only then, while a GPU is at work, whether anything in the model
-changed since; if so its result is thrown away and the modules are called.
+like it runs the kernels in their order, and asks, while a GPU is at work, whether anything in the model changed since;
+if so its result is thrown away and the modules are called.
+
+What code between the kernels reads of a result, writes into it or keeps is not in a recording. So there is none where a
+module runs such code: one that is neither fused nor a library's, which do nothing but call others, nor a list of these.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mobilevit_fast.acceleration.watch import Watch, globally_hooked, is_hooked, whole
+from mobilevit_fast.acceleration.behaviour import replaced_code
+from mobilevit_fast.acceleration.class_swap import Swapped, original_class
+from mobilevit_fast.acceleration.rules import calls_others, settings_of
+from mobilevit_fast.acceleration.watch import Watch, globally_hooked, hidden_in, is_hooked, whole
 from mobilevit_fast.ops.program import Encoded, Step, encoded
 from mobilevit_fast.ops.registry import is_autocasting, is_transformed
 
 MAX_PROGRAMS = 16
 """Kinds of calls of a model that are kept; one more, and all are recorded anew."""
+
+_HOLDERS = (nn.Identity, nn.ModuleDict, nn.ModuleList, nn.Sequential)
+"""Modules that do nothing but call others."""
 
 Key = tuple[Any, ...]
 
@@ -53,7 +61,19 @@ def key_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     kind = x.device.type
     autocast = torch.get_autocast_dtype(kind) if is_autocasting(kind) else None
     others = tuple(None if value is x else (type(value), value) for value in values)
-    return (x.shape, x.stride(), x.dtype, x.device, others, tuple(kwargs), autocast), x
+    settings = settings_of(original_class(model))(model)
+    return (x.shape, x.stride(), x.dtype, x.device, others, tuple(kwargs), autocast, *settings), x
+
+
+def _is_only_kernels(model: nn.Module) -> bool:
+    """Whether nothing runs between its fused modules but code that calls them."""
+    hidden = hidden_in(model)
+    return not any(
+        replaced_code(module, is_region=isinstance(module, Swapped))
+        or not ("_mvf" in module.__dict__ or type(module) in _HOLDERS or calls_others(original_class(module)))
+        for module in model.modules()
+        if id(module) not in hidden
+    )
 
 
 class Used(NamedTuple):
@@ -69,6 +89,11 @@ class Used(NamedTuple):
         module = self.module()
         is_same = module is not None and module.__dict__.get("_mvf") is self.state
         return is_same and self.state.derived.get(self.key) is self.derived
+
+    def is_unchanged(self) -> bool:
+        """Whether its weights are, besides, those that it was derived from."""
+        module = self.module()
+        return module is not None and self.is_current() and self.derived.watch.is_unchanged(module)
 
 
 class Recording:
@@ -175,9 +200,11 @@ class Programs:
         program = self._programs.get(key)
         if program is None:
             return None, False
-        with suppress(Exception):  # of weights that moved, say: the modules are called, and tell
+        # A GPU would stand still meanwhile; on a CPU a result that is thrown away costs as much as another one.
+        asks_first = images.device.type == "cpu"
+        if not asks_first or program.is_current(model):
             result = program.run(images)
-            if program.is_current(model):
+            if asks_first or program.is_current(model):
                 return result, True
         self.forget()
         return None, False
@@ -194,19 +221,20 @@ class Programs:
         return False
 
     def keep(self, key: Key, model: nn.Module, recording: Recording, result: Any) -> None:
-        """Keep what was recorded, or never ask again."""
+        """Keep what was recorded, and none that has become another model's; or never ask again."""
         leaves, structure = pytree.tree_flatten(result)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         steps = recording.steps(tensors[0]) if len(tensors) == 1 else None
         children = whole(model) if steps else []
-        if any(child.module.training or is_hooked(child.module) for child in children):
+        if any(child.module.training or is_hooked(child.module) for child in children) or not _is_only_kernels(model):
             steps = None
-        others = iter(self._programs.values())
-        known = next((p.watch for p in others if p.is_current(model)), None) if steps else None
+        current = {kind: program for kind, program in list(self._programs.items()) if program.is_current(model)}
+        known = next((program.watch for program in current.values()), None)
         watch = (known or Watch(children, model)) if steps else None
         if steps is None or watch is None or not watch.trustworthy:
             self._refused.add(key)
-            return
-        rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        used = tuple(recording.used)
-        self._programs[key] = Program(tuple(steps), encoded(steps), rest, structure, used, model._modules, watch)
+        elif all(used.is_unchanged() for used in recording.used):  # else somebody changed them during the call
+            rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+            used = tuple(recording.used)
+            current[key] = Program(tuple(steps), encoded(steps), rest, structure, used, model._modules, watch)
+        self._programs = current

@@ -5,6 +5,7 @@ A library's table is read only when that library is in use, so that importing th
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -44,12 +45,18 @@ class Integration(NamedTuple):
         rules: by the class that each is for.
         markers: classes of which a model must hold one for the rules to apply to it.
         models: classes of whole models; between the regions of one, nothing but the library's code runs.
+        settings: what the forward of one of these reads besides its arguments, modules and attributes.
     """
 
     name: str
     rules: dict[type[nn.Module], Rule]
     markers: tuple[type[nn.Module], ...]
     models: tuple[type[nn.Module], ...]
+    settings: Callable[[Any], tuple[Any, ...]]
+
+
+def _no_settings(model: nn.Module) -> tuple[Any, ...]:
+    return ()
 
 
 _TABLES: dict[str, tuple[str, str]] = {}
@@ -67,7 +74,8 @@ def integrations() -> list[Integration]:
         if name not in _LOADED and trigger in sys.modules:
             table = importlib.import_module(module)
             rules = {rule.original: rule for rule in table.RULES}
-            _LOADED[name] = Integration(name, rules, table.MARKERS, table.MODELS)
+            settings = getattr(table, "settings", _no_settings)
+            _LOADED[name] = Integration(name, rules, table.MARKERS, table.MODELS, settings)
     return [_LOADED[name] for name in _TABLES if name in _LOADED]  # in one order, whichever was imported first
 
 
@@ -82,3 +90,14 @@ def find_rule(original: type[nn.Module]) -> Rule | None:
         if original in integration.rules:
             return integration.rules[original]
     return None
+
+
+@functools.cache
+def settings_of(original: type) -> Callable[[Any], tuple[Any, ...]]:
+    """How to ask a model of exactly this class for its settings; nothing is known of any other module."""
+    return next((i.settings for i in integrations() if original in i.models), _no_settings)
+
+
+def calls_others(original: type[nn.Module]) -> bool:
+    """Whether a class, if it has no rule, does nothing but call modules: of a library's own file of models."""
+    return any(original.__module__ == kind.__module__ for i in integrations() for kind in (*i.models, *i.rules))

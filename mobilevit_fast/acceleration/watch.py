@@ -69,6 +69,13 @@ def absorbed(module: nn.Module, paths: Sequence[str]) -> Iterator[Child]:
                         stack.append((f"{at}.{name}", child))
 
 
+def hidden_in(model: nn.Module) -> set[int]:
+    """Identities of the modules that fused ones stand for."""
+    rules = [(module, getattr(type(module), "rule", None)) for module in model.modules() if "_mvf" in module.__dict__]
+    # A module may have its own class again, by others or by a restore in another thread.
+    return {id(child.module) for module, rule in rules if rule is not None for child in absorbed(module, rule.absorbs)}
+
+
 def whole(model: nn.Module) -> list[Child]:
     """Everything in a model, as children of it: its own parameters and buffers, and all modules.
 

@@ -196,6 +196,18 @@ def test_every_kind_of_call_has_a_graph_of_its_own(device: Recorded) -> None:
     assert device.captures == len(calls) + 1
 
 
+def test_what_a_configuration_asks_for_has_a_graph_of_its_own(device: Recorded) -> None:
+    model, x = accelerated("transformers"), zoo.images(1)
+    zoo.run_often(model, x)
+    with torch.no_grad():
+        assert model(x).hidden_states is None
+        model.config.output_hidden_states = True
+        assert model(x).hidden_states is not None
+        model.config.output_hidden_states, model.config.return_dict = False, False
+        assert isinstance(model(x), tuple)
+    assert device.captures == 3
+
+
 def test_the_one_not_used_for_longest_makes_room(device: Recorded) -> None:
     model = accelerated()
     for batch in range(1, graphs.MAX_GRAPHS + 2):

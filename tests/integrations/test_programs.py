@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mobilevit_fast as mvf
 from mobilevit_fast.acceleration import programs
+from mobilevit_fast.acceleration.class_swap import original_class
 from mobilevit_fast.acceleration.programs import Program, Recording
 from testing.tolerance import close
 from tests.integrations import zoo
@@ -151,6 +152,120 @@ def test_changes_around_the_kernels(change: Callable[[nn.Module], None], runs: l
         assert not torch.equal(found, before)
         if twin is not None:
             close(found, zoo.run(twin, x))
+
+
+class Clipped(nn.Module):
+    """Writes into the result of a kernel."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x).clamp_(-0.1, 0.1)
+
+
+class Skipped(Clipped):
+    """Reads what a kernel is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.mean() > 0 else self.inner(x)
+
+
+class Counted(Clipped):
+    """Keeps something of every call."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        result: Tensor = self.inner(x)
+        return result
+
+
+def rectified(inner: nn.Module) -> nn.Module:
+    return nn.Sequential(inner, nn.ReLU(inplace=True))
+
+
+@pytest.mark.parametrize("wrap", [Clipped, Skipped, Counted, rectified])
+def test_code_between_the_kernels_runs_at_every_call(wrap: Callable[[nn.Module], nn.Module], runs: list[int]) -> None:
+    plain = zoo.SMALL["timm"]()
+    plain.stages[1][1] = wrap(plain.stages[1][1]).eval()
+    model = mvf.accelerate(copy.deepcopy(plain))
+    x = zoo.images(1)
+    for images in (x, x, x, -x, x + 3, x - 3):
+        close(zoo.run(model, images), zoo.run(plain, images))
+    assert getattr(model.stages[1][1], "calls", 6) == 6
+    assert not runs
+
+
+def test_a_library_whose_code_was_replaced(monkeypatch: pytest.MonkeyPatch, runs: list[int]) -> None:
+    model, x = mvf.accelerate(zoo.SMALL["transformers"]()), zoo.images(1)
+    layer = original_class(model.mobilevit.encoder.layer[0])
+    forward, calls = layer.forward, list[int]()
+
+    def counting(self: nn.Module, features: Tensor) -> Any:
+        calls.append(1)
+        return forward(self, features)
+
+    monkeypatch.setattr(layer, "forward", counting)
+    zoo.run_often(model, x)
+    assert not runs
+    assert len(calls) > 2
+
+
+def test_weights_that_change_while_a_call_is_recorded(monkeypatch: pytest.MonkeyPatch, runs: list[int]) -> None:
+    model, x = mvf.accelerate(zoo.SMALL["timm"]()), zoo.images(1)
+    before, steps = zoo.run(model, x), Recording.steps
+
+    def late(self: Recording, result: Tensor) -> Any:
+        with torch.no_grad():
+            model.head.fc.bias += 1  # as another thread may do
+        return steps(self, result)
+
+    monkeypatch.setattr(Recording, "steps", late)
+    zoo.run(model, x)
+    monkeypatch.setattr(Recording, "steps", steps)
+    assert not model._mvf_layouts.programs._programs
+    close(zoo.run_often(model, x), before + 1)
+    assert len(runs) > 0
+
+
+def test_weights_of_before_are_freed() -> None:
+    """Once another kind of call is recorded."""
+    model = mvf.accelerate(zoo.SMALL["timm"]())
+    zoo.run_often(model, zoo.images(1))
+    (program,) = model._mvf_layouts.programs._programs.values()
+    packed = [weakref.ref(a) for step in program.steps for a in step.arguments if isinstance(a, Tensor)]
+    del program
+    model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
+    zoo.run_often(model, zoo.images(2))
+    assert len(packed) == 18
+    assert not [reference for reference in packed if reference() is not None]
+
+
+def test_on_a_cpu_nothing_runs_in_vain(runs: list[int]) -> None:
+    model, x = mvf.accelerate(zoo.SMALL["timm"]()), zoo.images(1)
+    zoo.run_often(model, x)
+    assert len(runs) == 1
+    with torch.no_grad():
+        model.head.fc.bias += 1
+    zoo.run(model, x)
+    assert len(runs) == 1
+
+
+def test_errors_of_a_recorded_call_are_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = mvf.accelerate(zoo.SMALL["timm"]()), zoo.images(1)
+    expected = zoo.run_often(model, x)
+
+    def fail(self: Program, images: Tensor) -> Any:
+        raise torch.OutOfMemoryError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "run", fail)
+        with pytest.raises(torch.OutOfMemoryError, match="no memory"):
+            zoo.run(model, x)
+    assert torch.equal(zoo.run(model, x), expected)
 
 
 def test_a_region_that_forgets_its_weights_is_asked_again(runs: list[int]) -> None:
@@ -298,3 +413,17 @@ def test_threads() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(is_right, range(4)))
+
+
+def test_another_thread_may_add_a_program_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mvf.accelerate(zoo.SMALL["timm"]())
+    zoo.run_often(model, zoo.images(1))
+    found = model._mvf_layouts.programs
+    is_current = Program.is_current
+
+    def slow(self: Program, of: nn.Module) -> bool:
+        found._programs[len(found._programs)] = self
+        return is_current(self, of)
+
+    monkeypatch.setattr(Program, "is_current", slow)
+    zoo.run_often(model, zoo.images(2))

@@ -53,14 +53,15 @@ class DownsamplingMobileViTBlock(MobileViTBlock):
         return super().run(module, bounds, x)
 
 
+def settings(model: Any) -> tuple[Any, ...]:
+    """What a model's configuration asks for, unless an argument of the call does."""
+    return model.config.output_hidden_states, model.config.return_dict
+
+
 class ImageClassification(HeadOfModel):
     """``MobileViTForImageClassification`` with a fused head; with labels, the original forward gives the loss."""
 
     output_class: type
-
-    @classmethod
-    def settings(cls, module: Any) -> tuple[Any, ...]:
-        return module.config.output_hidden_states, module.config.return_dict
 
     @classmethod
     def around(

@@ -24,4 +24,5 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {
 
 RULES = huggingface.rules_for(library, ImageClassification, _ACTIVATIONS)
 MODELS = huggingface.models_of(library)
+settings = huggingface.settings
 MARKERS = tuple(rule.original for rule in RULES)
