@@ -5,7 +5,6 @@ A library's table is read only when that library is in use, so that importing th
 
 from __future__ import annotations
 
-import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -92,8 +91,7 @@ def find_rule(original: type[nn.Module]) -> Rule | None:
     return None
 
 
-@functools.cache
-def settings_of(original: type) -> Callable[[Any], tuple[Any, ...]]:
+def settings_of(original: type[nn.Module]) -> Callable[[Any], tuple[Any, ...]]:
     """How to ask a model of exactly this class for its settings; nothing is known of any other module."""
     return next((i.settings for i in integrations() if original in i.models), _no_settings)
 
