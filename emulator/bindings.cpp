@@ -108,6 +108,7 @@ void bind_primitives(py::module_& m) {
       .value("barrier_missed", Fault::barrier_missed)
       .value("barriers_of_two_lines", Fault::barriers_of_two_lines)
       .value("lane_missing", Fault::lane_missing)
+      .value("moved_load", Fault::moved_load)
       .value("shared_overflow", Fault::shared_overflow)
       .value("global_overflow", Fault::global_overflow)
       .value("too_large", Fault::too_large);

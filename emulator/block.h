@@ -219,9 +219,9 @@ class Block {
   // The same of a load that the compiler may move, even to before grid_wait.
   MVF_OUT_OF_LINE Array& touch_unchanging(const void* address, size_t bytes, const Place& place) {
     Array& array = touch_global(address, bytes, place);
-    if (device.dependent && !array.constant) {
+    if (!array.constant) {
       throw Error("global memory: " + array.name + " by load_global at " + place.text() +
-                  ", which may be moved to before grid_wait: expected load_result");
+                  ", which may be moved to before grid_wait: expected load_written or load_result");
     }
     return array;
   }

@@ -78,6 +78,12 @@ T load_global(const T* source, MVF_PLACE) {
   return *source;
 }
 template <class T>
+T load_written(const T* source, MVF_PLACE) {
+  expect_aligned(source, MVF_HERE);
+  block().touch_global(source, sizeof(T), MVF_HERE).read += sizeof(T);
+  return *source;
+}
+template <class T>
 void store_global(T* target, T value, MVF_PLACE) {
   expect_aligned(target, MVF_HERE);
   block().touch_global(target, sizeof(T), MVF_HERE).written += sizeof(T);

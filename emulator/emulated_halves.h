@@ -54,9 +54,7 @@ inline void prefetch_result(const void*) {}
 
 template <class T>
 T load_result(const T* source, MVF_PLACE) {
-  expect_aligned(source, MVF_HERE);
-  block().touch_global(source, sizeof(T), MVF_HERE).read += sizeof(T);
-  return *source;
+  return load_written(source, file, line);
 }
 template <class T>
 void store_global_whole(T* target, T value, MVF_PLACE) {

@@ -7,14 +7,14 @@ namespace mobilevit_fast::cuda {
 
 // Bytes of the word beside the array are there, but may be anything.
 inline uint32_t load_word_around(const uint8_t* byte, MVF_PLACE) {
-  const emulated::Array& array = block().touch_unchanging(byte, 1, MVF_HERE);
+  const emulated::Array& array = block().touch_global(byte, 1, MVF_HERE);
   const uint8_t *begin = reinterpret_cast<const uint8_t*>(array.begin), *end = begin + array.bytes;
   const uint8_t* word = byte - (reinterpret_cast<uintptr_t>(byte) & 3);
   uint32_t value = 0xa5a5a5a5u;
   for (int i = 0; i < 4; ++i) {
     if (word + i >= begin && word + i < end) std::memcpy(reinterpret_cast<uint8_t*>(&value) + i, word + i, 1);
   }
-  block().touch_unchanging(byte, 1, MVF_HERE).read += 4;
+  block().touch_global(byte, 1, MVF_HERE).read += 4;
   return value;
 }
 

@@ -10,13 +10,6 @@
 
 namespace mobilevit_fast::emulator {
 
-// Global arrays that no kernel writes, by how their names begin: packed weights and what stands beside them.
-inline bool is_constant(const std::string& name) {
-  constexpr const char* kBegin[] = {"packed", "weight", "scale", "shift", "bias", "piece", "expand", "stream"};
-  return std::any_of(std::begin(kBegin), std::end(kBegin),
-                     [&](const char* begin) { return name.compare(0, std::strlen(begin), begin) == 0; });
-}
-
 // Registers that the launch gives a thread: those asked for, or what one block leaves, in whole warpgroups.
 inline int launch_registers(int asked, unsigned threads) {
   if (asked > 0) return asked;
@@ -37,8 +30,6 @@ inline void launch_sm90(Device& device, unsigned blocks, unsigned cluster, unsig
     throw Error("registers: expected at most 65536 of a block, got " + std::to_string(registers) + " of each of " +
                 std::to_string(threads) + " threads");
   }
-  device.dependent = true;
-  for (Array& array : device.arrays) array.constant = is_constant(array.name);
   for (unsigned first = 0; first < blocks; first += cluster) {
     Cluster(device, first, cluster, blocks, threads, shared_bytes, launch_registers(registers, threads)).run(kernel);
   }

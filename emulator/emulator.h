@@ -43,8 +43,15 @@ struct Array {
   const char* begin;
   size_t bytes;
   uint64_t read = 0, written = 0;
-  bool constant = false;  // written by no kernel: a dependent launch may read it before the one before it has ended
+  bool constant;  // written by no kernel: a dependent launch may read it before the one before it has ended
 };
+
+// Whether no kernel writes an array of this name: packed weights and what stands beside them.
+inline bool is_constant(const std::string& name) {
+  constexpr const char* kParts[] = {"packed", "weight", "scale", "shift", "bias", "piece", "stream", "pool", "project"};
+  return name != "image_bias" && std::any_of(std::begin(kParts), std::end(kParts),
+                                             [&](const char* part) { return name.find(part) != std::string::npos; });
+}
 
 struct Counts {
   uint64_t products = 0;      // instructions of the matrix unit, of a warp each
@@ -72,7 +79,8 @@ class Device {
   explicit Device(Options given) : options(given) {}
 
   void add(std::string name, const void* begin, size_t bytes) {
-    arrays.push_back({std::move(name), static_cast<const char*>(begin), bytes});
+    const bool constant = is_constant(name);
+    arrays.push_back({std::move(name), static_cast<const char*>(begin), bytes, 0, 0, constant});
   }
 
   MVF_OUT_OF_LINE Array& array_of(const void* address, size_t bytes, const Place& place) {
@@ -84,7 +92,6 @@ class Device {
   }
 
   Options options;
-  bool dependent = false;  // a launch that may begin before the one before it has ended
   std::vector<Array> arrays;
   Counts counts;
 };

@@ -22,7 +22,7 @@ inline void load_fragments(const Bytes16* rows, uint32_t* fragments, bool transp
   SharedMemory shared;
   Bytes16* copy = shared.take<Bytes16>(32);
   const int lane = thread_index();
-  store_shared(copy + lane, load_global(rows + lane));
+  store_shared(copy + lane, load_written(rows + lane));
   sync_warp();
   uint32_t r[4];
   if (transposed) {
@@ -51,7 +51,7 @@ inline void approximate(float* x, float* y, float* z) {
 
 // 32 lanes read elements `stride` apart from global memory.
 inline void read_sectors(const float* x, float* y, int stride) {
-  y[thread_index()] = load_global(x + thread_index() * stride);
+  y[thread_index()] = load_written(x + thread_index() * stride);
 }
 
 // Every thread passes its number to the next one through shared memory.
@@ -84,6 +84,7 @@ enum class Fault {
   barrier_missed,
   barriers_of_two_lines,
   lane_missing,
+  moved_load,
   shared_overflow,
   global_overflow,
   too_large
@@ -101,6 +102,7 @@ static void go_wrong(Fault fault, float* y) {
     sync_block();
   }
   if (fault == Fault::lane_missing && thread == 40) return;
+  if (fault == Fault::moved_load) load_global(y + thread);
   const float sum = shuffle_xor(static_cast<float>(thread), 1);
   numbers[fault == Fault::shared_overflow ? thread + 1 : thread] = sum;
   store_global(y + (fault == Fault::global_overflow ? thread + 1 : thread), sum);

@@ -130,8 +130,7 @@ MVF_DEVICE T load_shared_at(uint32_t address);
 // keeps what they loaded.
 template <class T>
 MVF_DEVICE T load_shared_constant(uint32_t address);
-// Global memory that the kernel before this one wrote, after grid_wait(). load_global is for what nothing writes while
-// this kernel or the one before it runs: the compiler may move it to before grid_wait(), and L1 may have older lines.
+// As load_written of device.h, of what is read once: past the multiprocessor's cache.
 template <class T>
 MVF_DEVICE T load_result(const T* source);
 

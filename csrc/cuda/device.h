@@ -97,7 +97,8 @@ MVF_DEVICE uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Global memory that nothing writes while the kernel runs, and results.
+// Global memory that nothing writes while this kernel or the one before it runs: packed weights. The compiler may move
+// these loads to before grid_wait(), and a multiprocessor's cache may have older lines.
 template <class T>
 MVF_DEVICE T load_global(const T* source) {
   return __ldg(source);
@@ -118,6 +119,16 @@ MVF_DEVICE Float2 load_global(const Float2* source) {
 template <>
 MVF_DEVICE Bytes16 load_global(const Bytes16* source) {
   const uint4 v = __ldg(reinterpret_cast<const uint4*>(source));
+  return {{v.x, v.y, v.z, v.w}};
+}
+// What kernels before this one may have written, behind grid_wait(), and results.
+template <class T>
+MVF_DEVICE T load_written(const T* source) {
+  return *source;
+}
+template <>
+MVF_DEVICE Bytes16 load_written(const Bytes16* source) {
+  const uint4 v = *reinterpret_cast<const uint4*>(source);
   return {{v.x, v.y, v.z, v.w}};
 }
 template <class T>

@@ -162,6 +162,7 @@ def test_asynchronous_copies_arrive_at_the_wait(with_wait: bool) -> None:
             r"divergent barrier: thread \d+ at barrier \(primitives.h:\d+\), thread \d+ at barrier",
         ),
         (Fault.lane_missing, r"deadlock: .*thread 32 at shuffle \(primitives.h:\d+\), thread 40 at its end"),
+        (Fault.moved_load, r"y by load_global at primitives.h:\d+, which may be moved .*: expected load_written"),
         (Fault.global_overflow, r"global memory: 4 bytes outside of every array at primitives.h:\d+"),
         (Fault.too_large, r"shared memory: expected at most the 65536 bytes of the launch, got 4194304"),
     ],

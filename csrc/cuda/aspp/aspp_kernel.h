@@ -40,7 +40,7 @@ struct AsppSums {
       if (lane < lanes) {
         MVF_UNROLL_SOME
         for (int pixel = begin + lane; pixel < end; pixel += lanes) {
-          const Bytes16 numbers = load_global(x + static_cast<int64_t>(pixel) * pieces + first + piece);
+          const Bytes16 numbers = load_written(x + static_cast<int64_t>(pixel) * pieces + first + piece);
           MVF_UNROLL
           for (int i = 0; i < kPieceNumbers / 2; ++i) {
             const Float2 both = unpack<T>(numbers.word[i]);
@@ -96,7 +96,7 @@ struct AsppImageBias {
     for (int i = thread_index(); i < p.channels; i += kThreads) {
       float sum = 0.0f;
       MVF_UNROLL_SOME
-      for (int slice = 0; slice < p.slices; ++slice) sum += load_global(sums + slice * p.channels + i);
+      for (int slice = 0; slice < p.slices; ++slice) sum += load_written(sums + slice * p.channels + i);
       store_shared(mean + place(i, p.channels), sum / static_cast<float>(p.pixels));
     }
     sync_block();

@@ -77,9 +77,12 @@ struct Conv2dBiasAct {
 
  private:
   // The image's own biases. Most tiles have pixels of one image only.
-  static MVF_DEVICE const Float2* biases_of(const Params& p, const typename Product::Tile& tile, int pixel) {
+  static MVF_DEVICE void load_own(const Params& p, const typename Product::Tile& tile, int pixel, int channel,
+                                  Float2 (&values)[2]) {
     const int image = p.tile.images == 1 ? tile.image : pixel / (p.shape.out_h * p.shape.out_w);
-    return p.results.image_bias + static_cast<int64_t>(image) * round_up(p.shape.outputs, kPairColumns) / 2;
+    const int64_t first = static_cast<int64_t>(image) * round_up(p.shape.outputs, kPairColumns) + channel;
+    const Float2* from = p.results.image_bias + first / 2;
+    values[0] = load_written(from), values[1] = load_written(from + 1);
   }
 
   static MVF_DEVICE void store(const Params& p, const typename Product::Tile& tile,
@@ -97,7 +100,7 @@ struct Conv2dBiasAct {
       MVF_UNROLL
       for (int i = 0; i < 2 * Product::kRows; ++i) {
         if (pixels[i] < 0) continue;
-        if (p.results.image_bias != nullptr) load_pairs(biases_of(p, tile, pixels[i]), channel, bias);
+        if (p.results.image_bias != nullptr) load_own(p, tile, pixels[i], channel, bias);
         const int half = i % 2 * 2;
         const Four four = finish(sums[i / 2][n] + half, sums[i / 2][n + 1] + half, scale, bias, p.activation);
         T* y = static_cast<T*>(p.results.y) + static_cast<int64_t>(pixels[i]) * pitch + channel;

@@ -132,7 +132,7 @@ struct Conv2dStem {
         MVF_UNROLL
         for (int k = 0; k < kTogether; ++k) {
           const int at = first + k * kWarpSize;
-          value[k] = inside && at >= begin && at < end && at < run ? load_global(x + at) : In{0};
+          value[k] = inside && at >= begin && at < end && at < run ? load_written(x + at) : In{0};
         }
         MVF_UNROLL
         for (int k = 0; k < kTogether; ++k) {

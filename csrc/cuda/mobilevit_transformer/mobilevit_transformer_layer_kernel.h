@@ -185,7 +185,7 @@ struct MobileViTTransformerLayer {
                        (busy ? p.qkv_at(0, sequence_, first_head + head, first_token_ + first_row) : 0);
       Attention<T, kSteps, 1> attention(p.head_dim, p.score_scale, [&](int row, int column) {
         if (!busy || !there(first_row + row)) return 0u;
-        return load_global(words(query + row * p.head_width() + column));
+        return load_written(words(query + row * p.head_width() + column));
       });
       load_keys(first_head, heads, 0, 0);
       for (int first = 0, stage = 0; first < p.tokens; first += p.keys, stage ^= 1) {

@@ -180,7 +180,7 @@ struct MobileViTTransformerWarps {
             const int64_t from = place < 0 ? ~place : place;
             inputs[t][i] = 0;
             if (column >= p.channels || place == kNowhere) continue;
-            inputs[t][i] = load_global(words(static_cast<const T*>(p.x) + from * p.channels + column));
+            inputs[t][i] = load_written(words(static_cast<const T*>(p.x) + from * p.channels + column));
           }
         }
         add(inputs);

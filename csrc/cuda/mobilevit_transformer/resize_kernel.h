@@ -38,7 +38,7 @@ struct Resize {
     float sum[kPieceNumbers] = {};
     const auto add = [&](int y, int x, float weight) {
       const int64_t at = ((image * p.height + y) * p.width + x) * count + index % count;
-      const Bytes16 piece = load_global(static_cast<const Bytes16*>(p.x) + at);
+      const Bytes16 piece = load_written(static_cast<const Bytes16*>(p.x) + at);
       MVF_UNROLL
       for (int i = 0; i < kPieceNumbers / 2; ++i) {
         const Float2 both = unpack<T>(piece.word[i]);

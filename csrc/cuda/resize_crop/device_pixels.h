@@ -15,7 +15,7 @@ namespace mobilevit_fast::cuda {
 // The aligned word that holds a byte of an array. Memory is handed out by more than a word, so that it may be read
 // whole where the array begins or ends in it.
 MVF_DEVICE uint32_t load_word_around(const uint8_t* byte) {
-  return __ldg(reinterpret_cast<const uint32_t*>(byte - (reinterpret_cast<uintptr_t>(byte) & 3)));
+  return load_written(reinterpret_cast<const uint32_t*>(byte - (reinterpret_cast<uintptr_t>(byte) & 3)));
 }
 
 // Byte i is that of (low, high) that the i-th digit of the selector, hexadecimal, names.

@@ -65,14 +65,14 @@ struct ResizeCrop {
 
     MVF_DEVICE Column(const Params& p, const ImageResize& image, int x) : p(p), image(image) {
       const ResizeTables tables(p, image);
-      pixels = image.image + int64_t{kChannels} * load_global(tables.begins + x);
+      pixels = image.image + int64_t{kChannels} * load_written(tables.begins + x);
       coefficients = tables.columns + x, rows = tables.rows;
     }
     // Rows past the last one repeat it; nobody looks at them.
     MVF_DEVICE const uint8_t* row(int y) const {
       return pixels + (y < image.height ? y : image.height - 1) * image.row_stride;
     }
-    MVF_DEVICE int32_t coefficient(int k) const { return load_global(coefficients + int64_t{1} * k * p.crop_w); }
+    MVF_DEVICE int32_t coefficient(int k) const { return load_written(coefficients + int64_t{1} * k * p.crop_w); }
     // The first row of a window, and behind it the coefficients.
     MVF_DEVICE const int32_t* window(int y) const { return rows + int64_t{1} * y * (1 + image.taps_y); }
   };
@@ -118,11 +118,11 @@ struct ResizeCrop {
   static MVF_DEVICE void any_windows(const Column& column, int first, int last, uint32_t* ring, const Store& store) {
     const int mask = column.image.ring - 1, taps = column.image.taps_y;
     const bool has_ring = column.image.ring > 0;
-    int next = load_global(column.window(first));
+    int next = load_written(column.window(first));
     MVF_NO_UNROLL
     for (int y = first; y < last; ++y) {
       const int32_t* window = column.window(y);
-      const int begin = load_global(window);
+      const int begin = load_written(window);
       next = next < begin || !has_ring ? begin : next;
       ++window;
       Sums sums;
@@ -136,13 +136,13 @@ struct ResizeCrop {
           if (has_ring) {
             store_shared(ring + (row & mask) * kThreads, pixel[i]);
           } else if (row < begin + taps) {
-            sums.add(pixel[i], load_global(window + row - begin));
+            sums.add(pixel[i], load_written(window + row - begin));
           }
         }
       }
       MVF_NO_UNROLL
       for (int k = 0; k < taps && has_ring; ++k) {
-        sums.add(load_shared(ring + ((begin + k) & mask) * kThreads), load_global(window + k));
+        sums.add(load_shared(ring + ((begin + k) & mask) * kThreads), load_written(window + k));
       }
       store(y, sums.pixel());
     }
@@ -155,14 +155,14 @@ struct ResizeCrop {
     int32_t c[kTaps];
     MVF_UNROLL
     for (int k = 0; k < kTaps; ++k) c[k] = column.coefficient(k);
-    int next = load_global(column.window(first));
+    int next = load_written(column.window(first));
     MVF_NO_UNROLL
     for (int y = first; y < last; ++y) {
       const int32_t* window = column.window(y);
-      const int begin = load_global(window);
+      const int begin = load_written(window);
       int32_t d[kTaps];
       MVF_UNROLL
-      for (int k = 0; k < kTaps; ++k) d[k] = load_global(window + 1 + k);
+      for (int k = 0; k < kTaps; ++k) d[k] = load_written(window + 1 + k);
       next = next < begin ? begin : next;
       MVF_NO_UNROLL
       for (; next < begin + kTaps; next += kRowsTogether) {
@@ -198,13 +198,13 @@ struct ResizeCrop {
   static MVF_DEVICE void shortened_columns(const Column& column, int y, int k, Sums& result) {
     constexpr int kBytes = kColumns * kChannels;
     const int32_t* window = column.window(y);
-    const int begin = load_global(window);
+    const int begin = load_written(window);
     Sums sums[kColumns];
     MVF_NO_UNROLL
     for (int row = 0; row < column.image.taps_y; ++row) {
       uint32_t word[(kBytes + 3) / 4];
       load_bytes<kBytes>(column.row(begin + row) + k * kChannels, word);
-      const int32_t c = load_global(window + 1 + row);
+      const int32_t c = load_written(window + 1 + row);
       MVF_UNROLL
       for (int i = 0; i < kColumns; ++i) sums[i].add(word, i, c);
     }
