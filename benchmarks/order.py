@@ -63,7 +63,7 @@ def measured(folder: Path) -> tuple[str, dict[str, list[Row]]]:
     regions = folder / "gpu-sm90-regions.json"
     for row in json.loads(regions.read_text(encoding="utf-8"))["rows"] if regions.exists() else ():
         key = row["operator"], row["dtype"], shape_text(row["shape"])
-        if row["batch"] == MANY and key in times:
+        if row["batch"] == MANY and not row.get("reason") and key in times:
             times[key]["cuda"] = row["us"]
     sizes = sizes_by_shape()
     found: dict[str, dict[tuple[Any, ...], Row]] = defaultdict(dict)
@@ -93,7 +93,7 @@ def few_rows(path: Path) -> list[tuple[str, tuple[int, ...], list[float], list[f
     found: dict[tuple[str, tuple[int, ...]], dict[int, Row]] = defaultdict(dict)
     for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
         sizes = tuple(row["shape"][name] for name in _FEW_SIZES.get(row["operator"], ()))
-        if row["batch"] in FEW and row["kernels"][0].startswith("few::"):
+        if row["batch"] in FEW and not row.get("reason") and row["kernels"][0].startswith("few::"):
             found[row["operator"], sizes].setdefault(row["batch"], row)
     return [
         (op, sizes, [rows[n]["us"] for n in FEW], [rows[n]["before_us"] for n in FEW])

@@ -1,5 +1,6 @@
 """The thin layer over `torch.cuda`: clock, graphs, memory, and what the GPU is and does at best."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -7,6 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+_NAME = 40
+"""Characters of a kernel's name."""
 
 
 def available() -> bool:
@@ -49,12 +53,19 @@ def _replay(graph: torch.cuda.CUDAGraph, call: Callable[[], Tensor]) -> None:
     graph.replay()
 
 
+def kernel_name(name: str) -> str:
+    """The class of one of this package's kernels with its first parameters; empty for any other kernel."""
+    found = re.search(r"mobilevit_fast::cuda::start\w*<(.*)", name)
+    return found[1].replace("mobilevit_fast::cuda::", "")[:_NAME].strip() if found else ""
+
+
 class Gpu:
     """The first GPU, as what measures needs it."""
 
     def __init__(self) -> None:
         self.device = torch.device("cuda", 0)
         self.l2_bytes = int(torch.cuda.get_device_properties(0).L2_cache_size)
+        self.capability = facts()["capability"]
 
     def elapsed(self, call: Callable[[], Any], count: int) -> float:
         """Seconds of the device for so many calls, one after the other."""
@@ -102,6 +113,14 @@ class Gpu:
     def ceiling_sizes(self) -> tuple[int, int]:
         """Bytes to copy, and rows of the matrices to multiply, for a measurement of what the GPU does at best."""
         return 2 << 30, 8192
+
+    def kernels(self, call: Callable[[], Any]) -> list[str]:
+        """Names of this package's kernels that a call starts, without what all of them begin with, cut off."""
+        torch.cuda.synchronize()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
+            call()
+            torch.cuda.synchronize()
+        return [name for event in profile.events() if (name := kernel_name(event.name))]
 
     def profiled(self, call: Callable[[], Any]) -> None:
         """Have a profiler that waits for it look at a call."""

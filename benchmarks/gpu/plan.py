@@ -8,6 +8,7 @@ STAGES: dict[str, tuple[float, str]] = {
     "test": (20, "the tests of the CUDA and of the Triton kernels on the GPU"),
     "models": (35, "whole models: this package, transformers, timm, torch.compile, ResNet-50"),
     "ops": (7, "every operator by itself against its floor, and what the GPU does at best"),
+    "sm90-regions": (8, "every region of a model by the kernels of compute capability 9.0 and by those for every chip"),
     "engine": (16, "the engine from files to answers, beside its own CUDA graph and other people's loops"),
     "sanitize": (6, "the CUDA kernels under compute-sanitizer: memcheck, racecheck"),
     "counters": (4, "hardware counters of the CUDA kernels, by ncu"),

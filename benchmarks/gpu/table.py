@@ -77,7 +77,8 @@ def regions(results: dict[str, Any], beside: Mapping[Region, Beside]) -> str:
     """The table of regions on compute capability 9.0, what they were measured on, and what stands beside each."""
     groups: dict[tuple[str, int], Rows] = {}
     for row in results["rows"]:
-        groups.setdefault((row["model"], row["batch"]), []).append(row)
+        if not row.get("reason"):
+            groups.setdefault((row["model"], row["batch"]), []).append(row)
     lines = []
     for (model, batch), rows in groups.items():
         for row in rows:

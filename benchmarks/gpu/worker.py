@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.gpu import engine, models, ops
+from benchmarks.gpu import engine, models, ops, regions
 from benchmarks.gpu.device import Gpu
 from benchmarks.gpu.results import Results
 
-STAGES: dict[str, ModuleType] = {"models": models, "ops": ops, "engine": engine}
+STAGES: dict[str, ModuleType] = {"models": models, "ops": ops, "sm90-regions": regions, "engine": engine}
 DEVICE_LOST = 75
 """Exit status: the device no longer answers this process; another one may go on."""
 

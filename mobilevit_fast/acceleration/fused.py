@@ -144,6 +144,8 @@ class State:
         self.derived.pop((dtype, takes_bytes), None)
         if self._refused and self._parts(rule, module) is None:
             return None  # as before, found without a watch
+        if (noted := recording()) is not None:
+            noted.derives = True
         watch = Watch(list(absorbed(module, rule.absorbs)), module)
         with torch.no_grad():
             bounds = self._bind(rule, module, dtype, takes_bytes)

@@ -182,17 +182,14 @@ class LayoutState:
     """
 
     def __init__(self, model: nn.Module, outermost: LayoutState | None = None) -> None:
-        self._outermost = outermost
+        self.is_outermost = outermost is None
+        self.family: object = object() if outermost is None else outermost.family
+        """The same for a model and its parts, and no reference to any of them."""
         self.programs = Programs()
         self.look(model)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_hooks": None}
-
-    @property
-    def outermost(self) -> LayoutState:
-        """The state of the outermost model; not kept, so that it holds no reference to itself."""
-        return self if self._outermost is None else self._outermost
 
     def forget(self) -> None:
         """Forget recorded calls."""
@@ -238,10 +235,10 @@ class LayoutRoot(Swapped):
             return before.forward(module, *args, **kwargs)
         if torch.compiler.is_compiling():
             result = before.forward(module, *args, **kwargs)
-            is_part = state.outermost is not state or state.has_channels_last_weights
+            is_part = not state.is_outermost or state.has_channels_last_weights
             return result if is_part or not images.is_contiguous() else contiguous(result)
         outer = CURRENT.call
-        if outer is not None and outer.model.outermost is state.outermost:
+        if outer is not None and outer.model.family is state.family:
             return before.forward(module, *args, **kwargs)
         key = None if before.rule is None else _key(before, module, args, kwargs)
         if key is not None:
@@ -249,8 +246,8 @@ class LayoutRoot(Swapped):
             if is_done:
                 return result
         call = None if is_seen_elsewhere() or state.is_watched(module) else Call(state, images)
-        if call is not None and key is not None and state.programs.is_to_record(key):
-            call.recording = Recording(images)
+        if call is not None and key is not None:
+            call.recording = state.programs.begin(key, module, images)
         CURRENT.call = call
         try:
             result = before.forward(module, *args, **kwargs)
@@ -281,7 +278,7 @@ def layout_roots(model: nn.Module, kinds: Container[type[nn.Module]]) -> Iterato
         seen.add(id(module))
         if original_class(module) in kinds:
             state = LayoutState(module, outermost)
-            outermost = state.outermost
+            outermost = outermost or state
             yield module, state
         stack += [(child, outermost) for child in module.children()]
 

@@ -90,20 +90,29 @@ class Used(NamedTuple):
         is_same = module is not None and module.__dict__.get("_mvf") is self.state
         return is_same and self.state.derived.get(self.key) is self.derived
 
-    def is_unchanged(self) -> bool:
-        """Whether its weights are, besides, those that it was derived from."""
-        module = self.module()
-        return module is not None and self.is_current() and self.derived.watch.is_unchanged(module)
+
+class Whole(NamedTuple):
+    """A model as it is: its children, to tell it from one that got its attributes, and a watch over all of it."""
+
+    children: dict[str, nn.Module | None]
+    watch: Watch
+
+    def is_unchanged(self, model: nn.Module) -> bool:
+        return self.children is model._modules and self.watch.is_unchanged(model)
 
 
 class Recording:
     """Kernels of a call of a model that is under way, by what they make of what."""
 
-    def __init__(self, images: Tensor) -> None:
+    def __init__(self, images: Tensor, model: Whole | None = None) -> None:
+        self.model = model
+        """The model as it was before the call."""
         self._results = [weakref.ref(images)]
         self._numbers = {id(images): 0}
         self._kernels: list[tuple[Callable[..., Tensor], tuple[int, ...], tuple[Any, ...]]] = []
         self.used: list[Used] = []
+        self.derives = False
+        """Whether weights are derived meanwhile, so that nobody knows of which the next call's would be."""
         self.is_whole = True
         """False where a kernel's input is no other's result."""
 
@@ -148,8 +157,7 @@ class Program(NamedTuple):
         encoded: these for a library that runs them in one call; None where there is none.
         leaves, structure: of what it returns, None where the one tensor is.
         used: regions whose weights the kernels have.
-        children: of the model, to tell it from one that got its attributes.
-        watch: over every module and tensor of the model.
+        model: as it was.
     """
 
     steps: tuple[Step, ...]
@@ -157,8 +165,7 @@ class Program(NamedTuple):
     leaves: tuple[Any, ...]
     structure: pytree.TreeSpec
     used: tuple[Used, ...]
-    children: dict[str, nn.Module | None]
-    watch: Watch
+    model: Whole
 
     def run(self, images: Tensor) -> Any:
         """What the model returns for these images."""
@@ -173,8 +180,7 @@ class Program(NamedTuple):
 
     def is_current(self, model: nn.Module) -> bool:
         """Whether the model would still return that."""
-        is_same = self.children is model._modules and all(used.is_current() for used in self.used)
-        return is_same and self.watch.is_unchanged(model)
+        return all(used.is_current() for used in self.used) and self.model.is_unchanged(model)
 
 
 class Programs:
@@ -209,32 +215,45 @@ class Programs:
         self.forget()
         return None, False
 
-    def is_to_record(self, key: Key) -> bool:
-        """Whether a call is one to record: the second of its kind, when all weights are derived."""
+    def begin(self, key: Key, model: nn.Module, images: Tensor) -> Recording | None:
+        """A recording of the call that is about to begin; None where it is not to be recorded.
+
+        The second call of a kind is, when all weights are derived.
+        """
         if key in self._refused:
-            return False
-        if key in self._called:
-            return True
-        if len(self._called) >= MAX_PROGRAMS:
-            self.forget()
-        self._called.add(key)
-        return False
+            return None
+        if key not in self._called:
+            if len(self._called) >= MAX_PROGRAMS:
+                self.forget()
+            self._called.add(key)
+            return None
+        known = (program.model for program in list(self._programs.values()) if program.is_current(model))
+        found = next(known, None) or _whole(model)
+        if found is None:
+            self._refused.add(key)
+            return None
+        return Recording(images, found)
 
     def keep(self, key: Key, model: nn.Module, recording: Recording, result: Any) -> None:
-        """Keep what was recorded, and none that has become another model's; or never ask again."""
+        """Keep what was recorded, and nothing that has become another model's; or never ask again."""
         leaves, structure = pytree.tree_flatten(result)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         steps = recording.steps(tensors[0]) if len(tensors) == 1 else None
-        children = whole(model) if steps else []
-        if any(child.module.training or is_hooked(child.module) for child in children) or not _is_only_kernels(model):
-            steps = None
-        current = {kind: program for kind, program in list(self._programs.items()) if program.is_current(model)}
-        known = next((program.watch for program in current.values()), None)
-        watch = (known or Watch(children, model)) if steps else None
-        if steps is None or watch is None or not watch.trustworthy:
+        if steps is None or recording.model is None:
             self._refused.add(key)
-        elif all(used.is_unchanged() for used in recording.used):  # else somebody changed them during the call
-            rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-            used = tuple(recording.used)
-            current[key] = Program(tuple(steps), encoded(steps), rest, structure, used, model._modules, watch)
-        self._programs = current
+            return
+        rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        used = tuple(recording.used)
+        found = {**self._programs, key: Program(tuple(steps), encoded(steps), rest, structure, used, recording.model)}
+        if recording.derives:
+            del found[key]
+        self._programs = {kind: program for kind, program in found.items() if program.is_current(model)}
+
+
+def _whole(model: nn.Module) -> Whole | None:
+    """A model with a watch over it; None where calls of it are not to be recorded."""
+    children = whole(model)
+    if any(child.module.training or is_hooked(child.module) for child in children) or not _is_only_kernels(model):
+        return None
+    watch = Watch(children, model)
+    return Whole(model._modules, watch) if watch.trustworthy else None

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -196,6 +197,15 @@ def _layouts(tensors: Sequence[Tensor]) -> Any:
     return _Layouts(tensors)
 
 
+_HELD = (
+    *("_modules", "_parameters", "_buffers"),
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+)
+"""Dicts of a module that somebody may replace as a whole."""
+_ORDERED = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+"""Modules that call others in the order in which they hold them."""
+
+
 class Watch:
     """The modules, tensors and code of a region as they are now.
 
@@ -204,7 +214,8 @@ class Watch:
     """
 
     __slots__ = (
-        *("code", "kinds", "layouts", "memory", "modules", "names", "owners", "places", "samples", "sampled", "sized"),
+        *("code", "kinds", "layouts", "memory", "modules", "names", "ordered", "orders", "owners", "places"),
+        *("samples", "sampled", "sized"),
         *("sizes", "steps", "steps_of_all", "steps_of_own", "tensors", "trustworthy", "values", "versions"),
         "versions_are",
     )
@@ -226,11 +237,13 @@ class Watch:
                 for name, value in owner.items():
                     if isinstance(value, Tensor):
                         self._watch(name, value)
-                    elif owner is vars(module) and name.startswith("_"):
+                    elif owner is vars(module) and name.startswith("_") and name not in _HELD:
                         continue  # what nn.Module keeps for itself
                     self.owners.append(owner)
                     self.names.append(name)
                     self.values.append(value)
+        self.ordered = [m._modules for m in self.modules if type(m) in _ORDERED and len(m._modules) > 1]
+        self.orders = list(map(list, self.ordered))
         self.owners += [function.namespace for function in self.code.functions]
         self.names += [function.name for function in self.code.functions]
         self.values += [function.value for function in self.code.functions]
@@ -250,9 +263,11 @@ class Watch:
         self.sampled = None if self.samples is None else self.samples.hash()
 
     def _watch(self, name: str, tensor: Tensor) -> None:
-        check_stored("accelerate", (name,), (tensor,))
-        if tensor.is_inference() or (tensor.is_leaf and tensor.grad is not None):
-            # Tensors made in inference mode have no version, and a gradient tells of a step that may follow.
+        is_plain = tensor.layout == torch.strided and not tensor.is_nested and not is_lazy(tensor)
+        if is_plain:
+            check_stored("accelerate", (name,), (tensor,))
+        if not is_plain or tensor.is_inference() or (tensor.is_leaf and tensor.grad is not None):
+            # Some have no address, those made in inference mode no version, and a gradient tells of a step to come.
             self.trustworthy = False
         else:
             self.tensors.append(tensor)
@@ -262,6 +277,7 @@ class Watch:
         return (
             self.code.is_unchanged(region)
             and self.places.are_unchanged()
+            and list(map(list, self.ordered)) == self.orders
             and self.versions_are(_VERSION, self.tensors, self.versions)
             and self.layouts.are_unchanged(self.tensors)
             and (self.steps.all == self.steps_of_all or self._not_stepped())

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import operators, order
 from benchmarks.builders import Forward
 from benchmarks.cases import Case, pool_size
-from benchmarks.gpu import device, measuring, models, ops, providers
+from benchmarks.gpu import device, measuring, models, ops, providers, regions
 from benchmarks.gpu.results import Results
 from benchmarks.networks import Networks, logits_of
 from benchmarks.registry import Provider
+from mobilevit_fast.kernels.cuda import rules
 from mobilevit_fast.ops import OPS
 from testing.threads import using_threads
 
@@ -29,6 +31,7 @@ class Host:
 
     device = torch.device("cpu")
     l2_bytes = 30_000
+    capability = "9.0"
     ceiling_sizes = (1 << 16, 64)
 
     def __init__(self) -> None:
@@ -53,6 +56,10 @@ class Host:
             result.copy_(call())
 
         return replay, result, pool
+
+    def kernels(self, call: Callable[[], Any]) -> list[str]:
+        call()
+        return ["Kernel"]
 
     def reset_peak(self) -> int:
         return 1_000_000
@@ -198,6 +205,55 @@ def test_operators_have_rows_with_their_floors(results: Results) -> None:
         floor = max(row["bytes_us"], row["products_us"])
         assert row["share_of_floor"] == pytest.approx(floor / row["median_ms"] / 1e3, rel=0.05, abs=2e-3)
     assert all("cuda" in row["reason"] for row in rows if row["provider"] == "cuda")
+
+
+def test_regions_have_rows_by_both_kinds_of_kernels(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[bool] = []
+
+    def builder(provider: str, call: Any, arguments: dict[str, Any]) -> Callable[..., Tensor]:
+        assert provider == "cuda"
+        built.append(rules.has_sm90(torch.device("cpu")))
+        if call.op == "classifier_head":
+            raise ValueError("expected another head")
+        return operators.builder("plain", call, arguments)
+
+    monkeypatch.setattr(rules, "SM90_DEVICE_TYPES", ["cpu"])
+    monkeypatch.setattr(regions, "builder", builder)
+    monkeypatch.setattr(regions, "CALLS", 2)
+    task = regions.Task("XXS", 1, 60)
+    regions.measure(task, results, Host(), 60.0, image_size=SIZE)
+    assert list(regions.missing(task, results.rows, SIZE)) == []
+    *rows, head = results.rows
+    assert head["reason"] == "ValueError: expected another head"
+    assert built == [True, False] * len(rows) + [True]
+    for row in rows:
+        assert row["reason"] is None
+        assert min(row["us"], row["before_us"]) > 0
+        assert row["error"] == pytest.approx(row["pytorch_error"], rel=0.5)
+        assert row["kernels"] == ["Kernel"]
+    assert sum(row["calls"] for row in rows) == 17
+
+
+def test_regions_of_another_chip_have_no_times(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Host, "capability", "8.6")
+    regions.measure(regions.Task("XXS", 1, 60), results, Host(), 60.0, image_size=SIZE)
+    assert {row["reason"] for row in results.rows} == {"RuntimeError: expected compute capability 9.0, got 8.6"}
+    assert order.few_rows(results.path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [
+        (
+            "void mobilevit_fast::cuda::start_sm90<mobilevit_fast::cuda::few::Head<mobilevit_fast::cuda::Half> >(X)",
+            "few::Head<Half> >(X)",
+        ),
+        ("void mobilevit_fast::cuda::start<mobilevit_fast::cuda::Resize>(Y)", "Resize>(Y)"),
+        ("void at::native::copy<float>", ""),
+    ],
+)
+def test_names_of_kernels(name: str, kernel: str) -> None:
+    assert device.kernel_name(name) == kernel
 
 
 def test_every_operator_of_a_model_has_a_key_of_its_own() -> None:

@@ -35,7 +35,7 @@ FAULTS = {
     "named_barrier_of_two_sizes": "named barrier 1: expected (256|160) threads as others do, got (160|256)",
     "registers_beyond_the_block": r"deadlock: .* take_registers<240> finds \d+ registers",
     "no_grid_wait": "global memory: (from|to) before grid_wait",
-    "moved_load": "from by load_global at .*, which may be moved to before grid_wait: expected load_written or load_result",
+    "moved_load": "from by load_global at .*, which may be moved to before grid_wait: expected load_written or",
     "outside_of_shared_memory": r"4 bytes at block \d's byte \d+ outside of the \d+ bytes of the launch",
     "remote_after_the_end": "which has ended|a block ends while what needs|ends while phase 1 expects -4 more",
     "remote_not_waited_for": "is read at .* while a copy to it is in flight|a block ends while what needs its shared",

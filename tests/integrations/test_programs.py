@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -86,14 +87,19 @@ def test_every_kind_of_call_is_one_of_its_own(runs: list[int]) -> None:
     assert len(runs) == 2 * 5
 
 
-def test_what_a_configuration_asks_for(runs: list[int]) -> None:
-    model, x = mvf.accelerate(zoo.SMALL["transformers"]()), zoo.images(1)
+@pytest.mark.parametrize("name", ["native", "transformers"])
+def test_what_a_configuration_asks_for(name: str, runs: list[int]) -> None:
+    model, x = mvf.accelerate(zoo.SMALL[name]()), zoo.images(1)
     zoo.run_often(model, x)
     assert len(runs) == 1
     model.config.output_hidden_states = True
     assert len(leaves(model, x)) > 1
     model.config.output_hidden_states = False
     assert len(leaves(model, x)) == 1
+    model.mobilevit.config = copy.deepcopy(model.config)
+    model.mobilevit.config.output_hidden_states = True  # which is the one that counts
+    assert len(leaves(model, x)) == len(leaves(mvf.restore(copy.deepcopy(model)), x)) > 1
+    model.mobilevit.config.output_hidden_states = False
     model.config.return_dict = False
     with torch.no_grad():
         assert isinstance(model(x), tuple)
@@ -127,8 +133,18 @@ def inner_hook(model: nn.Module) -> None:
     model.stages[0].register_forward_hook(lambda module, args, output: 2 * output)
 
 
-def inner_child(model: nn.Module) -> None:
-    model.stages[0] = nn.Identity()
+def inner_order(model: nn.Module) -> None:
+    children = model.stages[1]._modules
+    children["1"] = children.pop("1")
+    assert list(children) != sorted(children)
+
+
+def inner_children(model: nn.Module) -> None:
+    model.stages[1]._modules = dict(list(model.stages[1]._modules.items())[:2])
+
+
+def inner_hooks(model: nn.Module) -> None:
+    model.stages[1]._forward_hooks = OrderedDict({0: lambda module, args, output: 2 * output})
 
 
 def inner_forward(model: nn.Module) -> None:
@@ -140,7 +156,9 @@ def own_method(model: nn.Module) -> None:
     model.forward = lambda x: torch.zeros(1)
 
 
-@pytest.mark.parametrize("change", [inner_mode, inner_hook, inner_forward, own_method])
+@pytest.mark.parametrize(
+    "change", [inner_mode, inner_hook, inner_hooks, inner_children, inner_order, inner_forward, own_method]
+)
 def test_changes_around_the_kernels(change: Callable[[nn.Module], None], runs: list[int]) -> None:
     model, x = mvf.accelerate(zoo.SMALL["timm"]()), zoo.images(1)
     before = zoo.run_often(model, x)
@@ -214,21 +232,59 @@ def test_a_library_whose_code_was_replaced(monkeypatch: pytest.MonkeyPatch, runs
     assert len(calls) > 2
 
 
-def test_weights_that_change_while_a_call_is_recorded(monkeypatch: pytest.MonkeyPatch, runs: list[int]) -> None:
+def other_weights(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.head.fc.bias += 1
+
+
+def other_stage(model: nn.Module) -> None:
+    stage = copy.deepcopy(model.stages[0])
+    with torch.no_grad():
+        for parameter in stage.parameters():
+            parameter *= 0.5
+    model.stages[0] = stage
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("change", [other_weights, other_stage])
+def test_what_changes_while_a_call_is_recorded(
+    change: Callable[[nn.Module], None], loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another thread may do. Where weights were loaded since the first call, regions derive them in this one."""
     model, x = mvf.accelerate(zoo.SMALL["timm"]()), zoo.images(1)
-    before, steps = zoo.run(model, x), Recording.steps
+    zoo.run(model, x)
+    if loaded:
+        model.load_state_dict(copy.deepcopy(model.state_dict()))
+    old, steps = model.stages[0], Recording.steps
 
     def late(self: Recording, result: Tensor) -> Any:
-        with torch.no_grad():
-            model.head.fc.bias += 1  # as another thread may do
+        change(model)
         return steps(self, result)
 
     monkeypatch.setattr(Recording, "steps", late)
-    zoo.run(model, x)
+    before = zoo.run(model, x)
     monkeypatch.setattr(Recording, "steps", steps)
     assert not model._mvf_layouts.programs._programs
-    close(zoo.run_often(model, x), before + 1)
+    expected = zoo.run(mvf.restore(copy.deepcopy(model)), x)
+    assert (expected - before).abs().max() > 0.1
+    for _ in range(4):
+        close(zoo.run(model, x), expected)
+    assert len(model._mvf_layouts.programs._programs) == 1
+    assert old is not None
+
+
+def test_weights_that_were_loaded_between_the_first_calls(runs: list[int]) -> None:
+    """A region that forgets them tells of it all the same."""
+    model, x = mvf.accelerate(zoo.SMALL["timm"]()), zoo.images(1)
+    zoo.run(model, x)
+    model.load_state_dict(copy.deepcopy(model.state_dict()))
+    zoo.run_often(model, x)
+    before = zoo.run(model, x)
     assert len(runs) > 0
+    with torch.no_grad():
+        model.stem.conv.weight.data.flatten()[1] += 3  # between the numbers that are looked at
+    model.stem.eval()
+    assert not torch.equal(zoo.run(model, x), before)
 
 
 def test_weights_of_before_are_freed() -> None:
@@ -390,10 +446,29 @@ def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch, runs: list[int])
     assert len(runs) == 6
 
 
-def test_models_are_freed() -> None:
-    model = mvf.accelerate(zoo.SMALL["timm"]())
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda: torch.eye(5).to_sparse(),
+        lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+        nn.UninitializedBuffer,
+    ],
+    ids=["sparse", "nested", "uninitialized"],
+)
+def test_tensors_without_an_address(value: Callable[[], Tensor], runs: list[int]) -> None:
+    """Whose changes nobody sees: such a model's calls are not recorded."""
+    model, x = mvf.accelerate(zoo.SMALL["timm"]()), zoo.images(1)
+    model.register_buffer("other", value())
+    expected = zoo.run(model, x)
+    assert torch.equal(zoo.run_often(model, x), expected)
+    assert not runs
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_models_are_freed(name: str) -> None:
+    model = mvf.accelerate(zoo.SMALL[name]())
     zoo.run_often(model, zoo.images(1))
-    references = [weakref.ref(module) for module in (model, model.stages[0])]
+    references = [weakref.ref(held) for held in (model, next(model.children()), next(model.parameters()))]
     gc.collect()
     gc.disable()
     try:

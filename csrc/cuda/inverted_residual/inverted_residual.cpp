@@ -15,6 +15,7 @@ namespace {
 // Weights of other kernels than inverted_residual_kernel.h's; null where there are none for these channels.
 struct OtherWeights {
   const Bytes16* strips = nullptr;
+  bool sm90 = false;  // whether they were packed for compute capability 9.0
   RowsParams rows{};  // sizes and weights; this and the next for compute capability 9.0
   SmallResidual few;
 };
@@ -22,7 +23,7 @@ struct OtherWeights {
 OtherWeights take_others(const InvertedResidualParams& p, int stride, bool bfloat16, PackedParts& parts) {
   OtherWeights weights;
   if (const int words = strips_words({p.channels, p.expanded, p.outputs, bfloat16})) {
-    weights.strips = parts.take<Bytes16>(words);
+    weights.strips = parts.take<Bytes16>(words), weights.sm90 = parts.sm90();
   }
   if (parts.sm90_half() && has_rows_sm90(p.channels, p.expanded, p.outputs)) {
     RowsParams& rows = weights.rows;
@@ -39,22 +40,22 @@ OtherWeights take_others(const InvertedResidualParams& p, int stride, bool bfloa
 using Run = std::function<cudaError_t(cudaStream_t)>;
 
 // The launch of strips, where they take the call and have enough to do for all of the chip; none where not.
-Run choose_strips(const InvertedResidualParams& p, const Bytes16* weights, int stride, bool bfloat16) {
+Run choose_strips(const InvertedResidualParams& p, const OtherWeights& weights, int stride, bool bfloat16) {
 #if defined(MVF_EMULATED)
   const std::vector<int>& tile = emulator::Log::get().tile;
   if (!tile.empty() && tile[0] == 1) return {};  // a test asks for the kernel of every shape
 #endif
   const int shape = find_strips({p.channels, p.expanded, p.outputs}, stride, p.height, p.width);
-  if (shape < 0 || weights == nullptr) return {};
+  if (shape < 0 || weights.strips == nullptr) return {};
   const Chip chip = current_chip();
   StripsParams strip{};
-  strip.x = p.x, strip.y = p.y, strip.weights = weights, strip.residual = p.residual;
+  strip.x = p.x, strip.y = p.y, strip.weights = weights.strips, strip.residual = p.residual;
   strip.batch = p.batch, strip.height = p.height, strip.width = p.width;
   strip.complete(chip);
   strip.warps = strips_warps(shape, bfloat16, chip);
   if (strip.warps == 0 || !strips_are_busy(shape, strip)) return {};
-  const auto run = chip.capability == 90 ? (bfloat16 ? strips_sm90<BFloat16> : strips_sm90<Half>)
-                                         : (bfloat16 ? strips<BFloat16> : strips<Half>);
+  const auto run = weights.sm90 && chip.capability == 90 ? (bfloat16 ? strips_sm90<BFloat16> : strips_sm90<Half>)
+                                                         : (bfloat16 ? strips<BFloat16> : strips<Half>);
   return [=](cudaStream_t stream) { return run(shape, strip, stream); };
 }
 
@@ -71,7 +72,7 @@ Run choose_other(const InvertedResidualParams& p, const OtherWeights& weights, i
       return [=](cudaStream_t stream) { return rows_sm90(rows, stream); };
     }
   }
-  return choose_strips(p, weights.strips, stride, bfloat16);
+  return choose_strips(p, weights, stride, bfloat16);
 }
 
 // Sizes, geometry and weights, with an expansion or without; the stride comes back.

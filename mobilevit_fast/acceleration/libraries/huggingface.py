@@ -54,8 +54,9 @@ class DownsamplingMobileViTBlock(MobileViTBlock):
 
 
 def settings(model: Any) -> tuple[Any, ...]:
-    """What a model's configuration asks for, unless an argument of the call does."""
-    return model.config.output_hidden_states, model.config.return_dict
+    """What the configurations of a model and its backbone ask for, unless an argument of the call does."""
+    backbone = getattr(model, "mobilevit", model)
+    return model.config.return_dict, model.config.output_hidden_states, backbone.config.output_hidden_states
 
 
 class ImageClassification(HeadOfModel):
@@ -81,13 +82,13 @@ class ImageClassification(HeadOfModel):
             bounds = state.bounds_for(before.rule, module, pixel_values)
         if bounds is None or pixel_values is None:
             return before.forward(module, pixel_values, output_hidden_states, labels, return_dict, **kwargs)
-        config, backbone = module.config, module.mobilevit
+        backbone = module.mobilevit
         if hasattr(backbone, "check_pixel_values"):  # this package's own model, whose errors speak of images
             backbone.check_pixel_values(pixel_values)
         if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
+            output_hidden_states = backbone.config.output_hidden_states
         if return_dict is None:
-            return_dict = config.return_dict
+            return_dict = module.config.return_dict
         if not output_hidden_states:
             returns_no_image(module)
         embedded = backbone.conv_stem(pixel_values)  # (N, C, H/2, W/2)

@@ -40,4 +40,5 @@ RULES = [
     ),
 ]
 MODELS = huggingface.models_of(library)
+settings = huggingface.settings
 MARKERS = tuple(rule.original for rule in RULES)

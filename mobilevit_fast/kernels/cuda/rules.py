@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -29,8 +30,24 @@ SM90_DEVICE_TYPES: list[str] = []
 """Devices that weights are packed on for the kernels of ``sm90``, besides such a GPU. An emulator adds the CPU."""
 
 
+_for_every_chip = False
+
+
+@contextmanager
+def packed_for_every_chip() -> Iterator[None]:
+    """Weights are packed without those of ``csrc/cuda/sm90``: the kernels for every chip run, to be compared."""
+    global _for_every_chip
+    before, _for_every_chip = _for_every_chip, True
+    try:
+        yield
+    finally:
+        _for_every_chip = before
+
+
 def has_sm90(device: torch.device) -> bool:
     """Whether weights on this device are packed for the kernels of ``csrc/cuda/sm90`` too."""
+    if _for_every_chip:
+        return False
     if device.type == "cuda" and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(device)
         return (properties.major, properties.minor) == (9, 0)
