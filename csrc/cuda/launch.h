@@ -1,8 +1,7 @@
 // Starts a kernel on a stream, or, with MVF_EMULATED, runs it.
 //
 // Compiled for compute capability 9.0 or later a kernel is started dependently: it may begin before the kernel before
-// it on the stream has ended, and waits for that where it starts. Between graphs' and streams' launches that hides what
-// a launch takes.
+// it on the stream, or in a graph, has ended, and waits for that where it starts: so a launch takes less.
 #pragma once
 
 #include <type_traits>

@@ -134,7 +134,7 @@ class Recording:
     def steps(self, result: Tensor) -> list[Step] | None:
         """The kernels in their order, the last one's result last; None where there is more to the call than these.
 
-        A place is used again once nobody reads it any more, so that no result is kept longer than by the modules.
+        A place is used again once nobody reads it any more; until then it keeps its result.
         """
         if not self.is_whole or not self._kernels or self._number(result) != len(self._kernels):
             return None

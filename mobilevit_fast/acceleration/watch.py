@@ -197,11 +197,8 @@ def _layouts(tensors: Sequence[Tensor]) -> Any:
     return _Layouts(tensors)
 
 
-_HELD = (
-    *("_modules", "_parameters", "_buffers"),
-    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
-)
-"""Dicts of a module that somebody may replace as a whole."""
+_HELD = ("_modules", "_forward_hooks", "_forward_pre_hooks")
+"""Dicts of a module that are noticed when they are replaced as a whole."""
 _ORDERED = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """Modules that call others in the order in which they hold them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,17 @@ from emulator import run
 from mobilevit_fast.acceleration.programs import Program
 from mobilevit_fast.config import MobileViTConfig
 from mobilevit_fast.models import MobileViTForImageClassification
+from mobilevit_fast.ops.program import KERNELS
 from testing.pairs import give_real_signal
+from testing.paths import REPOSITORY
 
 PROGRAM: Any = torch.ops.mobilevit_fast.program.cuda
+
+
+def test_both_sides_know_the_same_kernels_in_one_order() -> None:
+    header = (REPOSITORY / "csrc/cuda/program/program.h").read_text(encoding="utf-8")
+    (names,) = re.findall(r"kProgramKernels\[\] = \{(.*?)\}", header, re.DOTALL)
+    assert tuple(re.findall(r'"(\w+)"', names)) == KERNELS
 
 
 @pytest.fixture

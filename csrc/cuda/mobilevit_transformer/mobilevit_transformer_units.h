@@ -9,7 +9,7 @@
 namespace mobilevit_fast::cuda {
 
 struct alignas(8) WeightUnit {
-  int first, stride;  // in pieces: behind all that is packed, and from fragment to fragment
+  int first, stride;  // in pieces: from the first of all packed weights, and from fragment to fragment
 };
 
 // The units in the order of their use: the convolution in; the layers, of which a head's query, key and value come
