@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-USAGE, INTERRUPTED = 2, 130
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses, as `mobilevit_fast.cli` has them, which imports torch."""
 
 
@@ -78,6 +78,10 @@ class Commands(TyperGroup):
             status = super().main(*arguments, **{**options, "standalone_mode": False})
         except typer.Abort:
             status = INTERRUPTED
+        except ModuleNotFoundError as missing:
+            extras = "expected the extras test and bench (pip install -e '.[test,bench]')"
+            typer.echo(f"error: {missing}: {extras}", err=True)
+            status = FAILURE
         except Exception as error:
             if not hasattr(error, "format_message"):  # not about options
                 raise

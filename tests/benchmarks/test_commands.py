@@ -37,3 +37,12 @@ def test_the_list_of_commands_loads_none_of_them() -> None:
     check = "import sys; assert not {'torch', 'triton', 'transformers'} & sys.modules.keys()"
     program = f"try:\n    {code}\nexcept SystemExit as end:\n    assert not end.code\n{check}"
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_what_is_not_installed_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "benchmarks.order", None)
+    outcome = CliRunner().invoke(app, ["order"])
+    assert outcome.exit_code == 1
+    assert "benchmarks.order" in outcome.stderr
+    assert "expected the extras test and bench" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
