@@ -18,6 +18,8 @@ CHECK_LIBRARY = (
 )
 SANITIZED = "tests/cuda/test_operators.py::test_an_input_may_lie_anywhere"
 """One call of every operator's kernel, and a few more: what they do wrong in memory, they do here too."""
+EVERY_KERNEL = "tests/cuda/test_every_kernel.py"
+"""All kernels of the models' regions, as far as there is time."""
 SANITIZER_ERRORS = 86
 ALL_KERNELS = "-all-kernels"
 """Names the step without a filter, for a sanitizer that does not know the option."""
@@ -120,15 +122,19 @@ def steps(
             for i, task in enumerate(WORKERS[stage].tasks())
         ]
     if stage == "sanitize":
-        one_test = (python, "-m", "pytest", "-m", "gpu", "-q", "-x", *_PLAIN, SANITIZED)
+        tests = (python, "-m", "pytest", "-m", "gpu", "-q", "-x", *_PLAIN)
         # Every tensor in an allocation of its own: in the blocks that torch keeps, out of bounds is a neighbour.
         env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         options = ("--error-exitcode", str(SANITIZER_ERRORS), "--print-limit", "20")
         only = ("--kernel-name", "kns=mobilevit_fast")
         tool = find_tool("compute-sanitizer")
         return [
-            Step(f"{check}{name}", (tool, "--tool", check, *options, *filters, *one_test), 36, env, condition)
-            for name, filters, condition in (("", only, None), (ALL_KERNELS, (), "if it did not begin"))
+            Step(f"{check}{name}", (tool, "--tool", check, *options, *filters, *tests, test), 36, env, condition)
+            for name, filters, test, condition in (
+                ("", only, SANITIZED, None),
+                (ALL_KERNELS, (), SANITIZED, "if it did not begin"),
+                ("-regions", only, EVERY_KERNEL, None),
+            )
             for check in ("memcheck", "racecheck")
         ]
     if stage == "counters":
