@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -11,9 +10,9 @@ import torch
 from mobilevit_fast import ops
 from mobilevit_fast.kernels.cuda.rules import packed_for_every_chip
 from testing.shapes import OperatorCall
-from testing.tolerance import assert_within_twice
 from tests.cuda.conftest import EMULATED
-from tests.regions import arguments, double, regions
+from tests.cuda.test_sm90_small import check, kernels
+from tests.regions import arguments, regions
 
 pytestmark = pytest.mark.skipif(
     EMULATED or not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0),
@@ -27,33 +26,20 @@ def _weights_as_other_chips_have_them() -> Iterator[None]:
         yield
 
 
-def kernels(call: OperatorCall, given: tuple[Any, ...]) -> list[str]:
-    definition = ops.OPS[call.op]
-    overload, bound = definition.overload("cuda"), definition.arguments_for("cuda", given)
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
-        overload(*bound)
-        torch.cuda.synchronize()
-    return [event.name for event in profile.events()]
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("batch", [1, 3, 128])
 @pytest.mark.parametrize("call", regions())
 def test_error_is_within_twice_pytorchs(call: OperatorCall, batch: int, dtype: torch.dtype) -> None:
     """And the same every time, although a kernel begins before the one before it has ended."""
     given = arguments(call, batch, seed=batch, device="cuda", dtype=dtype)
-    definition = ops.OPS[call.op]
-    with torch.no_grad():
-        results = [definition("cuda", *given) for _ in range(5)]
-        assert_within_twice(results[0], definition.reference(*given), definition.reference(*double(given)))
-    assert all(torch.equal(result, results[0]) for result in results)
+    expected = check(call.op, given)
+    assert all(torch.equal(ops.OPS[call.op]("cuda", *given), expected) for _ in range(5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("call", regions())
 def test_many_images_are_for_these_kernels(call: OperatorCall, dtype: torch.dtype) -> None:
-    found = kernels(call, arguments(call, 128, device="cuda", dtype=dtype))
+    found = kernels(call.op, arguments(call, 128, device="cuda", dtype=dtype))
     assert not [name for name in found if "sm90" in name.lower()]
     if call.op == "mobilevit_transformer":
         by_warps = call.shape["hidden_size"] <= 128
