@@ -11,6 +11,7 @@ from mobilevit_fast import ops
 from mobilevit_fast.kernels.cuda.rules import packed_for_every_chip
 from testing.shapes import OperatorCall
 from tests.cuda.conftest import EMULATED
+from tests.cuda.test_every_kernel import MANY
 from tests.cuda.test_sm90_small import check, kernels
 from tests.regions import arguments, regions
 
@@ -39,7 +40,7 @@ def test_error_is_within_twice_pytorchs(call: OperatorCall, batch: int, dtype: t
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("call", regions())
 def test_many_images_are_for_these_kernels(call: OperatorCall, dtype: torch.dtype) -> None:
-    found = kernels(call.op, arguments(call, 128, device="cuda", dtype=dtype))
+    found = kernels(call.op, arguments(call, MANY, device="cuda", dtype=dtype))
     assert not [name for name in found if "sm90" in name.lower()]
     if call.op == "mobilevit_transformer":
         by_warps = call.shape["hidden_size"] <= 128

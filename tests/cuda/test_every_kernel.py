@@ -14,8 +14,8 @@ from tests.regions import arguments, regions
 
 pytestmark = pytest.mark.skipif(EMULATED, reason="whole batches take the emulator hours")
 
-MANY = 136
-"""Images that are enough for the kernels for many of them, whose blocks keep half of an H200's multiprocessors busy."""
+MANY = 272
+"""Images enough for all kernels for many of them: of 16 tokens, 256 to a block, on half of 132 multiprocessors."""
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["chosen", "for every chip"])
