@@ -67,7 +67,7 @@ SUITES = {
         seconds=260,
         quick=("tests/cuda/test_operators.py", "-k", "registration or empty"),
         environment="sanitized",
-        slices=6,
+        slices=16,
     ),
     "package": Suite(
         ("tests",),
