@@ -5,6 +5,7 @@ Its results say which kernels come first (:mod:`benchmarks.order`), and stand in
 """
 
 import math
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -79,13 +80,11 @@ def measure(task: Task, results: Results, gpu: Any, seconds: float, *, image_siz
     pending = list(missing(task, results.rows, image_size))
     for work in works(task.size, task.batch, image_size):
         key = key_of(task, work)
-        if key not in pending:
+        if key not in pending or time.monotonic() >= end:
             continue
         try:
             if gpu.capability != CAPABILITY:
                 raise RuntimeError(f"expected compute capability {CAPABILITY}, got {gpu.capability}")
-            if time.monotonic() >= end:
-                raise RuntimeError("no time was left for it")
             found = _measure_work(work, gpu, end - time.monotonic())
             results.append({**key, "calls": work.calls, **found, "reason": None})
         except DeviceLost:
@@ -94,6 +93,8 @@ def measure(task: Task, results: Results, gpu: Any, seconds: float, *, image_siz
             results.append({**key, "reason": reason_of(error)})
             check(gpu)
         gpu.release()
+    for key in missing(task, results.rows, image_size):
+        results.append({**key, "reason": "no time was left for it"})
 
 
 @torch.inference_mode()
@@ -126,5 +127,5 @@ def _measure_work(work: Work, gpu: Any, seconds: float) -> dict[str, Any]:
     timed = interleaved(turns, gpu, seconds, ROUNDS)
     if timed.reasons:
         raise RuntimeError("; ".join(timed.reasons.values()))
-    times = {name: round(1e6 * sorted(taken)[len(taken) // 2] / calls, 2) for name, taken in timed.seconds.items()}
+    times = {name: round(1e6 * statistics.median(taken) / calls, 2) for name, taken in timed.seconds.items()}
     return {**times, **{name: float(f"{e:.3g}") for name, e in errors.items()}, "kernels": kernels}

@@ -234,6 +234,12 @@ def test_regions_have_rows_by_both_kinds_of_kernels(results: Results, monkeypatc
     assert sum(row["calls"] for row in rows) == 17
 
 
+def test_regions_without_time_say_so(results: Results) -> None:
+    regions.measure(regions.Task("XXS", 1, 60), results, Host(), 0.0, image_size=SIZE)
+    assert {row["reason"] for row in results.rows} == {"no time was left for it"}
+    assert list(regions.missing(regions.Task("XXS", 1, 60), results.rows, SIZE)) == []
+
+
 def test_regions_of_another_chip_have_no_times(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Host, "capability", "8.6")
     regions.measure(regions.Task("XXS", 1, 60), results, Host(), 60.0, image_size=SIZE)

@@ -159,12 +159,12 @@ def test_what_changes_while_a_call_is_recorded(
     before = zoo.run(model, x)
     monkeypatch.setattr(Recording, "steps", steps)
     assert not model._mvf_layouts.programs._programs
+    assert (model.stages[0] is old) == (change is other_weights)
     expected = zoo.run(mvf.restore(copy.deepcopy(model)), x)
     assert (expected - before).abs().max() > 0.1
     for _ in range(4):
         close(zoo.run(model, x), expected)
     assert len(model._mvf_layouts.programs._programs) == 1
-    assert old is not None
 
 
 def test_weights_that_were_loaded_between_the_first_calls(runs: list[int]) -> None:
